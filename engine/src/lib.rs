@@ -1,0 +1,14 @@
+//! One worker: what it serves, how its scheduler decides, what a step is.
+//!
+//! Everything here is a pure state machine: it is given the time and returns what it wants done. No I/O, no clock, no
+//! thread, no global state.
+
+pub mod prefix_tree;
+pub mod time;
+pub mod timing;
+pub mod workload;
+
+pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
+pub use time::{Span, Time};
+pub use timing::{Basis, Chunk, Piece, StepShape, StepTime, TimingSource};
+pub use workload::{Dependency, NewRequest, Request, RequestId, Trigger, Workload, WorkloadBuilder};

@@ -1,0 +1,173 @@
+//! The numbers of a run, with stable names: the field names here are the names in JSON reports and sweep rows.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The summary of one run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many requests ended how.
+    pub requests: RequestCounts,
+    /// Over completed requests, warm-up left out.
+    pub latency: Latency,
+    /// Over first arrival to last finish.
+    pub throughput: Throughput,
+    /// Requests that meet the SLA; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goodput: Option<Goodput>,
+    /// Prefix reuse by its several definitions.
+    pub prefix: PrefixReuse,
+    /// KV cache use over all workers.
+    pub kv: KvUse,
+    /// By worker index.
+    pub workers: Vec<WorkerSummary>,
+}
+
+/// How many requests ended how; `total = completed + rejected + unfinished`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RequestCounts {
+    /// All requests of the workload that were part of the run.
+    pub total: u64,
+    /// Delivered in full.
+    pub completed: u64,
+    /// Refused.
+    pub rejected: u64,
+    /// Refused, by reason.
+    pub rejected_by: BTreeMap<&'static str, u64>,
+    /// Neither, when the run ended.
+    pub unfinished: u64,
+    /// Left out of the statistics.
+    pub warmup: u64,
+    /// Preemptions over all requests.
+    pub preemptions: u64,
+    /// Requests preempted at least once.
+    pub preempted: u64,
+}
+
+/// Latencies in milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Latency {
+    /// Arrival to first token.
+    pub ttft_ms: Distribution,
+    /// Every gap between two tokens of a request.
+    pub itl_ms: Distribution,
+    /// (E2E − TTFT) / (output − 1), one value per request with two tokens or more.
+    pub tpot_ms: Distribution,
+    /// Arrival to last token.
+    pub e2e_ms: Distribution,
+    /// Arrival to the start of the first step.
+    pub queue_ms: Distribution,
+}
+
+/// An exact distribution; quantiles are nearest-rank. All zero when `count` is.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Distribution {
+    /// Number of values.
+    pub count: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// Least value.
+    pub min: f64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// Greatest value.
+    pub max: f64,
+}
+
+/// Rates over the time from the first arrival to the last finish.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Throughput {
+    /// That time.
+    pub duration_s: f64,
+    /// Completed requests per second.
+    pub requests_per_s: f64,
+    /// Generated tokens per second.
+    pub output_tokens_per_s: f64,
+    /// Prompt and generated tokens per second.
+    pub total_tokens_per_s: f64,
+    /// GPUs of the deployment.
+    pub gpus: u64,
+    /// Generated tokens per second and GPU.
+    pub output_tokens_per_s_per_gpu: f64,
+    /// Prompt and generated tokens per second and GPU.
+    pub total_tokens_per_s_per_gpu: f64,
+    /// Mean of 1/TPOT over requests with two tokens or more.
+    pub output_tokens_per_s_per_user: f64,
+}
+
+/// Requests that meet the SLA (TTFT and TPOT bounds, whichever are given).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Goodput {
+    /// Bound on TTFT.
+    pub ttft_ms: Option<f64>,
+    /// Bound on TPOT (the SLA's `itl_ms`).
+    pub itl_ms: Option<f64>,
+    /// Completed requests that meet both.
+    pub requests: u64,
+    /// Their share of all requests that count (rejected ones are misses).
+    pub share: f64,
+    /// Such requests per second.
+    pub requests_per_s: f64,
+    /// Share of one-minute windows (by arrival) in which at least 90 % of requests met both.
+    pub window_share: f64,
+}
+
+/// Prefix reuse by its several definitions; they are different numbers and stay so.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PrefixReuse {
+    /// Prompt tokens found in the KV cache at first admission / prompt tokens, over admitted requests.
+    pub first_admission_share: f64,
+    /// The same over all admissions, those after a preemption included (prompt and regenerated tokens).
+    pub all_admissions_share: f64,
+    /// Tokens the router believed to be cached on the worker it chose / prompt tokens; 0 for routers without such a belief.
+    pub router_overlap_share: f64,
+    /// Requests with any hit / admitted requests.
+    pub requests_with_hit_share: f64,
+}
+
+/// KV cache use.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KvUse {
+    /// Highest share of a worker's blocks in use by running sequences at once, over all workers.
+    pub peak_share: f64,
+    /// Tokens held by running sequences / capacity in tokens, averaged over the time of the run and all workers.
+    pub mean_share: f64,
+}
+
+/// What one worker did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerSummary {
+    /// Its index.
+    pub worker: u32,
+    /// Its pool.
+    pub pool: String,
+    /// Requests placed on it.
+    pub requests: u64,
+    /// Steps run.
+    pub steps: u64,
+    /// Share of the run spent in steps.
+    pub utilisation: f64,
+    /// Tokens computed in prefill.
+    pub prefill_tokens: u64,
+    /// Tokens generated by decode steps.
+    pub decode_tokens: u64,
+    /// Preemptions.
+    pub preemptions: u64,
+    /// Highest share of its blocks in use.
+    pub kv_peak_share: f64,
+}
+
+/// A service-level agreement.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sla {
+    /// Upper bound on TTFT in milliseconds.
+    pub ttft_ms: Option<f64>,
+    /// Upper bound on TPOT in milliseconds.
+    pub itl_ms: Option<f64>,
+}
