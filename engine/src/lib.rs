@@ -3,11 +3,16 @@
 //! Everything here is a pure state machine: it is given the time and returns what it wants done. No I/O, no clock, no
 //! thread, no global state.
 
+pub mod kv_cache;
+pub mod plan;
 pub mod prefix_tree;
 pub mod time;
 pub mod timing;
+pub mod vllm;
 pub mod workload;
 
+pub use kv_cache::KvEvent;
+pub use plan::StepPlan;
 pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
 pub use time::{Span, Time};
 pub use timing::{Basis, Chunk, Piece, StepShape, StepTime, TimingSource};

@@ -1,0 +1,83 @@
+//! What a scheduler wants done in one step.
+
+use crate::timing::{Chunk, StepShape};
+use crate::workload::RequestId;
+
+/// One forward pass: which sequences take part and with how many tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StepPlan {
+    /// In the engine's batch order.
+    pub scheduled: Vec<Scheduled>,
+    /// Sequences that started or resumed in this step, in order.
+    pub admitted: Vec<Admitted>,
+    /// Sequences that lost their blocks while this step was planned, in order.
+    pub preempted: Vec<RequestId>,
+    /// The prefill part of the batch, as timing models see it.
+    pub prefill: Vec<Chunk>,
+    /// Number of sequences that decode one token.
+    pub decode_batch: u32,
+    /// Sum of their context lengths, the new token included.
+    pub decode_context: u64,
+    /// How many steps with this very batch may be run in a row, each one token further, before the scheduler has to
+    /// be asked again. 1 unless the batch only decodes and nothing but time can change it.
+    pub up_to: u32,
+}
+
+/// A sequence's part in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduled {
+    /// The request.
+    pub request: RequestId,
+    /// The scheduler's name for the running sequence.
+    pub sequence: u32,
+    /// Tokens computed in this step.
+    pub new_tokens: u32,
+    /// Tokens computed (or found in the cache) before it.
+    pub computed_before: u32,
+    /// Whether a token is sampled at its end.
+    pub samples: bool,
+}
+
+/// A sequence that started or resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    /// The request.
+    pub request: RequestId,
+    /// Tokens it has: the prompt, after a preemption also what it generated before.
+    pub known_tokens: u32,
+    /// Of these, tokens found in the KV cache.
+    pub hit_tokens: u32,
+    /// Whether it ran before and was preempted.
+    pub is_resumed: bool,
+}
+
+impl StepPlan {
+    /// The plan as timing models see it.
+    #[must_use]
+    pub fn shape(&self) -> StepShape<'_> {
+        StepShape { prefill: &self.prefill, decode_batch: self.decode_batch, decode_context: self.decode_context }
+    }
+
+    /// Tokens computed in prefill.
+    #[must_use]
+    pub fn prefill_tokens(&self) -> u64 {
+        self.prefill.iter().map(|chunk| u64::from(chunk.new_tokens)).sum()
+    }
+
+    /// Context of the whole batch at the end of the first step: tokens held in the KV cache by its sequences.
+    #[must_use]
+    pub fn held_tokens(&self) -> u64 {
+        let chunks = self.prefill.iter().map(|chunk| u64::from(chunk.new_tokens) + u64::from(chunk.cached_tokens));
+        self.decode_context + chunks.sum::<u64>()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.scheduled.clear();
+        self.admitted.clear();
+        self.preempted.clear();
+        self.prefill.clear();
+        self.decode_batch = 0;
+        self.decode_context = 0;
+        self.up_to = 1;
+    }
+}

@@ -1,0 +1,206 @@
+//! Coasting: how many equal decode steps may follow each other without asking the scheduler.
+//!
+//! A batch that only decodes stays as it is until a sequence reaches its goal, a block cannot be had, or somebody is
+//! admitted. The first two are counted here. Admission cannot become possible while nothing but time passes:
+//!
+//! * no seat, no budget: both change only when a sequence ends;
+//! * no blocks (R5): each step can only take blocks from the queue. A block that is popped costs the head of the queue
+//!   at most the one block it gains when another copy of it, in use, takes over; a hit cut short needs more blocks, not
+//!   fewer. That argument needs the check over all known tokens; the check over the first chunk depends on where the
+//!   chunk ends, so there a batch coasts only if no block of the hit can be evicted;
+//! * a longer hit would help, and a running sequence could provide it by generating what the head quotes. If the block
+//!   the head lacks lies on the path of a running sequence, the batch does not coast.
+//!
+//! An arrival, a cancel or anything else from outside ends a coast ([`Scheduler::stop_coasting`]) at the step boundary
+//! at which the scheduler would have seen it.
+
+use super::sequence::SequenceId;
+use super::{Scheduler, allocate};
+use crate::kv_cache::Hit;
+use crate::plan::StepPlan;
+
+/// A plan that was handed out and is not finished.
+#[derive(Debug, Clone)]
+pub(super) struct Flight {
+    pub plan: StepPlan,
+    /// Steps it may take in all.
+    allowed: u32,
+    /// Steps whose blocks are allocated.
+    scheduled: u32,
+    /// Steps whose outputs have arrived.
+    delivered: u32,
+}
+
+impl Flight {
+    pub fn new(plan: StepPlan) -> Self {
+        Flight { allowed: plan.up_to, plan, scheduled: 1, delivered: 0 }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.delivered == self.allowed
+    }
+
+    pub fn note_delivered(&mut self, steps: u32) {
+        self.delivered += steps;
+        assert!(self.delivered <= self.scheduled, "outputs come only from steps that were scheduled");
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.scheduled - self.delivered
+    }
+}
+
+/// Why no more sequences were admitted in a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Standstill {
+    /// Nobody waits, or there is no seat or no budget left.
+    Open,
+    /// The head of the queue found too few blocks or too little budget.
+    Blocked {
+        head: SequenceId,
+        hit: Hit,
+        /// Whether losing cached blocks could help it.
+        hit_matters: bool,
+    },
+    /// Something in flight will change the queue.
+    Unsettled,
+}
+
+impl Scheduler {
+    /// Steps in flight.
+    #[must_use]
+    pub fn steps_in_flight(&self) -> u32 {
+        self.flights.iter().map(Flight::in_flight).sum()
+    }
+
+    /// The newest plan in flight.
+    #[must_use]
+    pub fn newest(&self) -> Option<&StepPlan> {
+        self.flights.back().map(|flight| &flight.plan)
+    }
+
+    /// How far the last scheduled step of the newest plan lies behind its first.
+    #[must_use]
+    pub fn newest_coasted_steps(&self) -> u32 {
+        self.flights.back().map_or(0, |flight| flight.scheduled - 1)
+    }
+
+    /// Steps of the oldest plan whose outputs have arrived.
+    #[must_use]
+    pub fn delivered_steps(&self) -> u32 {
+        self.flights.front().map_or(0, |flight| flight.delivered)
+    }
+
+    /// Schedules the next step of the newest plan if it may take one more; a plan that may not is due.
+    pub fn coast_on(&mut self) -> bool {
+        let Some(mut flight) = self.flights.pop_back() else {
+            return false;
+        };
+        let goes_on = flight.scheduled < flight.allowed;
+        if goes_on {
+            self.extend(&mut flight, 1);
+        }
+        self.flights.push_back(flight);
+        goes_on
+    }
+
+    /// Forbids all steps that are not scheduled yet.
+    pub fn stop_coasting(&mut self) {
+        let Some(flight) = self.flights.back_mut() else {
+            return;
+        };
+        flight.allowed = flight.scheduled;
+        if flight.is_over() {
+            let flight = self.flights.pop_back().expect("it was there a line above");
+            self.spare.push(flight.plan);
+        }
+    }
+
+    /// Schedules what must have been scheduled by the time the outputs of the next `steps` steps have arrived.
+    pub(super) fn catch_up(&mut self, flight: &mut Flight, steps: u32) {
+        let due = (flight.delivered + steps + self.config.depth() - 1).min(flight.allowed);
+        if flight.scheduled < due {
+            self.extend(flight, due - flight.scheduled);
+        }
+    }
+
+    pub(super) fn schedule_coast(&mut self, flight: &mut Flight) {
+        if flight.scheduled < flight.allowed {
+            self.extend(flight, 1);
+        }
+    }
+
+    fn extend(&mut self, flight: &mut Flight, steps: u32) {
+        let is_async = self.config.async_scheduling;
+        for part in &flight.plan.scheduled {
+            let sequence = &mut self.sequences[part.sequence as usize];
+            allocate(&mut self.cache, sequence, steps);
+            if is_async {
+                sequence.placeholders += steps;
+            }
+        }
+        flight.scheduled += steps;
+        self.note_peak();
+    }
+
+    /// How many steps the batch just scheduled may take.
+    pub(super) fn coast_limit(&self, plan: &StepPlan, standstill: Standstill) -> u32 {
+        let only_decodes = plan.prefill.is_empty() && plan.admitted.is_empty() && plan.preempted.is_empty();
+        if !only_decodes || plan.scheduled.len() != self.running.len() || self.may_admit_later(standstill) {
+            return 1;
+        }
+        let is_async = self.config.async_scheduling;
+        let to_goal = |&id: &SequenceId| {
+            let sequence = &self.sequences[id as usize];
+            let in_flight = if is_async { sequence.placeholders - 1 } else { 0 };
+            sequence.output_goal - sequence.outputs - in_flight
+        };
+        let limit = self.running.iter().map(to_goal).min().expect("a plan has sequences");
+        let free = u64::from(self.cache.free_blocks());
+        if self.blocks_for_more(limit - 1) <= free {
+            return limit;
+        }
+        // The largest number of steps whose blocks are there; the first step has its blocks already.
+        let (mut enough, mut too_many) = (1, limit);
+        while too_many - enough > 1 {
+            let middle = enough + (too_many - enough) / 2;
+            if self.blocks_for_more(middle - 1) <= free {
+                enough = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        enough
+    }
+
+    /// Blocks that the running sequences lack for `steps` more tokens each.
+    fn blocks_for_more(&self, steps: u32) -> u64 {
+        let lacking = |&id: &SequenceId| {
+            let sequence = &self.sequences[id as usize];
+            u64::from(self.cache.blocks_for(sequence.computed + steps).saturating_sub(sequence.table.blocks()))
+        };
+        self.running.iter().map(lacking).sum()
+    }
+
+    fn may_admit_later(&self, standstill: Standstill) -> bool {
+        match standstill {
+            Standstill::Open => false,
+            Standstill::Unsettled => true,
+            Standstill::Blocked { hit_matters: true, hit: Hit { idle_blocks: 1.., .. }, .. } => true,
+            Standstill::Blocked { head, hit, .. } => self.hit_may_grow(head, hit),
+        }
+    }
+
+    /// Whether a running sequence could generate the block at which the hit of `head` ends.
+    fn hit_may_grow(&self, head: SequenceId, hit: Hit) -> bool {
+        let path = &self.sequences[head as usize].path;
+        let Some(missing) = path.iter().find(|stretch| stretch.end > hit.blocks) else {
+            return false;
+        };
+        self.running.iter().any(|&id| {
+            let sequence = &self.sequences[id as usize];
+            let unwritten = sequence.path.partition_point(|stretch| stretch.end <= sequence.table.hashed());
+            sequence.path[unwritten..].iter().any(|stretch| stretch.node == missing.node)
+        })
+    }
+}

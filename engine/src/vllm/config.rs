@@ -1,0 +1,101 @@
+//! The settings of a vLLM engine that its scheduler looks at, under vLLM's own names.
+
+/// Settings of one vLLM worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VllmConfig {
+    /// Which release's rules apply where they differ.
+    pub version: VllmVersion,
+    /// Tokens per KV block.
+    pub block_size: u32,
+    /// KV blocks, the null block included (R6).
+    pub num_gpu_blocks: u32,
+    /// Most sequences running at once.
+    pub max_num_seqs: u32,
+    /// Token budget of a step.
+    pub max_num_batched_tokens: u32,
+    /// Longest sequence, prompt and output together.
+    pub max_model_len: u32,
+    /// Reuse the KV of equal prefixes.
+    pub enable_prefix_caching: bool,
+    /// Split long prompts over several steps.
+    pub enable_chunked_prefill: bool,
+    /// Largest chunk while other requests are there; 0 switches the cap off.
+    pub long_prefill_token_threshold: u32,
+    /// Raise that cap to an equal share of the budget.
+    pub long_prefill_token_threshold_adaptive: bool,
+    /// Admit a request only if all its known tokens fit, not just its first chunk.
+    pub scheduler_reserve_full_isl: bool,
+    /// Overrides `max_num_seqs` for admissions.
+    pub max_num_active_seqs: Option<u32>,
+    /// Order of the waiting queue and choice of victims.
+    pub policy: SchedulingPolicy,
+    /// Share of the blocks kept free at an admission while something runs.
+    pub watermark: f64,
+    /// Plan a step while the one before it runs.
+    pub async_scheduling: bool,
+}
+
+/// vLLM releases whose schedulers differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VllmVersion {
+    /// Up to 0.32: a request that preempts itself ends the pass over the running requests.
+    V0_32,
+    /// From 0.33: with priorities the pass goes on behind it.
+    V0_33,
+}
+
+/// Order of the waiting queue and choice of victims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchedulingPolicy {
+    /// First come, first served; the last admitted is preempted first.
+    Fcfs,
+    /// Smallest (priority, arrival) first; the largest is preempted first.
+    Priority,
+}
+
+impl Default for VllmConfig {
+    /// vLLM's defaults for an online server, where they do not depend on the model; 16,384 blocks and no limit on the
+    /// length of a sequence, which a real server derives from model and GPU.
+    fn default() -> Self {
+        VllmConfig {
+            version: VllmVersion::V0_33,
+            block_size: 16,
+            num_gpu_blocks: 16_384,
+            max_num_seqs: 256,
+            max_num_batched_tokens: 8192,
+            max_model_len: VllmConfig::UNLIMITED,
+            enable_prefix_caching: true,
+            enable_chunked_prefill: true,
+            long_prefill_token_threshold: 0,
+            long_prefill_token_threshold_adaptive: false,
+            scheduler_reserve_full_isl: true,
+            max_num_active_seqs: None,
+            policy: SchedulingPolicy::Fcfs,
+            watermark: 0.0,
+            async_scheduling: true,
+        }
+    }
+}
+
+impl VllmConfig {
+    /// A `max_model_len` that no request reaches.
+    pub const UNLIMITED: u32 = u32::MAX >> 1;
+
+    /// Blocks kept free at an admission while something runs (W of rule R5).
+    #[must_use]
+    pub fn watermark_blocks(&self) -> u32 {
+        (self.watermark * f64::from(self.num_gpu_blocks)) as u32
+    }
+
+    /// Plans that may be in flight at once.
+    #[must_use]
+    pub const fn depth(&self) -> u32 {
+        if self.async_scheduling { 2 } else { 1 }
+    }
+
+    /// Blocks that sequences can use (R6).
+    #[must_use]
+    pub const fn usable_blocks(&self) -> u32 {
+        self.num_gpu_blocks - 1
+    }
+}
