@@ -1,0 +1,141 @@
+//! The choice of a timing source as plain data, and its compilation for one kind of worker.
+
+use crate::error::{CalibrationError, Problem, check};
+use crate::gpu::Gpu;
+use crate::linear::Linear;
+use crate::model::{Model, Precision};
+use crate::polynomial::{Polynomial, PolynomialSpec};
+use crate::roofline::{Deployment, Roofline, RooflineSpec};
+use engine::StepTime;
+use serde::Serialize;
+
+/// Where step times come from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "source", rename_all = "lowercase")]
+pub enum TimingSpec {
+    /// A formula given by the user.
+    Linear(Linear),
+    /// The reference simulator's default curve.
+    Polynomial(PolynomialSpec),
+    /// An estimate from model and GPU.
+    Roofline(RooflineSpec),
+}
+
+/// What a worker knows that a timing source may need.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerContext<'a> {
+    /// KV capacity in tokens: blocks x block size.
+    pub capacity_tokens: u64,
+    /// The model, if it is known.
+    pub model: Option<&'a Model>,
+    /// The GPU, if it is known.
+    pub gpu: Option<&'a Gpu>,
+    /// GPUs a layer is split over.
+    pub tensor_parallel: u32,
+    /// Storage of the KV cache.
+    pub kv_cache: Precision,
+}
+
+impl TimingSpec {
+    /// The timing model of a kind of worker.
+    ///
+    /// # Errors
+    /// Coefficients out of range, or a model, GPU or tensor parallelism that is missing or cannot be; all at once.
+    pub fn compile(
+        &self,
+        worker: &WorkerContext<'_>,
+    ) -> Result<Box<dyn StepTime>, CalibrationError> {
+        Ok(match *self {
+            TimingSpec::Linear(linear) => Box::new(linear.checked()?),
+            TimingSpec::Polynomial(spec) => {
+                Box::new(Polynomial::new(spec, worker.capacity_tokens)?)
+            }
+            TimingSpec::Roofline(spec) => Box::new(Roofline::new(spec, worker.deployment()?)?),
+        })
+    }
+
+    /// The name in scenario files and reports.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            TimingSpec::Linear(_) => "linear",
+            TimingSpec::Polynomial(_) => "polynomial",
+            TimingSpec::Roofline(_) => "roofline",
+        }
+    }
+}
+
+impl<'a> WorkerContext<'a> {
+    fn deployment(&self) -> Result<Deployment<'a>, CalibrationError> {
+        let mut problems = Vec::new();
+        let mut missing =
+            |field: &str, expected: &str| problems.push(Problem::new(field, "nothing", expected));
+        if self.model.is_none() {
+            missing("model", "a model, which a roofline needs");
+        }
+        if self.gpu.is_none() {
+            missing("gpu", "a GPU, which a roofline needs");
+        }
+        check(problems)?;
+        let model = self.model.expect("its absence was reported");
+        let gpu = self.gpu.expect("its absence was reported");
+        Ok(Deployment {
+            model,
+            gpu,
+            tensor_parallel: self.tensor_parallel,
+            kv_cache: self.kv_cache,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::StepShape;
+
+    #[test]
+    fn every_source_compiles_and_names_itself() {
+        let model = Model::find("meta-llama/Llama-3.1-8B").expect("embedded");
+        let worker = WorkerContext {
+            capacity_tokens: 100_000,
+            model: Some(&model),
+            gpu: Some(Gpu::find("h100_sxm").expect("known")),
+            tensor_parallel: 1,
+            kv_cache: Precision::Bf16,
+        };
+        for spec in [
+            TimingSpec::Linear(Linear::from_ns(1_000, 10, 1)),
+            TimingSpec::Polynomial(PolynomialSpec::default()),
+            TimingSpec::Roofline(RooflineSpec::default()),
+        ] {
+            let timing = spec.compile(&worker).expect("good");
+            assert_eq!(timing.source().name, spec.name());
+            assert!(
+                timing
+                    .step(&StepShape {
+                        prefill: &[],
+                        decode_batch: 1,
+                        decode_context: 1
+                    })
+                    .0
+                    > 0
+            );
+        }
+    }
+
+    #[test]
+    fn a_roofline_needs_model_and_gpu() {
+        let worker = WorkerContext {
+            capacity_tokens: 1,
+            model: None,
+            gpu: None,
+            tensor_parallel: 1,
+            kv_cache: Precision::Bf16,
+        };
+        let error = TimingSpec::Roofline(RooflineSpec::default())
+            .compile(&worker)
+            .err()
+            .expect("nothing is known");
+        assert_eq!(error.problems().len(), 2);
+    }
+}
