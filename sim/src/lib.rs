@@ -1,7 +1,23 @@
 //! The serving system on a clock: cluster, routers, drivers, metrics.
 
+pub mod cluster;
+pub mod event;
+pub mod frontend;
+pub mod load;
+pub mod metrics;
+pub mod quantile;
+mod random;
 pub mod record;
+pub mod router;
+pub mod series;
 pub mod summary;
+pub mod virtual_clock;
+pub mod worker;
 
+pub use cluster::{Cluster, ClusterSpec, PoolSpec};
+pub use load::LoadSpec;
+pub use metrics::summarize;
 pub use record::{GapRun, Outcome, Recording, Rejection, RequestRecord, WorkerRecord};
+pub use router::RouterSpec;
+pub use series::{Series, Window, series};
 pub use summary::{Distribution, Goodput, Sla, Summary};

@@ -1,0 +1,266 @@
+//! The serving system as a state machine: it is told what happened and when, and answers with what it wants done.
+//!
+//! [`Cluster::handle`] holds the one `match` on everything that can happen. It does no I/O, reads no clock and draws no
+//! time: a driver (virtual or live) owns time, runs the steps and hands events in, ordered by [`Event::order`].
+
+use crate::event::{Action, Event, Ran, WorkerId};
+use crate::frontend::refusal;
+use crate::load::{Load, LoadSpec};
+use crate::record::{Outcome, Recording, Rejection, RequestRecord};
+use crate::router::{Candidate, Router, RouterSpec};
+use crate::worker::{Books, Outputs, Worker, WorkerOptions};
+use engine::vllm::VllmConfig;
+use engine::{RequestId, Time, Workload};
+use std::sync::Arc;
+
+/// A deployment and how it is used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterSpec {
+    /// Groups of equal workers.
+    pub pools: Vec<PoolSpec>,
+    /// Who gets which request.
+    pub router: RouterSpec,
+    /// How requests are sent.
+    pub load: LoadSpec,
+    /// Seed of all random choices.
+    pub seed: u64,
+    /// Whether runs of equal decode steps are taken in one go. Changes no result.
+    pub coasting: bool,
+    /// Whether workers keep the ids of KV blocks, for executors.
+    pub track_block_ids: bool,
+}
+
+/// A group of equal workers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolSpec {
+    /// Its name in reports.
+    pub name: String,
+    /// How many workers.
+    pub workers: u32,
+    /// GPUs of each.
+    pub gpus_per_worker: u32,
+    /// Settings of each.
+    pub engine: VllmConfig,
+}
+
+/// The state of the serving system.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    workload: Arc<Workload>,
+    load: Load,
+    pools: Vec<PoolSpec>,
+    router: Router,
+    workers: Vec<Worker>,
+    all_workers: Vec<WorkerId>,
+    able_workers: Vec<WorkerId>,
+    /// By worker: requests placed and not ended.
+    active: Vec<u32>,
+    recording: Recording,
+    last_token: Vec<Time>,
+    outputs: Outputs,
+    warmup_requests: u32,
+}
+
+impl Cluster {
+    /// An idle deployment in front of the clients of `workload`.
+    #[must_use]
+    pub fn new(spec: &ClusterSpec, workload: Arc<Workload>) -> Self {
+        assert!(spec.pools.iter().any(|pool| pool.workers > 0), "a deployment has a worker");
+        let block_size = spec.pools[0].engine.block_size;
+        let workers: u32 = spec.pools.iter().map(|pool| pool.workers).sum();
+        let router = Router::new(spec.router, spec.seed, workers as usize, block_size);
+        let options = WorkerOptions {
+            coasts: spec.coasting,
+            track_block_ids: spec.track_block_ids,
+            track_kv_events: router.wants_kv_events(),
+        };
+        let mut cluster = Cluster {
+            load: Load::new(spec.load, workload.clone()),
+            pools: spec.pools.clone(),
+            router,
+            workers: Vec::with_capacity(workers as usize),
+            all_workers: (0..workers).map(WorkerId).collect(),
+            able_workers: Vec::new(),
+            active: vec![0; workers as usize],
+            recording: Recording::default(),
+            last_token: vec![Time::MAX; workload.requests.len()],
+            outputs: Outputs::default(),
+            warmup_requests: spec.load.warmup_requests,
+            workload,
+        };
+        for (pool, spec) in cluster.pools.iter().enumerate() {
+            for _ in 0..spec.workers {
+                let id = WorkerId(cluster.workers.len() as u32);
+                let workload = cluster.workload.clone();
+                let engine = spec.engine.clone();
+                cluster.workers.push(Worker::new(id, pool as u32, spec.gpus_per_worker, engine, workload, options));
+            }
+        }
+        cluster.recording.requests = cluster.blank_records();
+        cluster
+    }
+
+    fn blank_records(&self) -> Vec<RequestRecord> {
+        let blank = |(index, request): (usize, &engine::Request)| RequestRecord {
+            arrival: Time::MAX,
+            placed: Time::MAX,
+            first_scheduled: Time::MAX,
+            first_token: Time::MAX,
+            finish: Time::MAX,
+            worker: u32::MAX,
+            input_tokens: request.input_tokens,
+            output_tokens: 0,
+            cached_tokens: 0,
+            router_overlap_tokens: 0,
+            preemptions: 0,
+            outcome: Outcome::Unfinished,
+            is_warmup: self.load.is_warmup(RequestId(index as u32)),
+        };
+        self.workload.requests.iter().enumerate().map(blank).collect()
+    }
+
+    /// The workers.
+    #[must_use]
+    pub fn workers(&self) -> &[Worker] {
+        &self.workers
+    }
+
+    /// Names of the pools.
+    #[must_use]
+    pub fn pools(&self) -> &[PoolSpec] {
+        &self.pools
+    }
+
+    /// True if routing looks at what happened inside steps, so that a driver has to deliver them as they end.
+    #[must_use]
+    pub fn observes_steps(&self) -> bool {
+        self.router.wants_kv_events()
+    }
+
+    /// Opens the doors.
+    pub fn start(&mut self, actions: &mut Vec<Action>) {
+        self.load.start(actions);
+    }
+
+    /// Takes note of an event and appends what is to be done about it.
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Ran(ran) => self.ran(now, &ran, actions),
+            Event::Arrival { request } => self.arrive(now, request, actions),
+            Event::Plan { worker } => {
+                let worker = &mut self.workers[worker.0 as usize];
+                worker.is_woken = false;
+                worker.plan(&mut self.recording.requests, actions);
+            }
+        }
+    }
+
+    /// A client sends a request: refuse it, or place it on a worker.
+    fn arrive(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
+        let index = id.0 as usize;
+        self.recording.requests[index].arrival = now;
+        self.load.sent(now, id, actions);
+        if let Some(reason) = self.find_able_workers(id) {
+            self.refuse(now, id, reason, actions);
+            return;
+        }
+        let workers = if self.able_workers.is_empty() { &self.all_workers } else { &self.able_workers };
+        let candidate = Candidate { request: id, workload: &self.workload, workers, active: &self.active };
+        let placement = self.router.place(candidate);
+        let record = &mut self.recording.requests[index];
+        record.placed = now;
+        record.worker = placement.worker.0;
+        record.router_overlap_tokens = placement.overlap_tokens;
+        self.active[placement.worker.0 as usize] += 1;
+        let worker = &mut self.workers[placement.worker.0 as usize];
+        worker.record.requests += 1;
+        worker.scheduler.submit(id, now);
+        if worker.scheduler.is_idle() {
+            self.wake(now, placement.worker, actions);
+        } else if !worker.is_cut {
+            worker.is_cut = true;
+            actions.push(Action::Cut { worker: placement.worker });
+        }
+    }
+
+    /// Fills `able_workers` with those that can hold the request (left empty if all can), or says why none can.
+    fn find_able_workers(&mut self, id: RequestId) -> Option<Rejection> {
+        self.able_workers.clear();
+        let request = &self.workload.requests[id.0 as usize];
+        let refusals = |pool: &PoolSpec| refusal(request, &pool.engine);
+        let mut reasons = self.pools.iter().map(refusals);
+        if reasons.all(|reason| reason.is_none()) {
+            return None;
+        }
+        let mut reason = None;
+        let mut first = 0;
+        for pool in &self.pools {
+            match refusals(pool) {
+                None => self.able_workers.extend((first..first + pool.workers).map(WorkerId)),
+                // Of several reasons the last in their order is that of the pool that came closest.
+                Some(refused) => reason = reason.max(Some(refused)),
+            }
+            first += pool.workers;
+        }
+        if self.able_workers.is_empty() { reason } else { None }
+    }
+
+    /// Refuses a request, and with it all that quote its answer.
+    fn refuse(&mut self, now: Time, id: RequestId, reason: Rejection, actions: &mut Vec<Action>) {
+        let record = &mut self.recording.requests[id.0 as usize];
+        record.arrival = record.arrival.min(now);
+        record.finish = now;
+        record.outcome = Outcome::Rejected(reason);
+        let dependents: Vec<RequestId> = self.load.dependents_of(id).collect();
+        for dependent in dependents {
+            if self.recording.requests[dependent.0 as usize].outcome == Outcome::Unfinished {
+                self.refuse(now, dependent, Rejection::DependencyRejected, actions);
+            }
+        }
+        self.load.ended(now, id, actions);
+    }
+
+    /// Steps of a worker ended.
+    fn ran(&mut self, now: Time, ran: &Ran, actions: &mut Vec<Action>) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let mut books = Books {
+            records: &mut self.recording.requests,
+            last_token: &mut self.last_token,
+            gaps: &mut self.recording.gaps,
+            warmup_requests: self.warmup_requests,
+        };
+        self.workers[ran.worker.0 as usize].ran(ran, &mut books, &mut outputs);
+        for request in outputs.started.drain(..) {
+            self.router.prefill_done(request);
+        }
+        self.router.observe(ran.worker, &outputs.events);
+        outputs.events.clear();
+        for request in outputs.ended.drain(..) {
+            let room = self.pools[self.workers[ran.worker.0 as usize].record.pool as usize].engine.max_model_len;
+            let asked = self.workload.requests[request.0 as usize];
+            let record = &mut self.recording.requests[request.0 as usize];
+            record.output_tokens = asked.output_tokens.min(room - asked.input_tokens);
+            record.finish = ran.end();
+            record.outcome = Outcome::Completed;
+            self.active[ran.worker.0 as usize] -= 1;
+            self.router.ended(request);
+            self.load.ended(now, request, actions);
+        }
+        self.outputs = outputs;
+        self.wake(now, ran.worker, actions);
+    }
+
+    fn wake(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {
+        let is_woken = &mut self.workers[worker.0 as usize].is_woken;
+        if !std::mem::replace(is_woken, true) {
+            actions.push(Action::At { time: now, event: Event::Plan { worker } });
+        }
+    }
+
+    /// Closes the books.
+    #[must_use]
+    pub fn finish(mut self) -> Recording {
+        self.recording.workers = self.workers.iter().map(|worker| worker.record).collect();
+        self.recording
+    }
+}

@@ -1,0 +1,102 @@
+//! Everything that can happen to a serving system, everything it can ask for, and the one order of events.
+
+use engine::{RequestId, Span, Time};
+
+/// Index of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u32);
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Steps of the oldest plan of a worker ended.
+    Ran(Ran),
+    /// A client sends a request.
+    Arrival {
+        /// Which.
+        request: RequestId,
+    },
+    /// A worker looks for something to do, after everything else of that instant is in.
+    Plan {
+        /// Which.
+        worker: WorkerId,
+    },
+}
+
+/// Steps of one plan that followed each other without a pause and whose durations form an arithmetic progression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ran {
+    /// Where.
+    pub worker: WorkerId,
+    /// How many, at least 1.
+    pub steps: u32,
+    /// When the first began.
+    pub start: Time,
+    /// How long the first took.
+    pub first: Span,
+    /// How much longer each was than the one before, in picoseconds.
+    pub slope_ps: i64,
+}
+
+impl Ran {
+    /// The time all steps took together.
+    #[must_use]
+    pub fn total(&self) -> Span {
+        sum_of_steps(self.first, self.slope_ps, self.steps)
+    }
+
+    /// When the last step ended.
+    #[must_use]
+    pub fn end(&self) -> Time {
+        self.start + self.total()
+    }
+}
+
+/// `first + (first + slope) + ...`, `steps` terms.
+#[must_use]
+pub fn sum_of_steps(first: Span, slope_ps: i64, steps: u32) -> Span {
+    let steps = i128::from(steps);
+    let total = steps * i128::from(first.0) + i128::from(slope_ps) * (steps * (steps - 1) / 2);
+    Span(u64::try_from(total).expect("step times are positive and a run is shorter than 213 days"))
+}
+
+impl Event {
+    /// What happens first at one instant: by rank, then by the stable number of what it concerns. Step finished,
+    /// (transfer finished, worker ready, fault or cancel: to come), arrival, plan. No two events of one instant have
+    /// the same rank and number.
+    #[must_use]
+    pub fn order(&self) -> (u8, u32) {
+        match self {
+            Event::Ran(ran) => (0, ran.worker.0),
+            Event::Arrival { request } => (4, request.0),
+            Event::Plan { worker } => (5, worker.0),
+        }
+    }
+}
+
+/// Something the serving system wants done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Run the newest plan of a worker behind what it already runs: one step at least, up to `up_to` equal ones. Say so
+    /// with [`Event::Ran`] when at most `ahead` of them are left, and then after each.
+    Run {
+        /// Where.
+        worker: WorkerId,
+        /// Most steps.
+        up_to: u32,
+        /// Steps that may be in flight while the worker plans on.
+        ahead: u32,
+    },
+    /// Start no steps of the worker's plans but those that its scheduler would have scheduled by now.
+    Cut {
+        /// Where.
+        worker: WorkerId,
+    },
+    /// Hand this event back at that time.
+    At {
+        /// When.
+        time: Time,
+        /// What.
+        event: Event,
+    },
+}

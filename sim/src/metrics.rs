@@ -1,0 +1,394 @@
+//! From records to the numbers of a run.
+//!
+//! *Who counts.* Warm-up requests are left out of everything but the counts of requests; the counters of workers cover
+//! the whole run. Latencies are those of completed requests, gaps those of all requests; throughput is what completed
+//! requests brought between the first arrival and the last completion. A rejected or unfinished request misses the SLA.
+//!
+//! *How.* Times stay integers until the last division: a percentile is the ceil(p n)-th smallest value, a mean an integer
+//! sum over n. TPOT, a ratio, is a float per request; its values are summed in order of size, so that the order of the
+//! requests does not matter. A number without a base (no request, no time) is 0, never NaN or infinite.
+
+use crate::quantile::values_at_ranks;
+use crate::record::{GapRun, Outcome, Recording, RequestRecord, WorkerRecord};
+use crate::summary::{
+    Distribution, Goodput, KvUse, Latency, PrefixReuse, RequestCounts, Sla, Summary, Throughput,
+    WorkerSummary,
+};
+use engine::{Span, Time};
+use std::collections::BTreeMap;
+
+const PS_PER_MS: f64 = 1e9;
+const PS_PER_S: f64 = 1e12;
+/// Length of the windows of [`Goodput::window_share`].
+const SLA_WINDOW: Span = Span(60_000_000_000_000);
+/// Per cent of a window's requests that must meet the SLA for the window to count as good.
+const WINDOW_PERCENT: u64 = 90;
+
+/// The summary of a run. `pool_names` are by pool index; goodput is judged only when an SLA is given.
+///
+/// # Panics
+/// When a worker's pool has no name.
+#[must_use]
+pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>) -> Summary {
+    let counted: Vec<&RequestRecord> = recording
+        .requests
+        .iter()
+        .filter(|request| !request.is_warmup)
+        .collect();
+    let completed: Vec<&RequestRecord> = counted
+        .iter()
+        .copied()
+        .filter(|request| request.outcome == Outcome::Completed)
+        .collect();
+    let measured = measured_time(&counted, &completed);
+    let run = run_time(&recording.requests);
+    let tpot_ps = sorted_tpot_ps(&completed);
+    let gpus = recording
+        .workers
+        .iter()
+        .map(|worker| u64::from(worker.gpus))
+        .sum();
+    Summary {
+        requests: count_requests(&recording.requests),
+        latency: Latency {
+            ttft_ms: spans_in_ms(completed.iter().map(|request| ttft(request))),
+            itl_ms: gaps_in_ms(&recording.gaps),
+            tpot_ms: sorted_in_ms(&tpot_ps),
+            e2e_ms: spans_in_ms(
+                completed
+                    .iter()
+                    .map(|request| request.finish.since(request.arrival)),
+            ),
+            queue_ms: spans_in_ms(
+                completed
+                    .iter()
+                    .map(|request| request.first_scheduled.since(request.arrival)),
+            ),
+        },
+        throughput: throughput(&completed, measured, gpus, &tpot_ps),
+        goodput: sla.map(|sla| goodput(&counted, sla, measured)),
+        prefix: prefix_reuse(&counted, &recording.workers),
+        kv: kv_use(&recording.workers, run),
+        workers: (0..)
+            .zip(&recording.workers)
+            .map(|(index, worker)| worker_summary(index, worker, pool_names, run))
+            .collect(),
+    }
+}
+
+/// Arrival to first token.
+fn ttft(request: &RequestRecord) -> Span {
+    request.first_token.since(request.arrival)
+}
+
+/// (E2E − TTFT) / (output − 1) in picoseconds; `None` with less than two tokens.
+fn tpot_ps(request: &RequestRecord) -> Option<f64> {
+    let gaps = request
+        .output_tokens
+        .checked_sub(1)
+        .filter(|&gaps| gaps > 0)?;
+    Some(request.finish.since(request.first_token).0 as f64 / f64::from(gaps))
+}
+
+fn sorted_tpot_ps(completed: &[&RequestRecord]) -> Vec<f64> {
+    let mut values: Vec<f64> = completed
+        .iter()
+        .filter_map(|request| tpot_ps(request))
+        .collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values
+}
+
+/// First arrival to last completion of the requests that count.
+fn measured_time(counted: &[&RequestRecord], completed: &[&RequestRecord]) -> Span {
+    let first = counted.iter().map(|request| request.arrival).min();
+    let last = completed.iter().map(|request| request.finish).max();
+    first
+        .zip(last)
+        .map_or(Span::ZERO, |(first, last)| last.since(first))
+}
+
+/// First arrival to the last recorded moment, warm-up included.
+fn run_time(requests: &[RequestRecord]) -> Span {
+    let first = requests.iter().map(|request| request.arrival).min();
+    let last = requests.iter().map(RequestRecord::last_moment).max();
+    first
+        .zip(last)
+        .map_or(Span::ZERO, |(first, last)| last.since(first))
+}
+
+impl RequestRecord {
+    /// The latest moment of its life that has come to pass.
+    #[must_use]
+    pub fn last_moment(&self) -> Time {
+        let moments = [
+            self.finish,
+            self.first_token,
+            self.first_scheduled,
+            self.placed,
+        ];
+        moments
+            .into_iter()
+            .find(|&moment| moment != Time::MAX)
+            .unwrap_or(self.arrival)
+            .max(self.arrival)
+    }
+}
+
+fn count_requests(requests: &[RequestRecord]) -> RequestCounts {
+    let mut counts = RequestCounts {
+        total: requests.len() as u64,
+        completed: 0,
+        rejected: 0,
+        rejected_by: BTreeMap::new(),
+        unfinished: 0,
+        warmup: 0,
+        preemptions: 0,
+        preempted: 0,
+    };
+    for request in requests {
+        match request.outcome {
+            Outcome::Completed => counts.completed += 1,
+            Outcome::Unfinished => counts.unfinished += 1,
+            Outcome::Rejected(reason) => {
+                counts.rejected += 1;
+                *counts.rejected_by.entry(reason.name()).or_default() += 1;
+            }
+        }
+        counts.warmup += u64::from(request.is_warmup);
+        counts.preemptions += u64::from(request.preemptions);
+        counts.preempted += u64::from(request.preemptions > 0);
+    }
+    counts
+}
+
+/// The rank of a percentile: `ceil(percent * count / 100)`, at least 1.
+pub(crate) fn rank(percent: u64, count: u64) -> u64 {
+    (u128::from(count) * u128::from(percent))
+        .div_ceil(100)
+        .max(1) as u64
+}
+
+const PERCENTILES: [u64; 4] = [50, 90, 95, 99];
+
+fn spans_in_ms(spans: impl Iterator<Item = Span>) -> Distribution {
+    let mut values: Vec<u64> = spans.map(|span| span.0).collect();
+    if values.is_empty() {
+        return Distribution::default();
+    }
+    values.sort_unstable();
+    let count = values.len() as u64;
+    let sum: u128 = values.iter().map(|&value| u128::from(value)).sum();
+    let at = |rank: u64| values[rank as usize - 1];
+    distribution(
+        count,
+        sum,
+        at(1),
+        PERCENTILES.map(|percent| at(rank(percent, count))),
+        at(count),
+    )
+}
+
+/// The distribution of gaps, from runs.
+fn gaps_in_ms(runs: &[GapRun]) -> Distribution {
+    let (mut count, mut sum) = (0u64, 0i128);
+    for run in runs {
+        let (steps, sequences) = (i128::from(run.steps), i128::from(run.sequences));
+        count += u64::from(run.steps) * u64::from(run.sequences);
+        sum += sequences
+            * (steps * i128::from(run.first.0)
+                + i128::from(run.slope_ps) * (steps * (steps - 1) / 2));
+    }
+    if count == 0 {
+        return Distribution::default();
+    }
+    let [p50, p90, p95, p99] = PERCENTILES.map(|percent| rank(percent, count));
+    let values = values_at_ranks(runs, &[1, p50, p90, p95, p99, count]);
+    distribution(
+        count,
+        sum.unsigned_abs(),
+        values[0],
+        [values[1], values[2], values[3], values[4]],
+        values[5],
+    )
+}
+
+/// From picoseconds to milliseconds.
+fn distribution(count: u64, sum: u128, min: u64, percentiles: [u64; 4], max: u64) -> Distribution {
+    let ms = |ps: u64| ps as f64 / PS_PER_MS;
+    let [p50, p90, p95, p99] = percentiles.map(ms);
+    Distribution {
+        count,
+        mean: sum as f64 / count as f64 / PS_PER_MS,
+        min: ms(min),
+        p50,
+        p90,
+        p95,
+        p99,
+        max: ms(max),
+    }
+}
+
+/// The distribution of ratios, sorted and in picoseconds.
+fn sorted_in_ms(values: &[f64]) -> Distribution {
+    let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
+        return Distribution::default();
+    };
+    let count = values.len() as u64;
+    let [p50, p90, p95, p99] =
+        PERCENTILES.map(|percent| values[rank(percent, count) as usize - 1] / PS_PER_MS);
+    let mean = values.iter().sum::<f64>() / count as f64 / PS_PER_MS;
+    Distribution {
+        count,
+        mean,
+        min: min / PS_PER_MS,
+        p50,
+        p90,
+        p95,
+        p99,
+        max: max / PS_PER_MS,
+    }
+}
+
+/// `part / whole`, 0 when there is no whole.
+fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+fn throughput(
+    completed: &[&RequestRecord],
+    measured: Span,
+    gpus: u64,
+    sorted_tpot_ps: &[f64],
+) -> Throughput {
+    let seconds = measured.as_s();
+    let input: u64 = completed
+        .iter()
+        .map(|request| u64::from(request.input_tokens))
+        .sum();
+    let output: u64 = completed
+        .iter()
+        .map(|request| u64::from(request.output_tokens))
+        .sum();
+    let output_tokens_per_s = share(output as f64, seconds);
+    let total_tokens_per_s = share((input + output) as f64, seconds);
+    // A user whose tokens all came at one instant has no rate.
+    let rates = sorted_tpot_ps
+        .iter()
+        .filter(|&&tpot| tpot > 0.0)
+        .map(|tpot| PS_PER_S / tpot);
+    let with_rate = sorted_tpot_ps.iter().filter(|&&tpot| tpot > 0.0).count();
+    Throughput {
+        duration_s: seconds,
+        requests_per_s: share(completed.len() as f64, seconds),
+        output_tokens_per_s,
+        total_tokens_per_s,
+        gpus,
+        output_tokens_per_s_per_gpu: share(output_tokens_per_s, gpus as f64),
+        total_tokens_per_s_per_gpu: share(total_tokens_per_s, gpus as f64),
+        output_tokens_per_s_per_user: share(rates.sum(), with_rate as f64),
+    }
+}
+
+impl Sla {
+    /// True for a completed request within both bounds; one token alone has no TPOT to miss.
+    #[must_use]
+    pub fn is_met_by(&self, request: &RequestRecord) -> bool {
+        let within =
+            |ps: f64, bound_ms: Option<f64>| bound_ms.is_none_or(|bound| ps / PS_PER_MS <= bound);
+        request.outcome == Outcome::Completed
+            && within(ttft(request).0 as f64, self.ttft_ms)
+            && within(tpot_ps(request).unwrap_or(0.0), self.itl_ms)
+    }
+}
+
+fn goodput(counted: &[&RequestRecord], sla: Sla, measured: Span) -> Goodput {
+    let mut requests = 0;
+    // Window → (requests that arrived in it, those that met the SLA).
+    let mut windows: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for request in counted {
+        let is_met = u64::from(sla.is_met_by(request));
+        requests += is_met;
+        let window = windows.entry(request.arrival.0 / SLA_WINDOW.0).or_default();
+        window.0 += 1;
+        window.1 += is_met;
+    }
+    let good_windows = windows
+        .values()
+        .filter(|(all, met)| 100 * met >= WINDOW_PERCENT * all)
+        .count();
+    Goodput {
+        ttft_ms: sla.ttft_ms,
+        itl_ms: sla.itl_ms,
+        requests,
+        share: share(requests as f64, counted.len() as f64),
+        requests_per_s: share(requests as f64, measured.as_s()),
+        window_share: share(good_windows as f64, windows.len() as f64),
+    }
+}
+
+fn prefix_reuse(counted: &[&RequestRecord], workers: &[WorkerRecord]) -> PrefixReuse {
+    let (mut admitted, mut with_hit, mut prompt, mut cached) = (0u64, 0u64, 0u64, 0u64);
+    let (mut placed_prompt, mut overlap) = (0u64, 0u64);
+    for request in counted {
+        if request.first_scheduled != Time::MAX {
+            admitted += 1;
+            with_hit += u64::from(request.cached_tokens > 0);
+            prompt += u64::from(request.input_tokens);
+            cached += u64::from(request.cached_tokens);
+        }
+        if request.placed != Time::MAX {
+            placed_prompt += u64::from(request.input_tokens);
+            overlap += u64::from(request.router_overlap_tokens);
+        }
+    }
+    let admitted_tokens: u64 = workers.iter().map(|worker| worker.admitted_tokens).sum();
+    let hit_tokens: u64 = workers.iter().map(|worker| worker.hit_tokens).sum();
+    PrefixReuse {
+        first_admission_share: share(cached as f64, prompt as f64),
+        all_admissions_share: share(hit_tokens as f64, admitted_tokens as f64),
+        router_overlap_share: share(overlap as f64, placed_prompt as f64),
+        requests_with_hit_share: share(with_hit as f64, admitted as f64),
+    }
+}
+
+fn kv_use(workers: &[WorkerRecord], run: Span) -> KvUse {
+    let held: u128 = workers.iter().map(|worker| worker.held_token_ps).sum();
+    let capacity: u128 = workers
+        .iter()
+        .map(|worker| u128::from(worker.kv_blocks) * u128::from(worker.block_size))
+        .sum();
+    // Model: a run that stops with work in flight may have held tokens after the last recorded moment; capped at 1.
+    let mean_share = share(held as f64, (capacity * u128::from(run.0)) as f64).min(1.0);
+    KvUse {
+        peak_share: workers.iter().map(peak_share).fold(0.0, f64::max),
+        mean_share,
+    }
+}
+
+fn peak_share(worker: &WorkerRecord) -> f64 {
+    share(worker.peak_blocks as f64, worker.kv_blocks as f64)
+}
+
+fn worker_summary(
+    index: u32,
+    worker: &WorkerRecord,
+    pool_names: &[String],
+    run: Span,
+) -> WorkerSummary {
+    WorkerSummary {
+        worker: index,
+        pool: pool_names
+            .get(worker.pool as usize)
+            .expect("every pool has a name")
+            .clone(),
+        requests: worker.requests,
+        steps: worker.steps,
+        // Model: capped for the same reason as the mean KV share.
+        utilisation: share(worker.busy.0 as f64, run.0 as f64).min(1.0),
+        prefill_tokens: worker.prefill_tokens,
+        decode_tokens: worker.decode_tokens,
+        preemptions: worker.preemptions,
+        kv_peak_share: peak_share(worker),
+    }
+}

@@ -1,0 +1,271 @@
+//! The virtual driver: pops events in order, asks a timing model how long steps take, and skips the time between.
+//!
+//! Each worker is a *lane* of plans that run one behind the other. The plan in front is priced in segments: runs of
+//! steps whose durations form an arithmetic progression (one step with prefill, or decode steps within one linear piece
+//! of the timing model). The end of a segment is one event, however many steps it covers. A cut shortens the segment
+//! to the step boundary at which the scheduler would have seen what caused it.
+
+use crate::cluster::Cluster;
+use crate::event::{Action, Event, Ran, WorkerId, sum_of_steps};
+use crate::record::Recording;
+use engine::{Span, StepTime, Time};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+/// Runs a cluster to the end; `timing` holds one model per pool.
+#[must_use]
+pub fn run(cluster: Cluster, timing: &[Arc<dyn StepTime>]) -> Recording {
+    run_observed(cluster, timing, |_, _, _| {})
+}
+
+/// The same, calling `observe` with every event and the actions it led to.
+pub fn run_observed(
+    mut cluster: Cluster,
+    timing: &[Arc<dyn StepTime>],
+    mut observe: impl FnMut(Time, Event, &[Action]),
+) -> Recording {
+    let mut driver = Driver::new(&cluster, timing);
+    let mut actions = Vec::new();
+    cluster.start(&mut actions);
+    driver.perform(Time::ZERO, &mut actions, &cluster);
+    while let Some((now, event)) = driver.next() {
+        cluster.handle(now, event, &mut actions);
+        observe(now, event, &actions);
+        driver.perform(now, &mut actions, &cluster);
+    }
+    cluster.finish()
+}
+
+/// The event queue and the lanes.
+struct Driver<'a> {
+    timing: Vec<&'a dyn StepTime>,
+    lanes: Vec<Lane>,
+    queue: BinaryHeap<Reverse<(Time, (u8, u32), Entry)>>,
+    observes_steps: bool,
+}
+
+/// What stands in the queue. The end of a segment is looked up in its lane; it is stale once the lane has moved on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Entry {
+    SegmentEnd { generation: u32 },
+    Arrival,
+    Plan,
+}
+
+/// The plans of one worker, the one that runs in front.
+#[derive(Debug, Default)]
+struct Lane {
+    plans: VecDeque<Queued>,
+    /// The front plan's steps up to the next report.
+    segment: Option<Segment>,
+    generation: u32,
+}
+
+/// A plan with what is left of it.
+#[derive(Debug, Clone, Copy)]
+struct Queued {
+    /// Steps it may still take.
+    left: u32,
+    ahead: u32,
+    shape: Shape,
+}
+
+/// What a segment is priced from.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// A step with prefill; its time is known as soon as it is planned.
+    Mixed(Span),
+    /// Decode steps: sequences, and the summed context of the next step.
+    Decode { batch: u32, context: u64 },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    start: Time,
+    first: Span,
+    slope_ps: i64,
+    steps: u32,
+}
+
+impl Segment {
+    fn end_of(&self, steps: u32) -> Time {
+        self.start + sum_of_steps(self.first, self.slope_ps, steps)
+    }
+
+    /// The number of steps that have ended by `now`.
+    fn ended_by(&self, now: Time) -> u32 {
+        let (mut ended, mut beyond) = (0, self.steps + 1);
+        while beyond - ended > 1 {
+            let middle = ended + (beyond - ended) / 2;
+            if self.end_of(middle) <= now {
+                ended = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        ended
+    }
+}
+
+impl<'a> Driver<'a> {
+    fn new(cluster: &Cluster, timing: &'a [Arc<dyn StepTime>]) -> Self {
+        let timing = cluster.workers().iter().map(|worker| &*timing[worker.record.pool as usize]).collect();
+        let lanes = cluster.workers().iter().map(|_| Lane::default()).collect();
+        Driver { timing, lanes, queue: BinaryHeap::new(), observes_steps: cluster.observes_steps() }
+    }
+
+    /// The next event. Before an arrival that will be routed by what happened inside steps, all steps that have ended
+    /// by then are reported.
+    fn next(&mut self) -> Option<(Time, Event)> {
+        loop {
+            let Reverse((now, (rank, id), entry)) = *self.queue.peek()?;
+            if entry == Entry::Arrival && self.observes_steps && self.report_steps_until(now) {
+                continue;
+            }
+            self.queue.pop();
+            match entry {
+                Entry::Arrival => return Some((now, Event::Arrival { request: engine::RequestId(id) })),
+                Entry::Plan => return Some((now, Event::Plan { worker: WorkerId(id) })),
+                Entry::SegmentEnd { generation } => {
+                    debug_assert!(rank == 0, "ends of segments come first");
+                    if self.lanes[id as usize].generation == generation {
+                        return Some((now, Event::Ran(self.end_segment(WorkerId(id)))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, time: Time, event: &Event, entry: Entry) {
+        self.queue.push(Reverse((time, event.order(), entry)));
+    }
+
+    /// Does what the cluster asked for.
+    fn perform(&mut self, now: Time, actions: &mut Vec<Action>, cluster: &Cluster) {
+        for action in actions.drain(..) {
+            match action {
+                Action::At { time, event } => {
+                    let entry = match event {
+                        Event::Arrival { .. } => Entry::Arrival,
+                        Event::Plan { .. } => Entry::Plan,
+                        Event::Ran(_) => unreachable!("only the driver runs steps"),
+                    };
+                    self.push(time, &event, entry);
+                }
+                Action::Run { worker, up_to, ahead } => {
+                    let queued = Queued { left: up_to, ahead, shape: self.shape(worker, cluster) };
+                    let lane = &mut self.lanes[worker.0 as usize];
+                    lane.plans.push_back(queued);
+                    if lane.segment.is_none() {
+                        self.begin_segment(worker, now);
+                    }
+                }
+                Action::Cut { worker } => self.cut(worker, now),
+            }
+        }
+    }
+
+    fn shape(&self, worker: WorkerId, cluster: &Cluster) -> Shape {
+        let plan = cluster.workers()[worker.0 as usize].scheduler().newest().expect("a plan is to be run");
+        let shape = plan.shape();
+        if shape.prefill.is_empty() {
+            Shape::Decode { batch: shape.decode_batch, context: shape.decode_context }
+        } else {
+            Shape::Mixed(self.timing[worker.0 as usize].mixed(&shape))
+        }
+    }
+
+    /// Prices the front plan's next steps and enters their end into the queue.
+    fn begin_segment(&mut self, worker: WorkerId, start: Time) {
+        let lane = &mut self.lanes[worker.0 as usize];
+        lane.segment = None;
+        let Some(plan) = lane.plans.front() else {
+            return;
+        };
+        let mut segment = match plan.shape {
+            Shape::Mixed(time) => Segment { start, first: time, slope_ps: 0, steps: 1 },
+            Shape::Decode { batch, context } => {
+                let piece = self.timing[worker.0 as usize].decode(batch, context);
+                let inside = (piece.until - context).div_ceil(u64::from(batch));
+                Segment {
+                    start,
+                    first: piece.time(context),
+                    slope_ps: piece.slope_ps * i64::from(batch),
+                    steps: u32::try_from(inside).unwrap_or(u32::MAX),
+                }
+            }
+        };
+        // Reports fall due when at most `ahead` steps are left, then after each.
+        let due = if plan.left > plan.ahead { plan.left - plan.ahead } else { 1 };
+        segment.steps = segment.steps.min(due);
+        lane.segment = Some(segment);
+        self.enter_end(worker);
+    }
+
+    fn enter_end(&mut self, worker: WorkerId) {
+        let lane = &mut self.lanes[worker.0 as usize];
+        let segment = lane.segment.expect("a segment runs");
+        lane.generation += 1;
+        let entry = Entry::SegmentEnd { generation: lane.generation };
+        self.queue.push(Reverse((segment.end_of(segment.steps), (0, worker.0), entry)));
+    }
+
+    /// Takes the finished segment off its lane and begins the next.
+    fn end_segment(&mut self, worker: WorkerId) -> Ran {
+        let lane = &mut self.lanes[worker.0 as usize];
+        let Segment { start, first, slope_ps, steps } = lane.segment.take().expect("a segment runs");
+        let ran = Ran { worker, steps, start, first, slope_ps };
+        let plan = lane.plans.front_mut().expect("a segment belongs to a plan");
+        plan.left -= steps;
+        if let Shape::Decode { batch, context } = &mut plan.shape {
+            *context += u64::from(*batch) * u64::from(steps);
+        }
+        if plan.left == 0 {
+            lane.plans.pop_front();
+        }
+        self.begin_segment(worker, ran.end());
+        ran
+    }
+
+    /// Lets the worker's plans take only the steps that its scheduler would have scheduled by now: the one that runs
+    /// and those `ahead` of it in the front plan, one of a plan behind it.
+    fn cut(&mut self, worker: WorkerId, now: Time) {
+        let lane = &mut self.lanes[worker.0 as usize];
+        let Some(segment) = &mut lane.segment else {
+            return;
+        };
+        for plan in lane.plans.iter_mut().skip(1) {
+            plan.left = 1;
+        }
+        let front = lane.plans.front_mut().expect("a segment belongs to a plan");
+        let ended = segment.ended_by(now);
+        let running = if segment.end_of(ended) == now { ended } else { ended + 1 };
+        front.left = front.left.min(running + front.ahead);
+        if front.left == 0 {
+            lane.plans.pop_front();
+            lane.generation += 1;
+            self.begin_segment(worker, now);
+        } else if running < segment.steps {
+            segment.steps = running.max(1);
+            self.enter_end(worker);
+        }
+    }
+
+    /// Shortens every segment to the steps that have ended by `now`. True if any was.
+    fn report_steps_until(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for worker in 0..self.lanes.len() {
+            let Some(segment) = &mut self.lanes[worker].segment else {
+                continue;
+            };
+            let ended = segment.ended_by(now);
+            if (1..segment.steps).contains(&ended) {
+                segment.steps = ended;
+                self.enter_end(WorkerId(worker as u32));
+                any = true;
+            }
+        }
+        any
+    }
+}

@@ -1,0 +1,190 @@
+//! One worker of the cluster: its scheduler and what is noted about it.
+
+use crate::event::{Action, Ran, WorkerId};
+use crate::record::{GapRun, RequestRecord, WorkerRecord};
+use engine::vllm::{Scheduler, Tracking, VllmConfig};
+use engine::{KvEvent, RequestId, Span, Time, Workload};
+use std::sync::Arc;
+
+/// A worker and its books.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) record: WorkerRecord,
+    /// A [`Plan`](crate::event::Event::Plan) for this instant is under way.
+    pub(crate) is_woken: bool,
+    /// The coast in flight must not go on.
+    pub(crate) is_cut: bool,
+    id: WorkerId,
+    coasts: bool,
+}
+
+/// The books that a finished step is entered into.
+pub(crate) struct Books<'a> {
+    pub records: &'a mut [RequestRecord],
+    /// By request: when its latest token arrived, `Time::MAX` before the first.
+    pub last_token: &'a mut [Time],
+    pub gaps: &'a mut Vec<GapRun>,
+    pub warmup_requests: u32,
+}
+
+/// What the end of a step means for others.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Outputs {
+    /// Requests whose first token arrived.
+    pub started: Vec<RequestId>,
+    /// Requests whose last token arrived, in batch order.
+    pub ended: Vec<RequestId>,
+    /// KV events of the steps, if tracked.
+    pub events: Vec<KvEvent>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        id: WorkerId,
+        pool: u32,
+        gpus: u32,
+        config: VllmConfig,
+        workload: Arc<Workload>,
+        options: WorkerOptions,
+    ) -> Self {
+        let record = WorkerRecord {
+            pool,
+            gpus,
+            kv_blocks: u64::from(config.usable_blocks()),
+            block_size: config.block_size,
+            ..WorkerRecord::default()
+        };
+        let tracking = Tracking { block_ids: options.track_block_ids, events: options.track_kv_events };
+        Worker {
+            scheduler: Scheduler::new(config, workload, tracking),
+            record,
+            is_woken: false,
+            is_cut: false,
+            id,
+            coasts: options.coasts,
+        }
+    }
+
+    /// Its scheduler.
+    #[must_use]
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// Plans until nothing more can be in flight, or there is nothing to do.
+    pub(crate) fn plan(&mut self, records: &mut [RequestRecord], actions: &mut Vec<Action>) {
+        if std::mem::take(&mut self.is_cut) {
+            self.scheduler.stop_coasting();
+        }
+        let depth = self.scheduler.config().depth();
+        while self.scheduler.steps_in_flight() < depth {
+            if self.scheduler.coast_on() {
+                continue;
+            }
+            let Some(plan) = self.scheduler.plan() else {
+                return;
+            };
+            for request in &plan.preempted {
+                records[request.0 as usize].preemptions += 1;
+                self.record.preemptions += 1;
+            }
+            for admitted in &plan.admitted {
+                self.record.admitted_tokens += u64::from(admitted.known_tokens);
+                self.record.hit_tokens += u64::from(admitted.hit_tokens);
+                if !admitted.is_resumed {
+                    records[admitted.request.0 as usize].cached_tokens = admitted.hit_tokens;
+                }
+            }
+            if plan.scheduled.is_empty() {
+                if self.scheduler.is_idle() {
+                    continue;
+                }
+                // An empty batch waits behind the one in flight, and the worker with it.
+                return;
+            }
+            let up_to = if self.coasts { plan.up_to } else { 1 };
+            if !self.coasts {
+                self.scheduler.stop_coasting();
+            }
+            actions.push(Action::Run { worker: self.id, up_to, ahead: depth - 1 });
+        }
+    }
+
+    /// Enters finished steps into the books.
+    pub(crate) fn ran(&mut self, ran: &Ran, books: &mut Books<'_>, outputs: &mut Outputs) {
+        let plan = self.scheduler.oldest().expect("only planned steps run");
+        let delivered = self.scheduler.delivered_steps();
+        let (start, end) = (ran.start, ran.end());
+        if delivered == 0 {
+            for admitted in plan.admitted.iter().filter(|admitted| !admitted.is_resumed) {
+                books.records[admitted.request.0 as usize].first_scheduled = start;
+            }
+        }
+        self.record.steps += u64::from(ran.steps);
+        self.record.busy += ran.total();
+        self.record.prefill_tokens += plan.prefill_tokens();
+        self.record.decode_tokens += u64::from(plan.decode_batch) * u64::from(ran.steps);
+        let held = plan.held_tokens() + u64::from(delivered) * u64::from(plan.decode_batch);
+        self.record.held_token_ps += held_token_ps(held, plan.decode_batch, ran);
+        let (mut regular, mut late) = (0, 0);
+        for part in plan.scheduled.iter().filter(|part| part.samples) {
+            let last = &mut books.last_token[part.request.0 as usize];
+            let before = std::mem::replace(last, end);
+            if before == Time::MAX {
+                outputs.started.push(part.request);
+                books.records[part.request.0 as usize].first_token = end;
+            } else if part.request.0 < books.warmup_requests {
+                continue;
+            } else if before == start {
+                regular += 1;
+            } else {
+                late += 1;
+                let first = (start + ran.first).since(before);
+                books.gaps.push(GapRun { first, slope_ps: 0, steps: 1, sequences: 1 });
+            }
+        }
+        let gap = GapRun { first: ran.first, slope_ps: ran.slope_ps, steps: ran.steps, sequences: regular };
+        if regular > 0 {
+            books.gaps.push(gap);
+        }
+        if late > 0 && ran.steps > 1 {
+            let first = Span((ran.first.0 as i64 + ran.slope_ps) as u64);
+            books.gaps.push(GapRun { first, steps: ran.steps - 1, sequences: late, ..gap });
+        }
+        self.scheduler.finish(ran.steps, &mut outputs.ended);
+        self.scheduler.drain_events(&mut outputs.events);
+        self.record.peak_blocks = u64::from(self.scheduler.peak_blocks());
+    }
+}
+
+/// What a worker is asked to do besides serving.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WorkerOptions {
+    pub coasts: bool,
+    pub track_block_ids: bool,
+    pub track_kv_events: bool,
+}
+
+/// Tokens held × time, summed over the steps: the batch holds `held` tokens in the first step and one more per
+/// decoding sequence in each further one.
+fn held_token_ps(held: u64, batch: u32, ran: &Ran) -> u128 {
+    let (n, c, b) = (i128::from(ran.steps), i128::from(held), i128::from(batch));
+    let (s, d) = (i128::from(ran.first.0), i128::from(ran.slope_ps));
+    // Sum over j in 0..n of (c + j b)(s + j d).
+    let linear = n * (n - 1) / 2;
+    let squares = (n - 1) * n * (2 * n - 1) / 6;
+    u128::try_from(n * c * s + linear * (c * d + b * s) + squares * b * d).expect("times and tokens are positive")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_tokens_are_summed_in_closed_form() {
+        let ran = Ran { worker: WorkerId(0), steps: 5, start: Time::ZERO, first: Span(1000), slope_ps: 7 };
+        let expected: u128 = (0..5u128).map(|j| (100 + 3 * j) * (1000 + 7 * j)).sum();
+        assert_eq!(held_token_ps(100, 3, &ran), expected);
+    }
+}
