@@ -1,0 +1,178 @@
+//! A worker on the clock: when its scheduler decides and when its batches begin and end.
+//!
+//! It holds up to `depth` batches, the oldest of which runs: 1 with synchronous scheduling, 2 with asynchronous. It
+//! decides until it holds that many, then again when the oldest has ended. A batch without any tokens takes a place in
+//! that queue and no time. A worker that has nothing to run stops deciding until something new comes in.
+
+use super::pool::KvEvent;
+use super::record::{RequestRecord, Step, WorkerRecord};
+use super::scenario::{Engine, StepCost};
+use super::scheduler::Scheduler;
+use super::sequence::{Batch, Sequence};
+
+/// All requests of a run, by index.
+pub struct Requests {
+    pub sequences: Vec<Sequence>,
+    pub records: Vec<RequestRecord>,
+}
+
+/// One worker.
+pub struct Worker {
+    engine: Engine,
+    cost: StepCost,
+    keeps_log: bool,
+    scheduler: Scheduler,
+    /// Batches decided and not delivered, oldest first.
+    queue: Vec<Step>,
+    /// End of the last batch.
+    last_end_ns: u64,
+    /// Requests placed and not finished.
+    pub load: usize,
+    pub record: WorkerRecord,
+}
+
+/// What a decision came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Decided {
+    Tokens,
+    OnlyPreemptions,
+    Nothing,
+}
+
+impl Worker {
+    pub fn new(engine: &Engine, cost: StepCost, keeps_log: bool) -> Worker {
+        Worker {
+            engine: engine.clone(),
+            cost,
+            keeps_log,
+            scheduler: Scheduler::new(engine),
+            queue: Vec::new(),
+            last_end_ns: 0,
+            load: 0,
+            record: WorkerRecord::default(),
+        }
+    }
+
+    /// A request was placed here.
+    pub fn submit(&mut self, request: usize) {
+        self.load += 1;
+        self.record.requests += 1;
+        self.scheduler.submit(request);
+    }
+
+    /// When the oldest batch ends.
+    pub fn next_end(&self) -> Option<u64> {
+        self.queue.first().map(|step| step.end_ns)
+    }
+
+    /// Delivers the oldest batch if it has ended by `now`; returns how many requests finished.
+    pub fn deliver_what_ended(&mut self, now: u64, requests: &mut Requests) -> usize {
+        let load = self.load;
+        if self.next_end().is_some_and(|end| end <= now) {
+            self.deliver_oldest(requests);
+        }
+        load - self.load
+    }
+
+    /// Decides as far ahead as the worker may.
+    pub fn decide(&mut self, now: u64, requests: &mut Requests) {
+        while self.queue.len() < self.engine.depth() {
+            if self.scheduler.has_requests() {
+                let decided = self.enqueue_next(now, requests);
+                if decided == Decided::Tokens && self.queue.len() < self.engine.depth() {
+                    continue;
+                }
+                let is_running = self.queue.iter().any(|step| step.end_ns > now);
+                if decided == Decided::Nothing && !is_running {
+                    // Asked again, it would decide nothing again, until a request comes in.
+                    while !self.queue.is_empty() {
+                        self.deliver_oldest(requests);
+                    }
+                    return;
+                }
+            }
+            // The next decision waits for the end of the oldest batch; an empty one is over at once.
+            match self.next_end() {
+                Some(end) if end <= now => self.deliver_oldest(requests),
+                _ => return,
+            }
+        }
+    }
+
+    /// Decides the next batch and queues it.
+    fn enqueue_next(&mut self, now: u64, requests: &mut Requests) -> Decided {
+        let batch = self.scheduler.schedule(&mut requests.sequences);
+        let decided = match (&batch.scheduled[..], &batch.preempted[..]) {
+            ([], []) => Decided::Nothing,
+            ([], _) => Decided::OnlyPreemptions,
+            _ => Decided::Tokens,
+        };
+        let mut step = Step {
+            decided_ns: now,
+            start_ns: now.max(self.last_end_ns),
+            ..Step::default()
+        };
+        step.end_ns = step.start_ns + self.step_ns(&batch);
+        assert!(
+            decided != Decided::Tokens || step.end_ns > step.start_ns,
+            "a step takes time"
+        );
+        self.last_end_ns = step.end_ns;
+        for &(request, _, _) in &batch.scheduled {
+            let first = &mut requests.records[request].first_scheduled_ns;
+            first.get_or_insert(step.start_ns);
+            if self.keeps_log {
+                let table = requests.sequences[request].table.clone();
+                step.tables.push((request, table));
+            }
+        }
+        for &(request, hit_tokens, _) in &batch.admitted {
+            let first = &mut requests.records[request].cached_tokens;
+            first.get_or_insert(hit_tokens);
+            self.record.hit_tokens += hit_tokens;
+            self.record.admitted_tokens += requests.sequences[request].known();
+        }
+        let used = self.engine.usable_blocks() - batch.free;
+        self.record.peak_blocks = self.record.peak_blocks.max(used);
+        self.record.preemptions += batch.preempted.len();
+        step.batch = batch;
+        self.queue.push(step);
+        decided
+    }
+
+    fn deliver_oldest(&mut self, requests: &mut Requests) {
+        let mut step = self.queue.remove(0);
+        step.finished = self.scheduler.deliver(&mut requests.sequences, &step.batch);
+        for &request in &step.batch.sampled {
+            requests.records[request].token_ns.push(step.end_ns);
+        }
+        for &request in &step.finished {
+            requests.records[request].finish_ns = Some(step.end_ns);
+        }
+        self.load -= step.finished.len();
+        self.record.busy_ns += step.end_ns - step.start_ns;
+        self.record.steps += usize::from(!step.batch.scheduled.is_empty());
+        // A batch without any effect is not recorded; what happened since stays for the next one.
+        if step.batch.scheduled.is_empty() && step.batch.preempted.is_empty() {
+            return;
+        }
+        step.events = std::mem::take(&mut self.scheduler.pool.events);
+        let is_eviction = |event: &&KvEvent| matches!(event, KvEvent::Removed(_));
+        self.record.evictions += step.events.iter().filter(is_eviction).count();
+        if self.keeps_log {
+            step.free_queue = self.scheduler.pool.free.clone();
+            step.distinct_contents = self.scheduler.pool.distinct_contents;
+            self.record.log.push(step);
+        }
+    }
+
+    /// How long a batch runs; nothing costs nothing.
+    fn step_ns(&self, batch: &Batch) -> u64 {
+        if batch.scheduled.is_empty() {
+            return 0;
+        }
+        let new: usize = batch.scheduled.iter().map(|entry| entry.1).sum();
+        let context: usize = batch.scheduled.iter().map(|entry| entry.1 + entry.2).sum();
+        self.cost.a + self.cost.b * new as u64 + self.cost.c * context as u64
+    }
+}
