@@ -392,6 +392,41 @@ impl TraceBuilder {
         }
     }
 
+    /// Tokens per block.
+    pub(crate) fn block_size(&self) -> u32 {
+        self.trace.block_size
+    }
+
+    /// Whether a row with so many blocks and token ids more fits the numbers in which they are counted.
+    pub(crate) fn has_room_for(&self, blocks: usize, tokens: usize) -> bool {
+        const MOST: usize = 1 << 31;
+        self.trace.rows.len() < MOST - 1
+            && self.trace.block_list.len() + blocks < MOST
+            && self.trace.token_list.len() + tokens < MOST
+    }
+
+    /// The line of a row.
+    pub(crate) fn line(&self, row: u32) -> u32 {
+        self.trace.rows[row as usize].line
+    }
+
+    /// Gives every row its arrival, and rows that wait what they wait for; `waits` is grouped by ascending row.
+    pub(crate) fn schedule(
+        &mut self,
+        arrival: impl Fn(usize) -> Time,
+        waits: &[(u32, Dependency)],
+    ) {
+        for (index, row) in self.trace.rows.iter_mut().enumerate() {
+            row.arrival = arrival(index);
+        }
+        for group in waits.chunk_by(|a, b| a.0 == b.0) {
+            let row = &mut self.trace.rows[group[0].0 as usize];
+            row.first_dependency = index(self.trace.dependencies.len());
+            row.dependency_count = u16::try_from(group.len()).expect("a row waits for < 65,536 others");
+            self.trace.dependencies.extend(group.iter().map(|wait| wait.1));
+        }
+    }
+
     /// The trace, stably sorted by arrival. `extends` and dependencies follow the rows they name.
     #[must_use]
     pub fn finish(self) -> Trace {
