@@ -133,7 +133,9 @@ pub struct End {
 impl Case {
     pub fn read(path: &Path) -> Result<Case, String> {
         let mut text = String::new();
-        open(path)?.read_to_string(&mut text).map_err(|error| format!("{}: {error}", path.display()))?;
+        open(path)?
+            .read_to_string(&mut text)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
@@ -147,14 +149,22 @@ impl Case {
                 let first = match kind.as_str() {
                     "b" => (1 << 62) + id * 4096,
                     "o" => WorkloadBuilder::output_token(*id as u32, 0),
-                    other => return Err(format!("{}: request {index}: unknown segment kind '{other}'", self.name)),
+                    other => {
+                        return Err(format!(
+                            "{}: request {index}: unknown segment kind '{other}'",
+                            self.name
+                        ));
+                    }
                 };
                 if *len > 0 {
                     prompt.push(Run { first, len: *len });
                 }
             }
             if prompt.is_empty() || request.output_len == 0 {
-                return Err(format!("{}: request {index} has an empty prompt or no output", self.name));
+                return Err(format!(
+                    "{}: request {index} has an empty prompt or no output",
+                    self.name
+                ));
             }
             builder.push(NewRequest {
                 arrival: Time::from_ns(request.arrival_ns),
@@ -166,7 +176,10 @@ impl Case {
             });
         }
         if !self.requests.is_sorted_by_key(|request| request.arrival_ns) {
-            return Err(format!("{}: requests are not in order of arrival", self.name));
+            return Err(format!(
+                "{}: requests are not in order of arrival",
+                self.name
+            ));
         }
         Ok(builder.finish())
     }
@@ -176,10 +189,16 @@ impl Recording {
     pub fn read(path: &Path) -> Result<Recording, String> {
         let (mut header, mut steps, mut requests, mut end) = (None, Vec::new(), Vec::new(), None);
         for (index, line) in BufReader::new(open(path)?).lines().enumerate() {
-            let place = |error: &dyn std::fmt::Display| format!("{}:{}: {error}", path.display(), index + 1);
+            let place = |error: &dyn std::fmt::Display| {
+                format!("{}:{}: {error}", path.display(), index + 1)
+            };
             let line = line.map_err(|error| place(&error))?;
             let value: Value = serde_json::from_str(&line).map_err(|error| place(&error))?;
-            let kind = value.get("kind").and_then(Value::as_str).unwrap_or("step").to_owned();
+            let kind = value
+                .get("kind")
+                .and_then(Value::as_str)
+                .unwrap_or("step")
+                .to_owned();
             match kind.as_str() {
                 "header" => header = Some(parse::<Header>(value).map_err(|error| place(&error))?),
                 "step" => steps.push(parse::<Step>(value).map_err(|error| place(&error))?),
@@ -191,7 +210,13 @@ impl Recording {
         let header = header.ok_or_else(|| format!("{}: no header line", path.display()))?;
         let end = end.ok_or_else(|| format!("{}: no end line (truncated?)", path.display()))?;
         let config = config(&header).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Recording { version: header.vllm, config, steps, requests, end })
+        Ok(Recording {
+            version: header.vllm,
+            config,
+            steps,
+            requests,
+            end,
+        })
     }
 }
 
@@ -201,11 +226,13 @@ fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, serde_json::
 
 fn open(path: &Path) -> Result<Box<dyn Read>, String> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(if path.extension().is_some_and(|extension| extension == "gz") {
-        Box::new(MultiGzDecoder::new(file))
-    } else {
-        Box::new(file)
-    })
+    Ok(
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            Box::new(MultiGzDecoder::new(file))
+        } else {
+            Box::new(file)
+        },
+    )
 }
 
 fn config(header: &Header) -> Result<VllmConfig, String> {

@@ -44,7 +44,11 @@ pub fn conform_vllm(path: &Path) -> Result<Vec<Verdict>, Vec<String>> {
             (case, recording) => errors.extend(case.err().into_iter().chain(recording.err())),
         }
     }
-    if errors.is_empty() { Ok(verdicts) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(verdicts)
+    } else {
+        Err(errors)
+    }
 }
 
 /// The recordings below a path, in order of name, and what is wrong with the path.
@@ -52,44 +56,80 @@ fn find(path: &Path) -> (Vec<Recorded>, Vec<String>) {
     let mut files = Vec::new();
     if path.is_dir() {
         match std::fs::read_dir(path) {
-            Ok(entries) => files.extend(entries.filter_map(|entry| entry.ok().map(|entry| entry.path()))),
+            Ok(entries) => {
+                files.extend(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())))
+            }
             Err(error) => return (Vec::new(), vec![format!("{}: {error}", path.display())]),
         }
         files.sort();
     } else if let Some(folder) = path.parent() {
-        let stem = file_name(path).split('.').next().unwrap_or_default().to_owned();
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let stem = file_name(path)
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
         if let Ok(entries) = std::fs::read_dir(folder) {
             let of_case = |file: &PathBuf| file_name(file).split('.').next() == Some(&stem);
-            files.extend(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(of_case));
+            files.extend(
+                entries
+                    .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+                    .filter(of_case),
+            );
         }
         files.sort();
     }
     let mut recorded = Vec::new();
     let mut errors = Vec::new();
-    for case in files.iter().filter(|file| file_name(file).ends_with(".case.json.gz")) {
+    for case in files
+        .iter()
+        .filter(|file| file_name(file).ends_with(".case.json.gz"))
+    {
         let name = file_name(case).trim_end_matches(".case.json.gz").to_owned();
         let before = recorded.len();
         for steps in &files {
-            let Some(rest) = file_name(steps).strip_prefix(&format!("{name}.steps")).map(str::to_owned) else {
+            let Some(rest) = file_name(steps)
+                .strip_prefix(&format!("{name}.steps"))
+                .map(str::to_owned)
+            else {
                 continue;
             };
             let version = rest.trim_end_matches(".jsonl.gz").trim_start_matches('-');
-            let name = if version.is_empty() { name.clone() } else { format!("{name} ({version})") };
-            recorded.push(Recorded { name, case: case.clone(), steps: steps.clone() });
+            let name = if version.is_empty() {
+                name.clone()
+            } else {
+                format!("{name} ({version})")
+            };
+            recorded.push(Recorded {
+                name,
+                case: case.clone(),
+                steps: steps.clone(),
+            });
         }
         if recorded.len() == before {
-            errors.push(format!("{}: no recording {name}.steps.jsonl.gz beside it", case.display()));
+            errors.push(format!(
+                "{}: no recording {name}.steps.jsonl.gz beside it",
+                case.display()
+            ));
         }
     }
     if recorded.is_empty() && errors.is_empty() {
-        errors.push(format!("{}: no recorded cases (*.case.json.gz) here", path.display()));
+        errors.push(format!(
+            "{}: no recorded cases (*.case.json.gz) here",
+            path.display()
+        ));
     }
     (recorded, errors)
 }
 
 fn file_name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
 }
 
 fn judge(name: &str, case: &Case, recording: &Recording, mode: Mode) -> Verdict {
@@ -99,7 +139,11 @@ fn judge(name: &str, case: &Case, recording: &Recording, mode: Mode) -> Verdict 
     };
     Verdict {
         name: name.to_owned(),
-        mode: if mode == Mode::Stepping { "stepping" } else { "coasting" },
+        mode: if mode == Mode::Stepping {
+            "stepping"
+        } else {
+            "coasting"
+        },
         steps: recording.steps.len() as u64,
         coasted,
         difference,
@@ -110,31 +154,64 @@ fn judge(name: &str, case: &Case, recording: &Recording, mode: Mode) -> Verdict 
 fn first_difference(recording: &Recording, outcome: &Outcome) -> Option<String> {
     for (theirs, ours) in recording.steps.iter().zip(&outcome.steps) {
         if let Some(what) = step_difference(theirs, ours) {
-            return Some(format!("step {} at {} ns: {what}", theirs.step, theirs.sched_ns));
+            return Some(format!(
+                "step {} at {} ns: {what}",
+                theirs.step, theirs.sched_ns
+            ));
         }
     }
-    differ("number of steps", &recording.steps.len(), &outcome.steps.len())
-        .or_else(|| {
-            let pairs = recording.requests.iter().zip(&outcome.requests);
-            pairs.into_iter().find_map(|(theirs, ours)| differ(&format!("request {}", theirs.id), theirs, ours))
-        })
-        .or_else(|| differ("number of requests", &recording.requests.len(), &outcome.requests.len()))
-        .or_else(|| differ("end", &recording.end, &outcome.end))
+    differ(
+        "number of steps",
+        &recording.steps.len(),
+        &outcome.steps.len(),
+    )
+    .or_else(|| {
+        let pairs = recording.requests.iter().zip(&outcome.requests);
+        pairs
+            .into_iter()
+            .find_map(|(theirs, ours)| differ(&format!("request {}", theirs.id), theirs, ours))
+    })
+    .or_else(|| {
+        differ(
+            "number of requests",
+            &recording.requests.len(),
+            &outcome.requests.len(),
+        )
+    })
+    .or_else(|| differ("end", &recording.end, &outcome.end))
 }
 
 fn step_difference(theirs: &Step, ours: &Step) -> Option<String> {
     differ("step", &theirs.step, &ours.step)
         .or_else(|| differ("sched_ns", &theirs.sched_ns, &ours.sched_ns))
         .or_else(|| differ("preempted", &theirs.preempted, &ours.preempted))
-        .or_else(|| differ("admitted (request, hit tokens, resumed)", &theirs.admitted, &ours.admitted))
-        .or_else(|| differ("scheduled (request, new tokens, computed before)", &theirs.scheduled, &ours.scheduled))
+        .or_else(|| {
+            differ(
+                "admitted (request, hit tokens, resumed)",
+                &theirs.admitted,
+                &ours.admitted,
+            )
+        })
+        .or_else(|| {
+            differ(
+                "scheduled (request, new tokens, computed before)",
+                &theirs.scheduled,
+                &ours.scheduled,
+            )
+        })
         .or_else(|| differ("sampled", &theirs.sampled, &ours.sampled))
         .or_else(|| differ("finished", &theirs.finished, &ours.finished))
         .or_else(|| differ("start_ns", &theirs.start_ns, &ours.start_ns))
         .or_else(|| differ("end_ns", &theirs.end_ns, &ours.end_ns))
         .or_else(|| differ("n_running", &theirs.n_running, &ours.n_running))
         .or_else(|| differ("n_waiting", &theirs.n_waiting, &ours.n_waiting))
-        .or_else(|| differ("free_after_sched", &theirs.free_after_sched, &ours.free_after_sched))
+        .or_else(|| {
+            differ(
+                "free_after_sched",
+                &theirs.free_after_sched,
+                &ours.free_after_sched,
+            )
+        })
         .or_else(|| differ("free_blocks", &theirs.free_blocks, &ours.free_blocks))
         .or_else(|| differ("cached_hashes", &theirs.cached_hashes, &ours.cached_hashes))
         .or_else(|| differ("n_stored", &theirs.n_stored, &ours.n_stored))

@@ -30,15 +30,28 @@ pub struct Outcome {
 /// Replays `case` under the settings of `recording`.
 pub fn replay(case: &Case, recording: &Recording, mode: Mode) -> Result<Outcome, String> {
     let workload = Arc::new(case.workload()?);
-    let tracking = Tracking { block_ids: true, events: true };
+    let tracking = Tracking {
+        block_ids: true,
+        events: true,
+    };
     let scheduler = Scheduler::new(recording.config.clone(), workload.clone(), tracking);
-    let shadow = (mode == Mode::Coasting)
-        .then(|| Shadow::new(Scheduler::new(recording.config.clone(), workload.clone(), Tracking::default())));
+    let shadow = (mode == Mode::Coasting).then(|| {
+        Shadow::new(Scheduler::new(
+            recording.config.clone(),
+            workload.clone(),
+            Tracking::default(),
+        ))
+    });
     let has_detail = recording.steps.iter().any(|step| step.tables.is_some());
     let mut replay = Replay {
         case,
         names: BlockNames::default(),
-        requests: case.requests.iter().enumerate().map(|(id, _)| blank_line(id as u32)).collect(),
+        requests: case
+            .requests
+            .iter()
+            .enumerate()
+            .map(|(id, _)| blank_line(id as u32))
+            .collect(),
         workload,
         scheduler,
         shadow,
@@ -151,7 +164,9 @@ impl Replay<'_> {
         } else {
             let plan = self.scheduler.plan().cloned();
             if let Some(shadow) = &mut self.shadow {
-                shadow.plan(plan.as_ref(), &self.scheduler).map_err(|what| format!("step {}: {what}", self.steps.len()))?;
+                shadow
+                    .plan(plan.as_ref(), &self.scheduler)
+                    .map_err(|what| format!("step {}: {what}", self.steps.len()))?;
             }
             (plan, 0)
         };
@@ -164,16 +179,33 @@ impl Replay<'_> {
         let scheduled: Vec<(u32, u32, u32)> = plan
             .scheduled
             .iter()
-            .map(|part| (part.request.0, part.new_tokens, part.computed_before + coasted))
+            .map(|part| {
+                (
+                    part.request.0,
+                    part.new_tokens,
+                    part.computed_before + coasted,
+                )
+            })
             .collect();
         let is_first = coasted == 0;
         let admitted: Vec<(u32, u32, u32)> = plan
             .admitted
             .iter()
             .filter(|_| is_first)
-            .map(|admitted| (admitted.request.0, admitted.hit_tokens, u32::from(admitted.is_resumed)))
+            .map(|admitted| {
+                (
+                    admitted.request.0,
+                    admitted.hit_tokens,
+                    u32::from(admitted.is_resumed),
+                )
+            })
             .collect();
-        let preempted: Vec<u32> = plan.preempted.iter().filter(|_| is_first).map(|request| request.0).collect();
+        let preempted: Vec<u32> = plan
+            .preempted
+            .iter()
+            .filter(|_| is_first)
+            .map(|request| request.0)
+            .collect();
         for &(id, hit_tokens, is_resumed) in &admitted {
             let line = &mut self.requests[id as usize];
             if is_resumed == 0 {
@@ -192,7 +224,12 @@ impl Replay<'_> {
             sched_ns: self.now,
             start_ns,
             end_ns,
-            sampled: plan.scheduled.iter().filter(|part| part.samples).map(|part| part.request.0).collect(),
+            sampled: plan
+                .scheduled
+                .iter()
+                .filter(|part| part.samples)
+                .map(|part| part.request.0)
+                .collect(),
             scheduled,
             admitted,
             preempted,
@@ -206,7 +243,10 @@ impl Replay<'_> {
             n_removed: 0,
             tables: self.has_detail.then(|| {
                 let table = |part| self.scheduler.block_table(part);
-                plan.scheduled.iter().map(|part| (part.request.0, table(part))).collect()
+                plan.scheduled
+                    .iter()
+                    .map(|part| (part.request.0, table(part)))
+                    .collect()
             }),
             free_queue: None,
             events: None,
@@ -246,14 +286,19 @@ impl Replay<'_> {
             let mut events = Vec::new();
             self.scheduler.drain_events(&mut events);
             let block_size = self.scheduler.config().block_size;
-            step.events = Some(self.names.translate(&self.workload.tree, block_size, &events));
+            step.events = Some(
+                self.names
+                    .translate(&self.workload.tree, block_size, &events),
+            );
         }
         self.steps.push(step);
     }
 
     fn finish(self) -> Outcome {
         let stuck: Vec<u32> = (0..self.requests.len())
-            .filter(|&id| self.requests[id].rejected.is_none() && self.requests[id].finish_ns.is_none())
+            .filter(|&id| {
+                self.requests[id].rejected.is_none() && self.requests[id].finish_ns.is_none()
+            })
             .map(|id| id as u32)
             .collect();
         let end = End {
@@ -263,9 +308,19 @@ impl Replay<'_> {
             truncated: false,
             preemptions: self.requests.iter().map(|line| line.num_preemptions).sum(),
             cached_tokens: self.cached_tokens,
-            prompt_tokens: self.case.requests.iter().map(|request| u64::from(request.prompt_len())).sum(),
+            prompt_tokens: self
+                .case
+                .requests
+                .iter()
+                .map(|request| u64::from(request.prompt_len()))
+                .sum(),
         };
-        Outcome { steps: self.steps, requests: self.requests, end, coasted: self.coasted }
+        Outcome {
+            steps: self.steps,
+            requests: self.requests,
+            end,
+            coasted: self.coasted,
+        }
     }
 }
 
@@ -283,14 +338,23 @@ struct Shadow {
 
 impl Shadow {
     fn new(scheduler: Scheduler) -> Self {
-        Shadow { scheduler, submitted: Vec::new(), finished: 0, stops: false, flights: VecDeque::new() }
+        Shadow {
+            scheduler,
+            submitted: Vec::new(),
+            finished: 0,
+            stops: false,
+            flights: VecDeque::new(),
+        }
     }
 
     /// Catches up with the steps since the last plan, plans, and compares.
     fn plan(&mut self, expected: Option<&StepPlan>, exact: &Scheduler) -> Result<(), String> {
         let mut ended = Vec::new();
         while self.finished > 0 {
-            let left = self.flights.front_mut().expect("steps end only while plans are in flight");
+            let left = self
+                .flights
+                .front_mut()
+                .expect("steps end only while plans are in flight");
             let steps = self.finished.min(*left);
             self.scheduler.finish(steps, &mut ended);
             *left -= steps;
@@ -309,14 +373,21 @@ impl Shadow {
         }
         let plan = self.scheduler.plan();
         if plan != expected {
-            return Err(format!("after a coast in one go the next plan is {plan:?}, after single steps {expected:?}"));
+            return Err(format!(
+                "after a coast in one go the next plan is {plan:?}, after single steps {expected:?}"
+            ));
         }
         if let Some(plan) = plan.filter(|plan| !plan.scheduled.is_empty()) {
             self.flights.push_back(plan.up_to);
         }
-        let (mine, theirs) = (self.scheduler.cache().fingerprint(), exact.cache().fingerprint());
+        let (mine, theirs) = (
+            self.scheduler.cache().fingerprint(),
+            exact.cache().fingerprint(),
+        );
         if mine != theirs || self.scheduler.peak_blocks() != exact.peak_blocks() {
-            return Err(format!("after a coast in one go the cache is {mine:?}, after single steps {theirs:?}"));
+            return Err(format!(
+                "after a coast in one go the cache is {mine:?}, after single steps {theirs:?}"
+            ));
         }
         Ok(())
     }
@@ -348,7 +419,12 @@ impl BlockNames {
         let mut lines: Vec<Value> = Vec::new();
         for event in events {
             match *event {
-                KvEvent::Stored { node, lo, hi, continues } => {
+                KvEvent::Stored {
+                    node,
+                    lo,
+                    hi,
+                    continues,
+                } => {
                     let parent = match lo.checked_sub(1) {
                         None => json!(-1),
                         Some(block) => {
@@ -359,14 +435,23 @@ impl BlockNames {
                             json!(self.name(holder, block))
                         }
                     };
-                    let names: Vec<Value> = (lo..hi).map(|block| json!(self.name(node, block))).collect();
+                    let names: Vec<Value> = (lo..hi)
+                        .map(|block| json!(self.name(node, block)))
+                        .collect();
                     match lines.last_mut().filter(|_| continues) {
-                        Some(line) => line[2].as_array_mut().expect("a stored event lists blocks").extend(names),
+                        Some(line) => line[2]
+                            .as_array_mut()
+                            .expect("a stored event lists blocks")
+                            .extend(names),
                         None => lines.push(json!(["S", parent, names])),
                     }
                 }
                 KvEvent::Removed { node, lo, hi } => {
-                    lines.extend((lo..hi).rev().map(|block| json!(["R", [self.name(node, block)]])));
+                    lines.extend(
+                        (lo..hi)
+                            .rev()
+                            .map(|block| json!(["R", [self.name(node, block)]])),
+                    );
                 }
             }
         }
@@ -380,7 +465,10 @@ fn duration(time: LinearTime, scheduled: &[(u32, u32, u32)]) -> u64 {
         return 0;
     }
     let new: u64 = scheduled.iter().map(|&(_, new, _)| u64::from(new)).sum();
-    let before: u64 = scheduled.iter().map(|&(_, _, before)| u64::from(before)).sum();
+    let before: u64 = scheduled
+        .iter()
+        .map(|&(_, _, before)| u64::from(before))
+        .sum();
     time.a + time.b * new + time.c * (before + new)
 }
 

@@ -1,0 +1,98 @@
+//! The command line: one file per subcommand.
+//!
+//! Results go to stdout, progress and warnings to stderr. `--json` prints one JSON object instead of text. Exit codes:
+//! 0 good, 1 a comparison or a run failed, 2 wrong usage or input.
+
+mod compare;
+mod conform;
+mod replay;
+mod sweep;
+mod trace;
+
+use clap::{Parser, Subcommand};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// A comparison or a run failed.
+pub const FAILED: u8 = 1;
+/// Wrong usage or input.
+pub const BAD_INPUT: u8 = 2;
+
+/// Simulate and plan deployments that serve large language models.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLE)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "Example:\n  dynosim sweep                       map the Pareto frontier of an embedded workload\n  \
+    dynosim replay scenario.yaml --trace trace.jsonl";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replay a workload through one deployment and print what users would see
+    Replay(replay::ReplayArgs),
+    /// Run many deployments and map the Pareto frontier, or find the smallest that meets an SLA
+    Sweep(sweep::SweepArgs),
+    /// Compare two results and say which differences are real
+    Compare(compare::CompareArgs),
+    /// Describe, convert, cut, scale and generate workload traces
+    Trace(trace::TraceArgs),
+    /// Replay schedules recorded from real engines and compare every decision
+    Conform(conform::ConformArgs),
+}
+
+/// Why a command ended without a result.
+#[derive(Debug)]
+pub struct Failure {
+    /// Printed to stderr, a line each.
+    pub messages: Vec<String>,
+    /// [`FAILED`] or [`BAD_INPUT`].
+    pub code: u8,
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What is to be said on stderr, and the exit code.
+    pub fn run(self) -> Result<ExitCode, Failure> {
+        match self.command {
+            Command::Replay(args) => replay::run(args),
+            Command::Sweep(args) => sweep::run(args),
+            Command::Compare(args) => compare::run(args),
+            Command::Trace(args) => trace::run(args),
+            Command::Conform(args) => conform::run(args),
+        }
+    }
+}
+
+impl Failure {
+    /// Something is wrong with what the user gave.
+    pub fn input(messages: impl IntoIterator<Item = String>) -> Failure {
+        Failure { messages: messages.into_iter().collect(), code: BAD_INPUT }
+    }
+
+    /// A run or a comparison failed.
+    pub fn run(message: impl Into<String>) -> Failure {
+        Failure { messages: vec![message.into()], code: FAILED }
+    }
+
+    /// Says it on stderr.
+    pub fn print(&self) -> ExitCode {
+        for message in &self.messages {
+            // A closed stderr is no reason to fail differently.
+            let _ = writeln!(io::stderr(), "{message}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// Writes a result to stdout. A reader that went away early (`| head`) has what it wanted.
+pub fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::run(format!("stdout: {error}"))),
+        _ => Ok(()),
+    }
+}
