@@ -16,4 +16,6 @@ pub use plan::StepPlan;
 pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
 pub use time::{Span, Time};
 pub use timing::{Basis, Chunk, Piece, StepShape, StepTime, TimingSource};
-pub use workload::{Dependency, NewRequest, Request, RequestId, Trigger, Workload, WorkloadBuilder};
+pub use workload::{
+    Dependency, NewRequest, Request, RequestId, Trigger, Workload, WorkloadBuilder,
+};

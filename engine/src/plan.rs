@@ -55,19 +55,29 @@ impl StepPlan {
     /// The plan as timing models see it.
     #[must_use]
     pub fn shape(&self) -> StepShape<'_> {
-        StepShape { prefill: &self.prefill, decode_batch: self.decode_batch, decode_context: self.decode_context }
+        StepShape {
+            prefill: &self.prefill,
+            decode_batch: self.decode_batch,
+            decode_context: self.decode_context,
+        }
     }
 
     /// Tokens computed in prefill.
     #[must_use]
     pub fn prefill_tokens(&self) -> u64 {
-        self.prefill.iter().map(|chunk| u64::from(chunk.new_tokens)).sum()
+        self.prefill
+            .iter()
+            .map(|chunk| u64::from(chunk.new_tokens))
+            .sum()
     }
 
     /// Context of the whole batch at the end of the first step: tokens held in the KV cache by its sequences.
     #[must_use]
     pub fn held_tokens(&self) -> u64 {
-        let chunks = self.prefill.iter().map(|chunk| u64::from(chunk.new_tokens) + u64::from(chunk.cached_tokens));
+        let chunks = self
+            .prefill
+            .iter()
+            .map(|chunk| u64::from(chunk.new_tokens) + u64::from(chunk.cached_tokens));
         self.decode_context + chunks.sum::<u64>()
     }
 

@@ -100,7 +100,10 @@ impl PrefixTreeBuilder {
     #[must_use]
     pub fn new() -> Self {
         PrefixTreeBuilder {
-            tree: PrefixTree { parent: vec![0], end: vec![0] },
+            tree: PrefixTree {
+                parent: vec![0],
+                end: vec![0],
+            },
             content: vec![(0, 0)],
             runs: Vec::new(),
             children: FxHashMap::default(),
@@ -119,9 +122,16 @@ impl PrefixTreeBuilder {
             let start = self.tree.end[node as usize];
             let len = self.tree.end[child as usize] - start;
             let (run, skip) = self.content[child as usize];
-            let mut held = Cursor { runs: &self.runs[run as usize..], skip };
+            let mut held = Cursor {
+                runs: &self.runs[run as usize..],
+                skip,
+            };
             let common = held.advance_together(&mut rest, len);
-            node = if common == len { child } else { self.split(node, child, common) };
+            node = if common == len {
+                child
+            } else {
+                self.split(node, child, common)
+            };
         }
         NodeId(node)
     }
@@ -142,7 +152,10 @@ impl PrefixTreeBuilder {
         let mut len = 0;
         for (index, run) in rest.runs.iter().enumerate() {
             let skip = if index == 0 { rest.skip } else { 0 };
-            self.runs.push(Run { first: run.first + u64::from(skip), len: run.len - skip });
+            self.runs.push(Run {
+                first: run.first + u64::from(skip),
+                len: run.len - skip,
+            });
             len += run.len - skip;
         }
         self.tree.parent.push(parent);
@@ -157,7 +170,10 @@ impl PrefixTreeBuilder {
     fn split(&mut self, parent: u32, child: u32, len: u32) -> u32 {
         let upper = self.tree.end.len() as u32;
         let (run, skip) = self.content[child as usize];
-        let mut cursor = Cursor { runs: &self.runs[run as usize..], skip };
+        let mut cursor = Cursor {
+            runs: &self.runs[run as usize..],
+            skip,
+        };
         let first = cursor.token().expect("a node is never empty");
         let passed = cursor.skip_tokens(len);
         let next = cursor.token().expect("a split leaves tokens below it");
@@ -181,12 +197,17 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(runs: &'a [Run]) -> Self {
-        debug_assert!(runs.iter().all(|run| run.len > 0), "a run holds at least one token");
+        debug_assert!(
+            runs.iter().all(|run| run.len > 0),
+            "a run holds at least one token"
+        );
         Cursor { runs, skip: 0 }
     }
 
     fn token(&self) -> Option<u64> {
-        self.runs.first().map(|run| run.first + u64::from(self.skip))
+        self.runs
+            .first()
+            .map(|run| run.first + u64::from(self.skip))
     }
 
     fn left_in_run(&self) -> u32 {
@@ -205,7 +226,10 @@ impl<'a> Cursor<'a> {
     fn advance_together(&mut self, other: &mut Cursor<'_>, limit: u32) -> u32 {
         let mut common = 0;
         while common < limit && self.token().is_some() && self.token() == other.token() {
-            let len = self.left_in_run().min(other.left_in_run()).min(limit - common);
+            let len = self
+                .left_in_run()
+                .min(other.left_in_run())
+                .min(limit - common);
             self.advance_in_run(len);
             other.advance_in_run(len);
             common += len;
@@ -231,7 +255,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn block(id: u64, len: u32) -> Run {
-        Run { first: id * 512, len }
+        Run {
+            first: id * 512,
+            len,
+        }
     }
 
     fn ends(tree: &PrefixTree, leaf: NodeId) -> Vec<u32> {

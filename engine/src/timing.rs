@@ -44,7 +44,10 @@ impl Piece {
     /// The step time at a summed context inside the piece.
     #[must_use]
     pub fn time(&self, context: u64) -> Span {
-        debug_assert!(self.from <= context && context < self.until, "the context lies inside the piece");
+        debug_assert!(
+            self.from <= context && context < self.until,
+            "the context lies inside the piece"
+        );
         let more = self.slope_ps * (context - self.from) as i64;
         Span((self.at.0 as i64 + more) as u64)
     }
@@ -62,7 +65,8 @@ pub trait StepTime: Send + Sync {
     /// The time of any step that is not empty.
     fn step(&self, shape: &StepShape<'_>) -> Span {
         if shape.prefill.is_empty() {
-            self.decode(shape.decode_batch, shape.decode_context).time(shape.decode_context)
+            self.decode(shape.decode_batch, shape.decode_context)
+                .time(shape.decode_context)
         } else {
             self.mixed(shape)
         }

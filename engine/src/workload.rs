@@ -152,10 +152,16 @@ impl WorkloadBuilder {
     pub fn push(&mut self, request: NewRequest<'_>) {
         let index = self.requests.len() as u32;
         let input_tokens: u32 = request.prompt.iter().map(|run| run.len).sum();
-        assert!(input_tokens > 0 && request.output_tokens > 0, "a request has at least one token each way");
+        assert!(
+            input_tokens > 0 && request.output_tokens > 0,
+            "a request has at least one token each way"
+        );
         self.content.clear();
         self.content.extend_from_slice(request.prompt);
-        self.content.push(Run { first: Self::output_token(index, 0), len: request.output_tokens });
+        self.content.push(Run {
+            first: Self::output_token(index, 0),
+            len: request.output_tokens,
+        });
         let leaf = self.tree.insert(&self.content);
         self.requests.push(Request {
             arrival: request.arrival,
@@ -165,7 +171,8 @@ impl WorkloadBuilder {
             priority: request.priority,
             session: request.session,
             first_dependency: self.dependencies.len() as u32,
-            dependency_count: u16::try_from(request.dependencies.len()).expect("a request waits for < 65,536 others"),
+            dependency_count: u16::try_from(request.dependencies.len())
+                .expect("a request waits for < 65,536 others"),
         });
         self.dependencies.extend_from_slice(request.dependencies);
     }
@@ -173,7 +180,12 @@ impl WorkloadBuilder {
     /// The workload, stably sorted by arrival; dependencies follow the requests they name.
     #[must_use]
     pub fn finish(self) -> Workload {
-        let WorkloadBuilder { tree, mut requests, mut dependencies, .. } = self;
+        let WorkloadBuilder {
+            tree,
+            mut requests,
+            mut dependencies,
+            ..
+        } = self;
         if !requests.is_sorted_by_key(|request| request.arrival) {
             let mut order: Vec<u32> = (0..requests.len() as u32).collect();
             order.sort_by_key(|&index| requests[index as usize].arrival);
@@ -187,6 +199,10 @@ impl WorkloadBuilder {
             }
         }
         requests.shrink_to_fit();
-        Workload { requests, tree: tree.finish(), dependencies }
+        Workload {
+            requests,
+            tree: tree.finish(),
+            dependencies,
+        }
     }
 }

@@ -65,7 +65,10 @@ impl Cluster {
     /// An idle deployment in front of the clients of `workload`.
     #[must_use]
     pub fn new(spec: &ClusterSpec, workload: Arc<Workload>) -> Self {
-        assert!(spec.pools.iter().any(|pool| pool.workers > 0), "a deployment has a worker");
+        assert!(
+            spec.pools.iter().any(|pool| pool.workers > 0),
+            "a deployment has a worker"
+        );
         let block_size = spec.pools[0].engine.block_size;
         let workers: u32 = spec.pools.iter().map(|pool| pool.workers).sum();
         let router = Router::new(spec.router, spec.seed, workers as usize, block_size);
@@ -93,7 +96,14 @@ impl Cluster {
                 let id = WorkerId(cluster.workers.len() as u32);
                 let workload = cluster.workload.clone();
                 let engine = spec.engine.clone();
-                cluster.workers.push(Worker::new(id, pool as u32, spec.gpus_per_worker, engine, workload, options));
+                cluster.workers.push(Worker::new(
+                    id,
+                    pool as u32,
+                    spec.gpus_per_worker,
+                    engine,
+                    workload,
+                    options,
+                ));
             }
         }
         cluster.recording.requests = cluster.blank_records();
@@ -116,7 +126,12 @@ impl Cluster {
             outcome: Outcome::Unfinished,
             is_warmup: self.load.is_warmup(RequestId(index as u32)),
         };
-        self.workload.requests.iter().enumerate().map(blank).collect()
+        self.workload
+            .requests
+            .iter()
+            .enumerate()
+            .map(blank)
+            .collect()
     }
 
     /// The workers.
@@ -164,8 +179,17 @@ impl Cluster {
             self.refuse(now, id, reason, actions);
             return;
         }
-        let workers = if self.able_workers.is_empty() { &self.all_workers } else { &self.able_workers };
-        let candidate = Candidate { request: id, workload: &self.workload, workers, active: &self.active };
+        let workers = if self.able_workers.is_empty() {
+            &self.all_workers
+        } else {
+            &self.able_workers
+        };
+        let candidate = Candidate {
+            request: id,
+            workload: &self.workload,
+            workers,
+            active: &self.active,
+        };
         let placement = self.router.place(candidate);
         let record = &mut self.recording.requests[index];
         record.placed = now;
@@ -179,7 +203,9 @@ impl Cluster {
             self.wake(now, placement.worker, actions);
         } else if !worker.is_cut {
             worker.is_cut = true;
-            actions.push(Action::Cut { worker: placement.worker });
+            actions.push(Action::Cut {
+                worker: placement.worker,
+            });
         }
     }
 
@@ -196,13 +222,19 @@ impl Cluster {
         let mut first = 0;
         for pool in &self.pools {
             match refusals(pool) {
-                None => self.able_workers.extend((first..first + pool.workers).map(WorkerId)),
+                None => self
+                    .able_workers
+                    .extend((first..first + pool.workers).map(WorkerId)),
                 // Of several reasons the last in their order is that of the pool that came closest.
                 Some(refused) => reason = reason.max(Some(refused)),
             }
             first += pool.workers;
         }
-        if self.able_workers.is_empty() { reason } else { None }
+        if self.able_workers.is_empty() {
+            reason
+        } else {
+            None
+        }
     }
 
     /// Refuses a request, and with it all that quote its answer.
@@ -236,7 +268,9 @@ impl Cluster {
         self.router.observe(ran.worker, &outputs.events);
         outputs.events.clear();
         for request in outputs.ended.drain(..) {
-            let room = self.pools[self.workers[ran.worker.0 as usize].record.pool as usize].engine.max_model_len;
+            let room = self.pools[self.workers[ran.worker.0 as usize].record.pool as usize]
+                .engine
+                .max_model_len;
             let asked = self.workload.requests[request.0 as usize];
             let record = &mut self.recording.requests[request.0 as usize];
             record.output_tokens = asked.output_tokens.min(room - asked.input_tokens);
@@ -253,7 +287,10 @@ impl Cluster {
     fn wake(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {
         let is_woken = &mut self.workers[worker.0 as usize].is_woken;
         if !std::mem::replace(is_woken, true) {
-            actions.push(Action::At { time: now, event: Event::Plan { worker } });
+            actions.push(Action::At {
+                time: now,
+                event: Event::Plan { worker },
+            });
         }
     }
 

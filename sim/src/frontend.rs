@@ -47,13 +47,30 @@ mod tests {
     #[test]
     fn limits_are_exact() {
         // 10 usable blocks of 16 tokens: 160 tokens; the last of prompt and output together needs none.
-        let config = VllmConfig { block_size: 16, num_gpu_blocks: 11, max_model_len: 1000, ..VllmConfig::default() };
+        let config = VllmConfig {
+            block_size: 16,
+            num_gpu_blocks: 11,
+            max_model_len: 1000,
+            ..VllmConfig::default()
+        };
         assert_eq!(refusal(&request(160, 1), &config), None);
-        assert_eq!(refusal(&request(161, 1), &config), Some(Rejection::PromptExceedsKvCache));
+        assert_eq!(
+            refusal(&request(161, 1), &config),
+            Some(Rejection::PromptExceedsKvCache)
+        );
         assert_eq!(refusal(&request(100, 61), &config), None);
-        assert_eq!(refusal(&request(100, 62), &config), Some(Rejection::OutputExceedsKvCache));
-        assert_eq!(refusal(&request(1000, 1), &config), Some(Rejection::PromptTooLong));
-        let short = VllmConfig { max_model_len: 161, ..config };
+        assert_eq!(
+            refusal(&request(100, 62), &config),
+            Some(Rejection::OutputExceedsKvCache)
+        );
+        assert_eq!(
+            refusal(&request(1000, 1), &config),
+            Some(Rejection::PromptTooLong)
+        );
+        let short = VllmConfig {
+            max_model_len: 161,
+            ..config
+        };
         assert_eq!(refusal(&request(100, 5000), &short), None);
     }
 }

@@ -3,6 +3,8 @@
 pub mod cluster;
 pub mod event;
 pub mod frontend;
+pub mod journal;
+pub mod live;
 pub mod load;
 pub mod metrics;
 pub mod quantile;

@@ -48,12 +48,24 @@ impl Load {
     pub fn new(spec: LoadSpec, workload: Arc<Workload>) -> Self {
         let has_dependencies = !workload.dependencies.is_empty();
         let open = |request: &engine::Request| (request.dependency_count, request.arrival);
-        let session_left = if spec.concurrency.is_some() { requests_per_session(&workload) } else { Vec::new() };
+        let session_left = if spec.concurrency.is_some() {
+            requests_per_session(&workload)
+        } else {
+            Vec::new()
+        };
         Load {
             spec,
             next: 0,
-            dependents: if has_dependencies { Dependents::new(&workload) } else { Dependents::default() },
-            open: if has_dependencies { workload.requests.iter().map(open).collect() } else { Vec::new() },
+            dependents: if has_dependencies {
+                Dependents::new(&workload)
+            } else {
+                Dependents::default()
+            },
+            open: if has_dependencies {
+                workload.requests.iter().map(open).collect()
+            } else {
+                Vec::new()
+            },
             session_left,
             workload,
         }
@@ -96,7 +108,10 @@ impl Load {
 
     /// Requests that wait for `request`, however indirectly the caller wants to follow them.
     pub fn dependents_of(&self, request: RequestId) -> impl Iterator<Item = RequestId> {
-        self.dependents.of(request).iter().map(|&(waiting, _, _)| waiting)
+        self.dependents
+            .of(request)
+            .iter()
+            .map(|&(waiting, _, _)| waiting)
     }
 
     /// Sends the next request without dependencies: at its time in an open loop, now in a closed one.
@@ -105,7 +120,11 @@ impl Load {
             let id = RequestId(self.next);
             self.next += 1;
             if request.dependency_count == 0 {
-                let time = if self.spec.concurrency.is_some() { now } else { request.arrival };
+                let time = if self.spec.concurrency.is_some() {
+                    now
+                } else {
+                    request.arrival
+                };
                 self.send(time, id, actions);
                 return;
             }
@@ -113,12 +132,25 @@ impl Load {
     }
 
     fn send(&self, time: Time, request: RequestId, actions: &mut Vec<Action>) {
-        if self.spec.duration.is_none_or(|duration| time <= Time::ZERO + duration) {
-            actions.push(Action::At { time, event: Event::Arrival { request } });
+        if self
+            .spec
+            .duration
+            .is_none_or(|duration| time <= Time::ZERO + duration)
+        {
+            actions.push(Action::At {
+                time,
+                event: Event::Arrival { request },
+            });
         }
     }
 
-    fn trigger(&mut self, now: Time, request: RequestId, trigger: Trigger, actions: &mut Vec<Action>) {
+    fn trigger(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        trigger: Trigger,
+        actions: &mut Vec<Action>,
+    ) {
         if self.open.is_empty() {
             return;
         }
@@ -131,7 +163,11 @@ impl Load {
             *ready = (*ready).max(now + delay);
             let (left, ready) = (*left, *ready);
             if left == 0 {
-                let time = if self.spec.concurrency.is_some() { now + delay } else { ready };
+                let time = if self.spec.concurrency.is_some() {
+                    now + delay
+                } else {
+                    ready
+                };
                 self.send(time.max(now), waiting, actions);
             }
         }
@@ -153,7 +189,11 @@ impl Dependents {
         for (index, request) in workload.requests.iter().enumerate() {
             for dependency in workload.dependencies_of(request) {
                 let place = &mut first[dependency.on.0 as usize + 1];
-                waiting[*place as usize] = (RequestId(index as u32), dependency.trigger, dependency.delay);
+                waiting[*place as usize] = (
+                    RequestId(index as u32),
+                    dependency.trigger,
+                    dependency.delay,
+                );
                 *place += 1;
             }
         }
@@ -171,7 +211,12 @@ impl Dependents {
 }
 
 fn requests_per_session(workload: &Workload) -> Vec<u32> {
-    let sessions = workload.requests.iter().map(|request| request.session + 1).max().unwrap_or(0);
+    let sessions = workload
+        .requests
+        .iter()
+        .map(|request| request.session + 1)
+        .max()
+        .unwrap_or(0);
     let mut left = vec![0; sessions as usize];
     for request in &workload.requests {
         left[request.session as usize] += 1;

@@ -5,7 +5,7 @@
 //! requests brought between the first arrival and the last completion. A rejected or unfinished request misses the SLA.
 //!
 //! *How.* Times stay integers until the last division: a percentile is the ceil(p n)-th smallest value, a mean an integer
-//! sum over n. TPOT, a ratio, is a float per request; its values are summed in order of size, so that the order of the
+//! sum over n. TPOT, a ratio, is a float per request; floats are summed as fixed-point integers, so that the order of the
 //! requests does not matter. A number without a base (no request, no time) is 0, never NaN or infinite.
 
 use crate::quantile::values_at_ranks;
@@ -42,7 +42,10 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         .collect();
     let measured = measured_time(&counted, &completed);
     let run = run_time(&recording.requests);
-    let tpot_ps = sorted_tpot_ps(&completed);
+    let tpot_ps: Vec<f64> = completed
+        .iter()
+        .filter_map(|request| tpot_ps(request))
+        .collect();
     let gpus = recording
         .workers
         .iter()
@@ -53,7 +56,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         latency: Latency {
             ttft_ms: spans_in_ms(completed.iter().map(|request| ttft(request))),
             itl_ms: gaps_in_ms(&recording.gaps),
-            tpot_ms: sorted_in_ms(&tpot_ps),
+            tpot_ms: ratios_in_ms(&tpot_ps),
             e2e_ms: spans_in_ms(
                 completed
                     .iter()
@@ -88,15 +91,6 @@ fn tpot_ps(request: &RequestRecord) -> Option<f64> {
         .checked_sub(1)
         .filter(|&gaps| gaps > 0)?;
     Some(request.finish.since(request.first_token).0 as f64 / f64::from(gaps))
-}
-
-fn sorted_tpot_ps(completed: &[&RequestRecord]) -> Vec<f64> {
-    let mut values: Vec<f64> = completed
-        .iter()
-        .filter_map(|request| tpot_ps(request))
-        .collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values
 }
 
 /// First arrival to last completion of the requests that count.
@@ -171,55 +165,92 @@ pub(crate) fn rank(percent: u64, count: u64) -> u64 {
 
 const PERCENTILES: [u64; 4] = [50, 90, 95, 99];
 
+/// The distribution of times in picoseconds.
 fn spans_in_ms(spans: impl Iterator<Item = Span>) -> Distribution {
     let mut values: Vec<u64> = spans.map(|span| span.0).collect();
-    if values.is_empty() {
+    let (Some(&min), Some(&max)) = (values.iter().min(), values.iter().max()) else {
         return Distribution::default();
-    }
-    values.sort_unstable();
-    let count = values.len() as u64;
+    };
     let sum: u128 = values.iter().map(|&value| u128::from(value)).sum();
-    let at = |rank: u64| values[rank as usize - 1];
+    let mean = sum as f64 / values.len() as f64;
     distribution(
-        count,
-        sum,
-        at(1),
-        PERCENTILES.map(|percent| at(rank(percent, count))),
-        at(count),
+        values.len() as u64,
+        mean,
+        min as f64,
+        percentiles(&mut values).map(|value| value as f64),
+        max as f64,
+    )
+}
+
+/// The distribution of ratios in picoseconds, none of them negative.
+fn ratios_in_ms(ratios: &[f64]) -> Distribution {
+    // Floats that are not negative have the order of their bits.
+    let mut bits: Vec<u64> = ratios.iter().map(|ratio| ratio.to_bits()).collect();
+    let (Some(&min), Some(&max)) = (bits.iter().min(), bits.iter().max()) else {
+        return Distribution::default();
+    };
+    let mean = fixed_point_sum(ratios.iter().copied()) / ratios.len() as f64;
+    let percentiles = percentiles(&mut bits).map(f64::from_bits);
+    distribution(
+        ratios.len() as u64,
+        mean,
+        f64::from_bits(min),
+        percentiles,
+        f64::from_bits(max),
     )
 }
 
 /// The distribution of gaps, from runs.
 fn gaps_in_ms(runs: &[GapRun]) -> Distribution {
     let (mut count, mut sum) = (0u64, 0i128);
-    for run in runs {
+    let (mut min, mut max) = (u64::MAX, 0);
+    for run in runs.iter().filter(|run| run.steps > 0 && run.sequences > 0) {
         let (steps, sequences) = (i128::from(run.steps), i128::from(run.sequences));
         count += u64::from(run.steps) * u64::from(run.sequences);
         sum += sequences
             * (steps * i128::from(run.first.0)
                 + i128::from(run.slope_ps) * (steps * (steps - 1) / 2));
+        let last = run
+            .first
+            .0
+            .wrapping_add_signed(run.slope_ps * (i64::from(run.steps) - 1));
+        min = min.min(run.first.0).min(last);
+        max = max.max(run.first.0).max(last);
     }
     if count == 0 {
         return Distribution::default();
     }
-    let [p50, p90, p95, p99] = PERCENTILES.map(|percent| rank(percent, count));
-    let values = values_at_ranks(runs, &[1, p50, p90, p95, p99, count]);
+    let values = values_at_ranks(runs, &PERCENTILES.map(|percent| rank(percent, count)));
+    let percentiles = [values[0], values[1], values[2], values[3]].map(|value| value as f64);
     distribution(
         count,
-        sum.unsigned_abs(),
-        values[0],
-        [values[1], values[2], values[3], values[4]],
-        values[5],
+        sum as f64 / count as f64,
+        min as f64,
+        percentiles,
+        max as f64,
     )
 }
 
+/// The [`PERCENTILES`] of at least one value, which are put in another order.
+fn percentiles(values: &mut [u64]) -> [u64; 4] {
+    let count = values.len() as u64;
+    let mut start = 0;
+    PERCENTILES.map(|percent| {
+        // Everything before `start` is known to be no greater than what follows.
+        let index = rank(percent, count) as usize - 1;
+        let (_, value, _) = values[start..].select_nth_unstable(index - start);
+        start = index;
+        *value
+    })
+}
+
 /// From picoseconds to milliseconds.
-fn distribution(count: u64, sum: u128, min: u64, percentiles: [u64; 4], max: u64) -> Distribution {
-    let ms = |ps: u64| ps as f64 / PS_PER_MS;
+fn distribution(count: u64, mean: f64, min: f64, percentiles: [f64; 4], max: f64) -> Distribution {
+    let ms = |ps: f64| ps / PS_PER_MS;
     let [p50, p90, p95, p99] = percentiles.map(ms);
     Distribution {
         count,
-        mean: sum as f64 / count as f64 / PS_PER_MS,
+        mean: ms(mean),
         min: ms(min),
         p50,
         p90,
@@ -229,25 +260,11 @@ fn distribution(count: u64, sum: u128, min: u64, percentiles: [u64; 4], max: u64
     }
 }
 
-/// The distribution of ratios, sorted and in picoseconds.
-fn sorted_in_ms(values: &[f64]) -> Distribution {
-    let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
-        return Distribution::default();
-    };
-    let count = values.len() as u64;
-    let [p50, p90, p95, p99] =
-        PERCENTILES.map(|percent| values[rank(percent, count) as usize - 1] / PS_PER_MS);
-    let mean = values.iter().sum::<f64>() / count as f64 / PS_PER_MS;
-    Distribution {
-        count,
-        mean,
-        min: min / PS_PER_MS,
-        p50,
-        p90,
-        p95,
-        p99,
-        max: max / PS_PER_MS,
-    }
+/// The sum of floats that are not negative, each rounded to a multiple of 2^-24: the same in any order.
+fn fixed_point_sum(values: impl Iterator<Item = f64>) -> f64 {
+    const ONE: f64 = (1u32 << 24) as f64;
+    let sum: u128 = values.map(|value| (value * ONE).round() as u128).sum();
+    sum as f64 / ONE
 }
 
 /// `part / whole`, 0 when there is no whole.
@@ -259,7 +276,7 @@ fn throughput(
     completed: &[&RequestRecord],
     measured: Span,
     gpus: u64,
-    sorted_tpot_ps: &[f64],
+    tpot_ps: &[f64],
 ) -> Throughput {
     let seconds = measured.as_s();
     let input: u64 = completed
@@ -273,11 +290,11 @@ fn throughput(
     let output_tokens_per_s = share(output as f64, seconds);
     let total_tokens_per_s = share((input + output) as f64, seconds);
     // A user whose tokens all came at one instant has no rate.
-    let rates = sorted_tpot_ps
+    let rates = tpot_ps
         .iter()
         .filter(|&&tpot| tpot > 0.0)
         .map(|tpot| PS_PER_S / tpot);
-    let with_rate = sorted_tpot_ps.iter().filter(|&&tpot| tpot > 0.0).count();
+    let mean_rate = share(fixed_point_sum(rates.clone()), rates.count() as f64);
     Throughput {
         duration_s: seconds,
         requests_per_s: share(completed.len() as f64, seconds),
@@ -286,7 +303,7 @@ fn throughput(
         gpus,
         output_tokens_per_s_per_gpu: share(output_tokens_per_s, gpus as f64),
         total_tokens_per_s_per_gpu: share(total_tokens_per_s, gpus as f64),
-        output_tokens_per_s_per_user: share(rates.sum(), with_rate as f64),
+        output_tokens_per_s_per_user: mean_rate,
     }
 }
 

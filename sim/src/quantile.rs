@@ -107,12 +107,12 @@ pub fn values_at_ranks(runs: &[GapRun], ranks: &[u64]) -> Vec<u64> {
     values
 }
 
-/// Below this many values they are written out and sorted.
-const FEW_VALUES: u64 = 64;
+/// Up to so many values are written out and sorted.
+const FEW_VALUES: usize = 64;
 
 /// Finds `ranks` (sorted; counted from `before`, the number of gaps known to be smaller) among the progressions.
 fn select(
-    progressions: Vec<Progression>,
+    mut progressions: Vec<Progression>,
     total: u64,
     ranks: &[u64],
     before: u64,
@@ -121,45 +121,23 @@ fn select(
     if ranks.is_empty() {
         return;
     }
-    let steps: u64 = progressions
-        .iter()
+    let first_ones = progressions.iter().take(FEW_VALUES + 1);
+    if first_ones
         .map(|progression| u64::from(progression.steps))
-        .take(FEW_VALUES as usize + 1)
-        .sum();
-    if progressions.len() as u64 <= FEW_VALUES && steps <= FEW_VALUES {
+        .sum::<u64>()
+        <= FEW_VALUES as u64
+    {
         return select_among_few(&progressions, ranks, before, values);
     }
     let middle = ranks[ranks.len() / 2] - before;
+    //|rank| rank - before).min_by_key(|rank| rank.abs_diff(total / 2)).expect("there is a rank");
     let pivot = pivot(&progressions, (middle as f64 - 0.5) / total as f64);
-    let mut below = Vec::with_capacity(progressions.len());
-    let mut above = Vec::with_capacity(progressions.len());
-    let (mut count_below, mut count_above) = (0, 0);
-    for progression in progressions {
-        if progression.last() < pivot {
-            count_below += progression.count();
-            below.push(progression);
-        } else if progression.first > pivot {
-            count_above += progression.count();
-            above.push(progression);
-        } else {
-            let (low, high) = progression.split(pivot);
-            if low > 0 {
-                let part = progression.part(0, low);
-                count_below += part.count();
-                below.push(part);
-            }
-            if high < progression.steps {
-                let part = progression.part(high, progression.steps);
-                count_above += part.count();
-                above.push(part);
-            }
-        }
-    }
+    let (above, count_below, count_above) = split_off_above(&mut progressions, pivot);
     let from_pivot = ranks.partition_point(|&rank| rank - before <= count_below);
     let from_above = ranks.partition_point(|&rank| rank - before <= total - count_above);
     values[from_pivot..from_above].fill(pivot);
     select(
-        below,
+        progressions,
         count_below,
         &ranks[..from_pivot],
         before,
@@ -173,6 +151,38 @@ fn select(
         before_above,
         &mut values[from_above..],
     );
+}
+
+/// Leaves in the list what is below the pivot and returns what is above it, with the counts of both.
+fn split_off_above(
+    progressions: &mut Vec<Progression>,
+    pivot: u64,
+) -> (Vec<Progression>, u64, u64) {
+    let mut above = Vec::new();
+    let (mut kept, mut count_below, mut count_above) = (0, 0, 0);
+    for index in 0..progressions.len() {
+        let progression = progressions[index];
+        let (low, high) = if progression.first > pivot {
+            (0, 0)
+        } else if progression.last() < pivot {
+            (progression.steps, progression.steps)
+        } else {
+            progression.split(pivot)
+        };
+        if low > 0 {
+            let part = progression.part(0, low);
+            count_below += part.count();
+            progressions[kept] = part;
+            kept += 1;
+        }
+        if high < progression.steps {
+            let part = progression.part(high, progression.steps);
+            count_above += part.count();
+            above.push(part);
+        }
+    }
+    progressions.truncate(kept);
+    (above, count_below, count_above)
 }
 
 fn select_among_few(progressions: &[Progression], ranks: &[u64], before: u64, values: &mut [u64]) {

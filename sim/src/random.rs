@@ -37,8 +37,14 @@ mod tests {
             counts[draw(7, Purpose::Route, entity, 5)] += 1;
         }
         // 10,000 expected in each; five standard deviations are 447.
-        assert!(counts.iter().all(|&count| count.abs_diff(10_000) < 447), "{counts:?}");
-        assert_eq!(draw(7, Purpose::Route, 3, 1000), draw(7, Purpose::Route, 3, 1000));
+        assert!(
+            counts.iter().all(|&count| count.abs_diff(10_000) < 447),
+            "{counts:?}"
+        );
+        assert_eq!(
+            draw(7, Purpose::Route, 3, 1000),
+            draw(7, Purpose::Route, 3, 1000)
+        );
         let differs = (0..100).any(|entity| {
             draw(7, Purpose::Route, entity, 1000) != draw(7, Purpose::RouteSecond, entity, 1000)
         });

@@ -110,9 +110,18 @@ impl Segment {
 
 impl<'a> Driver<'a> {
     fn new(cluster: &Cluster, timing: &'a [Arc<dyn StepTime>]) -> Self {
-        let timing = cluster.workers().iter().map(|worker| &*timing[worker.record.pool as usize]).collect();
+        let timing = cluster
+            .workers()
+            .iter()
+            .map(|worker| &*timing[worker.pool()])
+            .collect();
         let lanes = cluster.workers().iter().map(|_| Lane::default()).collect();
-        Driver { timing, lanes, queue: BinaryHeap::new(), observes_steps: cluster.observes_steps() }
+        Driver {
+            timing,
+            lanes,
+            queue: BinaryHeap::new(),
+            observes_steps: cluster.observes_steps(),
+        }
     }
 
     /// The next event. Before an arrival that will be routed by what happened inside steps, all steps that have ended
@@ -125,8 +134,22 @@ impl<'a> Driver<'a> {
             }
             self.queue.pop();
             match entry {
-                Entry::Arrival => return Some((now, Event::Arrival { request: engine::RequestId(id) })),
-                Entry::Plan => return Some((now, Event::Plan { worker: WorkerId(id) })),
+                Entry::Arrival => {
+                    return Some((
+                        now,
+                        Event::Arrival {
+                            request: engine::RequestId(id),
+                        },
+                    ));
+                }
+                Entry::Plan => {
+                    return Some((
+                        now,
+                        Event::Plan {
+                            worker: WorkerId(id),
+                        },
+                    ));
+                }
                 Entry::SegmentEnd { generation } => {
                     debug_assert!(rank == 0, "ends of segments come first");
                     if self.lanes[id as usize].generation == generation {
@@ -153,8 +176,16 @@ impl<'a> Driver<'a> {
                     };
                     self.push(time, &event, entry);
                 }
-                Action::Run { worker, up_to, ahead } => {
-                    let queued = Queued { left: up_to, ahead, shape: self.shape(worker, cluster) };
+                Action::Run {
+                    worker,
+                    up_to,
+                    ahead,
+                } => {
+                    let queued = Queued {
+                        left: up_to,
+                        ahead,
+                        shape: self.shape(worker, cluster),
+                    };
                     let lane = &mut self.lanes[worker.0 as usize];
                     lane.plans.push_back(queued);
                     if lane.segment.is_none() {
@@ -167,10 +198,16 @@ impl<'a> Driver<'a> {
     }
 
     fn shape(&self, worker: WorkerId, cluster: &Cluster) -> Shape {
-        let plan = cluster.workers()[worker.0 as usize].scheduler().newest().expect("a plan is to be run");
+        let plan = cluster.workers()[worker.0 as usize]
+            .scheduler()
+            .newest()
+            .expect("a plan is to be run");
         let shape = plan.shape();
         if shape.prefill.is_empty() {
-            Shape::Decode { batch: shape.decode_batch, context: shape.decode_context }
+            Shape::Decode {
+                batch: shape.decode_batch,
+                context: shape.decode_context,
+            }
         } else {
             Shape::Mixed(self.timing[worker.0 as usize].mixed(&shape))
         }
@@ -184,7 +221,12 @@ impl<'a> Driver<'a> {
             return;
         };
         let mut segment = match plan.shape {
-            Shape::Mixed(time) => Segment { start, first: time, slope_ps: 0, steps: 1 },
+            Shape::Mixed(time) => Segment {
+                start,
+                first: time,
+                slope_ps: 0,
+                steps: 1,
+            },
             Shape::Decode { batch, context } => {
                 let piece = self.timing[worker.0 as usize].decode(batch, context);
                 let inside = (piece.until - context).div_ceil(u64::from(batch));
@@ -197,7 +239,11 @@ impl<'a> Driver<'a> {
             }
         };
         // Reports fall due when at most `ahead` steps are left, then after each.
-        let due = if plan.left > plan.ahead { plan.left - plan.ahead } else { 1 };
+        let due = if plan.left > plan.ahead {
+            plan.left - plan.ahead
+        } else {
+            1
+        };
         segment.steps = segment.steps.min(due);
         lane.segment = Some(segment);
         self.enter_end(worker);
@@ -207,15 +253,32 @@ impl<'a> Driver<'a> {
         let lane = &mut self.lanes[worker.0 as usize];
         let segment = lane.segment.expect("a segment runs");
         lane.generation += 1;
-        let entry = Entry::SegmentEnd { generation: lane.generation };
-        self.queue.push(Reverse((segment.end_of(segment.steps), (0, worker.0), entry)));
+        let entry = Entry::SegmentEnd {
+            generation: lane.generation,
+        };
+        self.queue.push(Reverse((
+            segment.end_of(segment.steps),
+            (0, worker.0),
+            entry,
+        )));
     }
 
     /// Takes the finished segment off its lane and begins the next.
     fn end_segment(&mut self, worker: WorkerId) -> Ran {
         let lane = &mut self.lanes[worker.0 as usize];
-        let Segment { start, first, slope_ps, steps } = lane.segment.take().expect("a segment runs");
-        let ran = Ran { worker, steps, start, first, slope_ps };
+        let Segment {
+            start,
+            first,
+            slope_ps,
+            steps,
+        } = lane.segment.take().expect("a segment runs");
+        let ran = Ran {
+            worker,
+            steps,
+            start,
+            first,
+            slope_ps,
+        };
         let plan = lane.plans.front_mut().expect("a segment belongs to a plan");
         plan.left -= steps;
         if let Shape::Decode { batch, context } = &mut plan.shape {
@@ -240,7 +303,11 @@ impl<'a> Driver<'a> {
         }
         let front = lane.plans.front_mut().expect("a segment belongs to a plan");
         let ended = segment.ended_by(now);
-        let running = if segment.end_of(ended) == now { ended } else { ended + 1 };
+        let running = if segment.end_of(ended) == now {
+            ended
+        } else {
+            ended + 1
+        };
         front.left = front.left.min(running + front.ahead);
         if front.left == 0 {
             lane.plans.pop_front();

@@ -55,7 +55,10 @@ impl Worker {
             block_size: config.block_size,
             ..WorkerRecord::default()
         };
-        let tracking = Tracking { block_ids: options.track_block_ids, events: options.track_kv_events };
+        let tracking = Tracking {
+            block_ids: options.track_block_ids,
+            events: options.track_kv_events,
+        };
         Worker {
             scheduler: Scheduler::new(config, workload, tracking),
             record,
@@ -64,6 +67,18 @@ impl Worker {
             id,
             coasts: options.coasts,
         }
+    }
+
+    /// Its index in the cluster.
+    #[must_use]
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Index of its pool.
+    #[must_use]
+    pub fn pool(&self) -> usize {
+        self.record.pool as usize
     }
 
     /// Its scheduler.
@@ -107,7 +122,11 @@ impl Worker {
             if !self.coasts {
                 self.scheduler.stop_coasting();
             }
-            actions.push(Action::Run { worker: self.id, up_to, ahead: depth - 1 });
+            actions.push(Action::Run {
+                worker: self.id,
+                up_to,
+                ahead: depth - 1,
+            });
         }
     }
 
@@ -141,16 +160,31 @@ impl Worker {
             } else {
                 late += 1;
                 let first = (start + ran.first).since(before);
-                books.gaps.push(GapRun { first, slope_ps: 0, steps: 1, sequences: 1 });
+                books.gaps.push(GapRun {
+                    first,
+                    slope_ps: 0,
+                    steps: 1,
+                    sequences: 1,
+                });
             }
         }
-        let gap = GapRun { first: ran.first, slope_ps: ran.slope_ps, steps: ran.steps, sequences: regular };
+        let gap = GapRun {
+            first: ran.first,
+            slope_ps: ran.slope_ps,
+            steps: ran.steps,
+            sequences: regular,
+        };
         if regular > 0 {
             books.gaps.push(gap);
         }
         if late > 0 && ran.steps > 1 {
             let first = Span((ran.first.0 as i64 + ran.slope_ps) as u64);
-            books.gaps.push(GapRun { first, steps: ran.steps - 1, sequences: late, ..gap });
+            books.gaps.push(GapRun {
+                first,
+                steps: ran.steps - 1,
+                sequences: late,
+                ..gap
+            });
         }
         self.scheduler.finish(ran.steps, &mut outputs.ended);
         self.scheduler.drain_events(&mut outputs.events);
@@ -174,7 +208,8 @@ fn held_token_ps(held: u64, batch: u32, ran: &Ran) -> u128 {
     // Sum over j in 0..n of (c + j b)(s + j d).
     let linear = n * (n - 1) / 2;
     let squares = (n - 1) * n * (2 * n - 1) / 6;
-    u128::try_from(n * c * s + linear * (c * d + b * s) + squares * b * d).expect("times and tokens are positive")
+    u128::try_from(n * c * s + linear * (c * d + b * s) + squares * b * d)
+        .expect("times and tokens are positive")
 }
 
 #[cfg(test)]
@@ -183,7 +218,13 @@ mod tests {
 
     #[test]
     fn held_tokens_are_summed_in_closed_form() {
-        let ran = Ran { worker: WorkerId(0), steps: 5, start: Time::ZERO, first: Span(1000), slope_ps: 7 };
+        let ran = Ran {
+            worker: WorkerId(0),
+            steps: 5,
+            start: Time::ZERO,
+            first: Span(1000),
+            slope_ps: 7,
+        };
         let expected: u128 = (0..5u128).map(|j| (100 + 3 * j) * (1000 + 7 * j)).sum();
         assert_eq!(held_token_ps(100, 3, &ran), expected);
     }

@@ -167,7 +167,11 @@ impl Extents {
         let last = self[held.extent].hi;
         if last < held.hi {
             let rest = self[held.extent].rest;
-            self.unshare(Held { extent: rest, lo: last, hi: held.hi });
+            self.unshare(Held {
+                extent: rest,
+                lo: last,
+                hi: held.hi,
+            });
         }
         self[held.extent].refs -= 1;
         if self[held.extent].refs == 0 {
@@ -179,7 +183,10 @@ impl Extents {
     pub fn evict(&mut self, mut count: u32, mut ids: Option<&mut Vec<BlockId>>) {
         while count > 0 {
             let extent = self.oldest;
-            assert!(extent != NONE, "the caller checked that enough blocks are free");
+            assert!(
+                extent != NONE,
+                "the caller checked that enough blocks are free"
+            );
             let taken = count.min(self[extent].len());
             let (node, hi) = (self[extent].node, self[extent].hi);
             let lo = hi - taken;
@@ -204,19 +211,34 @@ impl Extents {
 
     /// Makes blocks `table.hashed()..hi` findable as blocks of `node` held by `table`, growing the table's last extent
     /// where nobody could tell the difference.
-    pub fn store(&mut self, table: &mut Table, node: NodeId, hi: u32, mut ids: Vec<BlockId>, continues: bool) {
+    pub fn store(
+        &mut self,
+        table: &mut Table,
+        node: NodeId,
+        hi: u32,
+        mut ids: Vec<BlockId>,
+        continues: bool,
+    ) {
         let lo = table.hashed();
         self.stored += u64::from(hi - lo);
         self.distinct += self.uncovered(node, lo, hi);
         if self.tracks_events {
-            self.events.push(KvEvent::Stored { node, lo, hi, continues });
+            self.events.push(KvEvent::Stored {
+                node,
+                lo,
+                hi,
+                continues,
+            });
         }
         if let Some(held) = table.last_held() {
             let mut last = held.extent;
             while self[last].hi < held.hi {
                 last = self[last].rest;
             }
-            if self[last].node == node && self[last].refs == 1 && !self.has_younger_copy(last, lo, hi) {
+            if self[last].node == node
+                && self[last].refs == 1
+                && !self.has_younger_copy(last, lo, hi)
+            {
                 self[last].hi = hi;
                 self[last].ids.append(&mut ids);
                 held.hi = hi;
@@ -257,7 +279,9 @@ impl Extents {
         if !self.siblings(first).any(|e| e.lo < hi && lo < e.hi) {
             return u64::from(hi - lo);
         }
-        (lo..hi).filter(|&block| !self.siblings(first).any(|e| e.covers(block))).count() as u64
+        (lo..hi)
+            .filter(|&block| !self.siblings(first).any(|e| e.covers(block)))
+            .count() as u64
     }
 
     fn siblings(&self, first: ExtentId) -> impl Iterator<Item = &Extent> {
@@ -271,7 +295,8 @@ impl Extents {
 
     /// True if a copy of one of the blocks `lo..hi` stands behind `extent` in the order of insertion.
     fn has_younger_copy(&self, extent: ExtentId, lo: u32, hi: u32) -> bool {
-        self.siblings(self[extent].sibling).any(|e| e.lo < hi && lo < e.hi)
+        self.siblings(self[extent].sibling)
+            .any(|e| e.lo < hi && lo < e.hi)
     }
 
     /// Cuts an extent in front of block `at` and returns the upper part.
@@ -280,7 +305,11 @@ impl Extents {
         debug_assert!(e.lo < at && at < e.hi, "both parts of a cut hold blocks");
         let upper = Extent {
             lo: at,
-            ids: if e.ids.is_empty() { Vec::new() } else { e.ids.split_off((at - e.lo) as usize) },
+            ids: if e.ids.is_empty() {
+                Vec::new()
+            } else {
+                e.ids.split_off((at - e.lo) as usize)
+            },
             newer: extent,
             ..e.clone_links()
         };
@@ -360,6 +389,9 @@ impl Extents {
 impl Extent {
     /// A copy without block ids.
     fn clone_links(&self) -> Extent {
-        Extent { ids: Vec::new(), ..*self }
+        Extent {
+            ids: Vec::new(),
+            ..*self
+        }
     }
 }

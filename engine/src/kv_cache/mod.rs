@@ -65,8 +65,15 @@ impl KvCache {
     /// A pool whose blocks are all free and blank.
     #[must_use]
     pub fn new(config: KvCacheConfig) -> Self {
-        assert!(config.block_size > 0 && config.num_gpu_blocks > 1, "a pool has room for a block");
-        let blank_ids = if config.track_block_ids { (1..config.num_gpu_blocks).rev().collect() } else { Vec::new() };
+        assert!(
+            config.block_size > 0 && config.num_gpu_blocks > 1,
+            "a pool has room for a block"
+        );
+        let blank_ids = if config.track_block_ids {
+            (1..config.num_gpu_blocks).rev().collect()
+        } else {
+            Vec::new()
+        };
         KvCache {
             config,
             extents: Extents::new(config.track_events),
@@ -122,14 +129,19 @@ impl KvCache {
         for stretch in path {
             let until = stretch.end.min(limit);
             while hit.blocks < until {
-                let Some((extent, end)) = self.extents.first_copy_at(stretch.node, hit.blocks) else {
+                let Some((extent, end)) = self.extents.first_copy_at(stretch.node, hit.blocks)
+                else {
                     return hit;
                 };
                 let end = end.min(until);
                 if self.extents.is_idle(extent) {
                     hit.idle_blocks += end - hit.blocks;
                 }
-                self.found.push(table::Held { extent, lo: hit.blocks, hi: end });
+                self.found.push(table::Held {
+                    extent,
+                    lo: hit.blocks,
+                    hi: end,
+                });
                 hit.blocks = end;
             }
         }
@@ -138,7 +150,10 @@ impl KvCache {
 
     /// Gives the blocks of the last [`KvCache::lookup`] to an empty table.
     pub fn admit(&mut self, table: &mut Table) {
-        debug_assert!(table.blocks() == 0, "only a sequence without blocks is admitted");
+        debug_assert!(
+            table.blocks() == 0,
+            "only a sequence without blocks is admitted"
+        );
         for index in 0..self.found.len() {
             let held = self.extents.share(self.found[index]);
             table.push_held(held);
@@ -153,7 +168,11 @@ impl KvCache {
         self.blank -= blank;
         if self.config.track_block_ids {
             for _ in 0..blank {
-                table.blank_ids.push(self.blank_ids.pop().expect("there is an id for every blank block"));
+                table.blank_ids.push(
+                    self.blank_ids
+                        .pop()
+                        .expect("there is an id for every blank block"),
+                );
             }
         }
         let ids = self.config.track_block_ids.then_some(&mut table.blank_ids);
@@ -166,7 +185,10 @@ impl KvCache {
         if !self.config.enable_prefix_caching || blocks <= table.hashed() {
             return;
         }
-        debug_assert!(blocks <= table.blocks(), "only blocks that are there can be published");
+        debug_assert!(
+            blocks <= table.blocks(),
+            "only blocks that are there can be published"
+        );
         let mut is_first = true;
         let from = path.partition_point(|stretch| stretch.end <= table.hashed());
         for stretch in &path[from..] {
@@ -241,6 +263,14 @@ impl KvCache {
             idle.extend((e.lo..e.hi).rev().map(|block| (e.node.0, block)));
             extent = e.newer;
         }
-        (idle, self.blank, [self.extents.stored, self.extents.removed, self.extents.distinct])
+        (
+            idle,
+            self.blank,
+            [
+                self.extents.stored,
+                self.extents.removed,
+                self.extents.distinct,
+            ],
+        )
     }
 }

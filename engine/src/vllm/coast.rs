@@ -33,7 +33,12 @@ pub(super) struct Flight {
 
 impl Flight {
     pub fn new(plan: StepPlan) -> Self {
-        Flight { allowed: plan.up_to, plan, scheduled: 1, delivered: 0 }
+        Flight {
+            allowed: plan.up_to,
+            plan,
+            scheduled: 1,
+            delivered: 0,
+        }
     }
 
     pub fn is_over(&self) -> bool {
@@ -42,7 +47,10 @@ impl Flight {
 
     pub fn note_delivered(&mut self, steps: u32) {
         self.delivered += steps;
-        assert!(self.delivered <= self.scheduled, "outputs come only from steps that were scheduled");
+        assert!(
+            self.delivered <= self.scheduled,
+            "outputs come only from steps that were scheduled"
+        );
     }
 
     fn in_flight(&self) -> u32 {
@@ -145,17 +153,30 @@ impl Scheduler {
 
     /// How many steps the batch just scheduled may take.
     pub(super) fn coast_limit(&self, plan: &StepPlan, standstill: Standstill) -> u32 {
-        let only_decodes = plan.prefill.is_empty() && plan.admitted.is_empty() && plan.preempted.is_empty();
-        if !only_decodes || plan.scheduled.len() != self.running.len() || self.may_admit_later(standstill) {
+        let only_decodes =
+            plan.prefill.is_empty() && plan.admitted.is_empty() && plan.preempted.is_empty();
+        if !only_decodes
+            || plan.scheduled.len() != self.running.len()
+            || self.may_admit_later(standstill)
+        {
             return 1;
         }
         let is_async = self.config.async_scheduling;
         let to_goal = |&id: &SequenceId| {
             let sequence = &self.sequences[id as usize];
-            let in_flight = if is_async { sequence.placeholders - 1 } else { 0 };
+            let in_flight = if is_async {
+                sequence.placeholders - 1
+            } else {
+                0
+            };
             sequence.output_goal - sequence.outputs - in_flight
         };
-        let limit = self.running.iter().map(to_goal).min().expect("a plan has sequences");
+        let limit = self
+            .running
+            .iter()
+            .map(to_goal)
+            .min()
+            .expect("a plan has sequences");
         let free = u64::from(self.cache.free_blocks());
         if self.blocks_for_more(limit - 1) <= free {
             return limit;
@@ -177,7 +198,11 @@ impl Scheduler {
     fn blocks_for_more(&self, steps: u32) -> u64 {
         let lacking = |&id: &SequenceId| {
             let sequence = &self.sequences[id as usize];
-            u64::from(self.cache.blocks_for(sequence.computed + steps).saturating_sub(sequence.table.blocks()))
+            u64::from(
+                self.cache
+                    .blocks_for(sequence.computed + steps)
+                    .saturating_sub(sequence.table.blocks()),
+            )
         };
         self.running.iter().map(lacking).sum()
     }
@@ -186,7 +211,13 @@ impl Scheduler {
         match standstill {
             Standstill::Open => false,
             Standstill::Unsettled => true,
-            Standstill::Blocked { hit_matters: true, hit: Hit { idle_blocks: 1.., .. }, .. } => true,
+            Standstill::Blocked {
+                hit_matters: true,
+                hit: Hit {
+                    idle_blocks: 1.., ..
+                },
+                ..
+            } => true,
             Standstill::Blocked { head, hit, .. } => self.hit_may_grow(head, hit),
         }
     }
@@ -199,8 +230,12 @@ impl Scheduler {
         };
         self.running.iter().any(|&id| {
             let sequence = &self.sequences[id as usize];
-            let unwritten = sequence.path.partition_point(|stretch| stretch.end <= sequence.table.hashed());
-            sequence.path[unwritten..].iter().any(|stretch| stretch.node == missing.node)
+            let unwritten = sequence
+                .path
+                .partition_point(|stretch| stretch.end <= sequence.table.hashed());
+            sequence.path[unwritten..]
+                .iter()
+                .any(|stretch| stretch.node == missing.node)
         })
     }
 }

@@ -106,7 +106,9 @@ impl Scheduler {
 
     /// The requests in the queue, head first.
     pub fn waiting_requests(&self) -> impl Iterator<Item = RequestId> {
-        self.waiting.iter().map(|id| self.sequences[id as usize].request)
+        self.waiting
+            .iter()
+            .map(|id| self.sequences[id as usize].request)
     }
 
     /// Most blocks that were in use at once.
@@ -130,14 +132,21 @@ impl Scheduler {
     /// The block table of a sequence named in a plan in flight. Empty unless block ids are tracked.
     #[must_use]
     pub fn block_table(&self, part: &Scheduled) -> Vec<BlockId> {
-        self.cache.block_ids(&self.sequences[part.sequence as usize].table)
+        self.cache
+            .block_ids(&self.sequences[part.sequence as usize].table)
     }
 
     /// Takes a request in; it waits until a plan admits it. The front end has refused what can never fit (R14).
     pub fn submit(&mut self, id: RequestId, arrival: Time) {
         let request = self.workload.requests[id.0 as usize];
-        let room = self.config.max_model_len.saturating_sub(request.input_tokens);
-        assert!(room > 0, "the front end refuses prompts of max_model_len tokens or more");
+        let room = self
+            .config
+            .max_model_len
+            .saturating_sub(request.input_tokens);
+        assert!(
+            room > 0,
+            "the front end refuses prompts of max_model_len tokens or more"
+        );
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.sequences.push(Sequence {
                 request: id,
@@ -166,14 +175,22 @@ impl Scheduler {
         sequence.placeholders = 0;
         sequence.computed = 0;
         sequence.was_preempted = false;
-        block_path(&self.workload.tree, request.leaf, self.config.block_size, &mut sequence.path);
+        block_path(
+            &self.workload.tree,
+            request.leaf,
+            self.config.block_size,
+            &mut sequence.path,
+        );
         self.waiting.submit(slot, &self.sequences);
     }
 
     /// Decides the next step, or `None` if there is nothing to run. A plan without scheduled sequences comes back
     /// only when planning preempted somebody: it takes no time, is not in flight and needs no `finish`.
     pub fn plan(&mut self) -> Option<&StepPlan> {
-        assert!(self.flights.len() < self.config.depth() as usize, "at most `depth` plans are in flight");
+        assert!(
+            self.flights.len() < self.config.depth() as usize,
+            "at most `depth` plans are in flight"
+        );
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
         let mut budget = self.config.max_num_batched_tokens;
@@ -240,7 +257,8 @@ impl Scheduler {
     }
 
     fn goes_on_after_self_preemption(&self) -> bool {
-        self.config.policy == SchedulingPolicy::Priority && self.config.version >= VllmVersion::V0_33
+        self.config.policy == SchedulingPolicy::Priority
+            && self.config.version >= VllmVersion::V0_33
     }
 
     /// Who loses its blocks: an index into `running` (R9).
@@ -264,7 +282,11 @@ impl Scheduler {
         self.cache.release(&mut sequence.table);
         sequence.is_running = false;
         sequence.was_preempted = true;
-        if let Some(index) = plan.scheduled.iter().position(|scheduled| scheduled.sequence == id) {
+        if let Some(index) = plan
+            .scheduled
+            .iter()
+            .position(|scheduled| scheduled.sequence == id)
+        {
             let part = plan.scheduled.remove(index);
             *budget += part.new_tokens;
             unschedule_shape(plan, &part, sequence.prefill_goal);
@@ -278,11 +300,18 @@ impl Scheduler {
 
     /// Admits waiting sequences from the head while everything lasts (R3–R5), and says what ended it.
     fn admit_waiting(&mut self, plan: &mut StepPlan, budget: &mut u32, cap: u32) -> Standstill {
-        let seats = self.config.max_num_active_seqs.unwrap_or(self.config.max_num_seqs) as usize;
+        let seats = self
+            .config
+            .max_num_active_seqs
+            .unwrap_or(self.config.max_num_seqs) as usize;
         let mut at = 0;
         while *budget > 0 {
             let Some(id) = self.waiting.get(at) else {
-                return if at > 0 { Standstill::Unsettled } else { Standstill::Open };
+                return if at > 0 {
+                    Standstill::Unsettled
+                } else {
+                    Standstill::Open
+                };
             };
             if self.running.len() >= seats {
                 return Standstill::Open;
@@ -307,7 +336,12 @@ impl Scheduler {
     }
 
     /// Whether the sequence at the head of the queue can start now, and with how many tokens (R3–R5).
-    fn try_admit(&mut self, id: SequenceId, budget: u32, cap: u32) -> Result<Admission, Standstill> {
+    fn try_admit(
+        &mut self,
+        id: SequenceId,
+        budget: u32,
+        cap: u32,
+    ) -> Result<Admission, Standstill> {
         let sequence = &self.sequences[id as usize];
         let known = sequence.known();
         let block_size = self.cache.block_size();
@@ -315,22 +349,41 @@ impl Scheduler {
         let hit_tokens = hit.blocks * block_size;
         let wanted = (known - hit_tokens).min(cap);
         if !self.config.enable_chunked_prefill && wanted > budget {
-            return Err(Standstill::Blocked { head: id, hit, hit_matters: false });
+            return Err(Standstill::Blocked {
+                head: id,
+                hit,
+                hit_matters: false,
+            });
         }
         let new_tokens = wanted.min(budget);
-        let watermark = if self.running.is_empty() { 0 } else { self.config.watermark_blocks() };
+        let watermark = if self.running.is_empty() {
+            0
+        } else {
+            self.config.watermark_blocks()
+        };
         // Blocks to be taken from the queue: new ones, and those of the hit that are idle in it.
         let fits = |tokens: u32| {
             let taken = self.cache.blocks_for(tokens) - hit.blocks + hit.idle_blocks;
             taken + watermark <= self.cache.free_blocks()
         };
         if self.config.scheduler_reserve_full_isl && !fits(known) {
-            return Err(Standstill::Blocked { head: id, hit, hit_matters: false });
+            return Err(Standstill::Blocked {
+                head: id,
+                hit,
+                hit_matters: false,
+            });
         }
         if !fits(hit_tokens + new_tokens) {
-            return Err(Standstill::Blocked { head: id, hit, hit_matters: true });
+            return Err(Standstill::Blocked {
+                head: id,
+                hit,
+                hit_matters: true,
+            });
         }
-        Ok(Admission { hit_tokens, new_tokens })
+        Ok(Admission {
+            hit_tokens,
+            new_tokens,
+        })
     }
 
     fn start(&mut self, plan: &mut StepPlan, id: SequenceId, admission: Admission) {
@@ -358,18 +411,29 @@ impl Scheduler {
             plan.decode_batch += 1;
             plan.decode_context += u64::from(computed_before + new_tokens);
         } else {
-            plan.prefill.push(Chunk { new_tokens, cached_tokens: computed_before });
+            plan.prefill.push(Chunk {
+                new_tokens,
+                cached_tokens: computed_before,
+            });
         }
         let samples = sequence.uncomputed() == new_tokens;
         allocate(&mut self.cache, sequence, new_tokens);
         if samples && is_async {
             sequence.placeholders += 1;
         }
-        plan.scheduled.push(Scheduled { request: sequence.request, sequence: id, new_tokens, computed_before, samples });
+        plan.scheduled.push(Scheduled {
+            request: sequence.request,
+            sequence: id,
+            new_tokens,
+            computed_before,
+            samples,
+        });
     }
 
     fn note_peak(&mut self) {
-        self.peak_blocks = self.peak_blocks.max(self.cache.usable_blocks() - self.cache.free_blocks());
+        self.peak_blocks = self
+            .peak_blocks
+            .max(self.cache.usable_blocks() - self.cache.free_blocks());
     }
 
     /// The oldest plan in flight.
@@ -416,7 +480,8 @@ impl Scheduler {
             }
             if sequence.is_running && (is_async || steps > 1) {
                 let blocks = (sequence.computed - sequence.placeholders) / self.config.block_size;
-                self.cache.publish(&mut sequence.table, &sequence.path, blocks);
+                self.cache
+                    .publish(&mut sequence.table, &sequence.path, blocks);
             }
             if sequence.outputs >= sequence.output_goal {
                 some_ended = true;
@@ -435,7 +500,8 @@ impl Scheduler {
     /// Takes sequences that reached their goal out of `running` (or, preempted meanwhile, out of the queue).
     fn drop_ended(&mut self, some_waited: bool) {
         let sequences = &self.sequences;
-        let has_ended = |id: SequenceId| sequences[id as usize].outputs >= sequences[id as usize].output_goal;
+        let has_ended =
+            |id: SequenceId| sequences[id as usize].outputs >= sequences[id as usize].output_goal;
         self.running.retain(|&id| !has_ended(id));
         if some_waited {
             self.waiting.retain(|id| !has_ended(id));
@@ -464,8 +530,15 @@ fn unschedule_shape(plan: &mut StepPlan, part: &Scheduled, prefill_goal: u32) {
         plan.decode_batch -= 1;
         plan.decode_context -= u64::from(part.computed_before + part.new_tokens);
     } else {
-        let chunk = Chunk { new_tokens: part.new_tokens, cached_tokens: part.computed_before };
-        let index = plan.prefill.iter().position(|&other| other == chunk).expect("a scheduled chunk is in the shape");
+        let chunk = Chunk {
+            new_tokens: part.new_tokens,
+            cached_tokens: part.computed_before,
+        };
+        let index = plan
+            .prefill
+            .iter()
+            .position(|&other| other == chunk)
+            .expect("a scheduled chunk is in the shape");
         plan.prefill.remove(index);
     }
 }

@@ -68,7 +68,10 @@ pub(super) struct WaitingQueue {
 
 impl WaitingQueue {
     pub fn new(policy: SchedulingPolicy) -> Self {
-        WaitingQueue { policy, queue: VecDeque::new() }
+        WaitingQueue {
+            policy,
+            queue: VecDeque::new(),
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -32,7 +32,10 @@ pub struct KvRouterSpec {
 
 impl Default for KvRouterSpec {
     fn default() -> Self {
-        KvRouterSpec { overlap_score_credit: 1.0, prefill_load_scale: 1.0 }
+        KvRouterSpec {
+            overlap_score_credit: 1.0,
+            prefill_load_scale: 1.0,
+        }
     }
 }
 
@@ -80,7 +83,12 @@ impl KvRouter {
 
     pub(super) fn place(&mut self, candidate: &Candidate<'_>) -> Placement {
         let request = &candidate.workload.requests[candidate.request.0 as usize];
-        block_path(&candidate.workload.tree, request.leaf, self.block_size, &mut self.path);
+        block_path(
+            &candidate.workload.tree,
+            request.leaf,
+            self.block_size,
+            &mut self.path,
+        );
         let limit = request.input_tokens / self.block_size;
         self.index.overlap(&self.path, limit, &mut self.overlap);
         let own_blocks = u64::from(request.input_tokens.div_ceil(self.block_size));
@@ -89,9 +97,11 @@ impl KvRouter {
         for &worker in candidate.workers {
             let load = &self.loads[worker.0 as usize];
             let tokens = load.prefill_tokens + u64::from(request.input_tokens);
-            let credit = self.spec.overlap_score_credit * f64::from(self.overlap[worker.0 as usize]);
+            let credit =
+                self.spec.overlap_score_credit * f64::from(self.overlap[worker.0 as usize]);
             let prefill = (tokens as f64 / f64::from(self.block_size) - credit).max(0.0);
-            let cost = self.spec.prefill_load_scale * prefill + (load.decode_blocks + own_blocks) as f64;
+            let cost =
+                self.spec.prefill_load_scale * prefill + (load.decode_blocks + own_blocks) as f64;
             if cost < least {
                 least = cost;
                 self.cheapest.clear();
@@ -100,16 +110,27 @@ impl KvRouter {
                 self.cheapest.push(worker);
             }
         }
-        let tie = draw(self.seed, Purpose::RouteTie, u64::from(candidate.request.0), self.cheapest.len());
+        let tie = draw(
+            self.seed,
+            Purpose::RouteTie,
+            u64::from(candidate.request.0),
+            self.cheapest.len(),
+        );
         let worker = self.cheapest[tie];
         let overlap_tokens = self.overlap[worker.0 as usize] * self.block_size;
-        let placed =
-            Placed { worker, prefill_tokens: u64::from(request.input_tokens - overlap_tokens), blocks: own_blocks };
+        let placed = Placed {
+            worker,
+            prefill_tokens: u64::from(request.input_tokens - overlap_tokens),
+            blocks: own_blocks,
+        };
         let load = &mut self.loads[worker.0 as usize];
         load.prefill_tokens += placed.prefill_tokens;
         load.decode_blocks += placed.blocks;
         self.placed.insert(candidate.request, placed);
-        Placement { worker, overlap_tokens }
+        Placement {
+            worker,
+            overlap_tokens,
+        }
     }
 
     pub(super) fn prefill_done(&mut self, request: RequestId) {

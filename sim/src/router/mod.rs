@@ -77,7 +77,9 @@ impl Router {
             RouterSpec::Random => Policy::Random,
             RouterSpec::LeastLoaded => Policy::LeastLoaded,
             RouterSpec::PowerOfTwo => Policy::PowerOfTwo,
-            RouterSpec::Kv(spec) => Policy::Kv(Box::new(KvRouter::new(spec, seed, workers, block_size))),
+            RouterSpec::Kv(spec) => {
+                Policy::Kv(Box::new(KvRouter::new(spec, seed, workers, block_size)))
+            }
         };
         Router { seed, policy }
     }
@@ -97,7 +99,10 @@ impl Router {
             Policy::PowerOfTwo => power_of_two::place(self.seed, &candidate),
             Policy::Kv(policy) => return policy.place(&candidate),
         };
-        Placement { worker, overlap_tokens: 0 }
+        Placement {
+            worker,
+            overlap_tokens: 0,
+        }
     }
 
     /// The first token of a request arrived: its prefill is over.

@@ -14,5 +14,9 @@ pub fn place(seed: u64, candidate: &Candidate<'_>) -> WorkerId {
     }
     let step = 1 + draw(seed, Purpose::RouteSecond, entity, workers.len() - 1);
     let (a, b) = (workers[first], workers[(first + step) % workers.len()]);
-    if candidate.active[b.0 as usize] < candidate.active[a.0 as usize] { b } else { a }
+    if candidate.active[b.0 as usize] < candidate.active[a.0 as usize] {
+        b
+    } else {
+        a
+    }
 }

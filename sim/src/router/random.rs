@@ -5,5 +5,10 @@ use crate::event::WorkerId;
 use crate::random::{Purpose, draw};
 
 pub fn place(seed: u64, candidate: &Candidate<'_>) -> WorkerId {
-    candidate.workers[draw(seed, Purpose::Route, u64::from(candidate.request.0), candidate.workers.len())]
+    candidate.workers[draw(
+        seed,
+        Purpose::Route,
+        u64::from(candidate.request.0),
+        candidate.workers.len(),
+    )]
 }
