@@ -1,1 +1,34 @@
-//! stub
+//! Many simulations: what is varied, how it is run, what comes out of it.
+//!
+//! ```text
+//! Space ──points──▶ sweep ──▶ Finished (Row of metrics) ──▶ Ranking ──▶ explain
+//!                    │  ▲
+//!                    ▼  │ resume
+//!                  Journal
+//! ```
+//!
+//! * [`space`], [`values`]: which scenario fields take which values, expanded to points in a defined order.
+//! * [`run`], [`sweep`], [`journal`], [`digest`]: points in parallel, results in order, nothing lost when killed.
+//! * [`rows`], [`metric`]: a summary as a flat row of named numbers; which way is better.
+//! * [`constraint`], [`criteria`], [`frontier`], [`explain`]: SLA and other bounds, Pareto frontier, winner and why.
+//! * [`find`]: fewest workers or highest rate under the SLA by bisection over full simulations.
+//! * [`replicates`], [`compare`], [`paired`]: confidence intervals over seeds; which difference between two results is real.
+//!
+//! What a point *is* and how it is simulated is given by the caller as closures; everything here is independent of it.
+
+pub mod compare;
+pub mod constraint;
+pub mod criteria;
+pub mod digest;
+pub mod explain;
+pub mod find;
+pub mod frontier;
+pub mod journal;
+pub mod metric;
+pub mod paired;
+pub mod replicates;
+pub mod rows;
+pub mod run;
+pub mod space;
+pub mod sweep;
+pub mod values;
