@@ -130,7 +130,6 @@ fn select(
         return select_among_few(&progressions, ranks, before, values);
     }
     let middle = ranks[ranks.len() / 2] - before;
-    //|rank| rank - before).min_by_key(|rank| rank.abs_diff(total / 2)).expect("there is a rank");
     let pivot = pivot(&progressions, (middle as f64 - 0.5) / total as f64);
     let (above, count_below, count_above) = split_off_above(&mut progressions, pivot);
     let from_pivot = ranks.partition_point(|&rank| rank - before <= count_below);

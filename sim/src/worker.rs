@@ -17,7 +17,14 @@ pub struct Worker {
     pub(crate) is_cut: bool,
     id: WorkerId,
     coasts: bool,
+    /// Preemptions since the last output.
+    fruitless_preemptions: u32,
 }
+
+/// Preemptions without a single output between them after which a worker is taken to run in circles. vLLM's rules allow
+/// that: with priorities and without `scheduler_reserve_full_isl`, two requests of equal priority and arrival that do
+/// not fit together preempt themselves in turn for ever.
+const CIRCLE: u32 = 10_000;
 
 /// The books that a finished step is entered into.
 pub(crate) struct Books<'a> {
@@ -66,7 +73,14 @@ impl Worker {
             is_cut: false,
             id,
             coasts: options.coasts,
+            fruitless_preemptions: 0,
         }
+    }
+
+    /// True if the worker preempts in circles and was stopped; what it held stays unfinished.
+    #[must_use]
+    pub fn runs_in_circles(&self) -> bool {
+        self.fruitless_preemptions >= CIRCLE
     }
 
     /// Its index in the cluster.
@@ -93,7 +107,7 @@ impl Worker {
             self.scheduler.stop_coasting();
         }
         let depth = self.scheduler.config().depth();
-        while self.scheduler.steps_in_flight() < depth {
+        while self.scheduler.steps_in_flight() < depth && !self.runs_in_circles() {
             if self.scheduler.coast_on() {
                 continue;
             }
@@ -103,6 +117,7 @@ impl Worker {
             for request in &plan.preempted {
                 records[request.0 as usize].preemptions += 1;
                 self.record.preemptions += 1;
+                self.fruitless_preemptions += 1;
             }
             for admitted in &plan.admitted {
                 self.record.admitted_tokens += u64::from(admitted.known_tokens);
@@ -146,6 +161,9 @@ impl Worker {
         self.record.decode_tokens += u64::from(plan.decode_batch) * u64::from(ran.steps);
         let held = plan.held_tokens() + u64::from(delivered) * u64::from(plan.decode_batch);
         self.record.held_token_ps += held_token_ps(held, plan.decode_batch, ran);
+        if plan.scheduled.iter().any(|part| part.samples) {
+            self.fruitless_preemptions = 0;
+        }
         let (mut regular, mut late) = (0, 0);
         for part in plan.scheduled.iter().filter(|part| part.samples) {
             let last = &mut books.last_token[part.request.0 as usize];

@@ -4,6 +4,7 @@
 
 pub mod arrivals;
 pub mod contents;
+pub mod describe;
 pub mod error;
 mod fault;
 mod intern;
@@ -11,14 +12,20 @@ pub mod lengths;
 pub mod quantiles;
 mod random;
 pub mod rate;
+pub mod read;
 pub mod reuse;
+pub mod synth;
 pub mod trace;
 
+pub use describe::Description;
+pub use error::{Place, Problem, Problems, TraceError, Warning, WarningKind};
 pub use arrivals::{Arrivals, Process};
 pub use contents::Contents;
 pub use fault::Fault;
 pub use lengths::Lengths;
 pub use quantiles::Quantiles;
 pub use rate::Rate;
+pub use read::{Format, Loaded, ReadOptions, parse, read};
 pub use reuse::Reuse;
+pub use synth::SynthSpec;
 pub use trace::{Content, NewContent, NewRow, Row, Trace, TraceBuilder};

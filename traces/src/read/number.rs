@@ -30,6 +30,11 @@ const DIGITS: u32 = 30;
 
 /// A whole number of things: `12`, also `12.0`.
 pub(crate) fn count(text: &str) -> Result<u64, Wrong> {
+    if let 1..=19 = text.len()
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return Ok(text.bytes().fold(0, |value, byte| value * 10 + u64::from(byte - b'0')));
+    }
     let decimal = Decimal::parse(text)?;
     match decimal.scaled(0)? {
         (whole, true) => Ok(whole),

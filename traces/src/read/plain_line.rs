@@ -71,21 +71,14 @@ impl<'a> Rest<'a> {
         Some(&inside[..len])
     }
 
-    /// Takes a whole number.
+    /// Takes a whole number that has no fraction or exponent behind it.
     fn number(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        let mut len = 0;
-        for &byte in self.0 {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-            len += 1;
-        }
-        let is_plain = (1..=18).contains(&len) && (len == 1 || self.0[0] != b'0');
+        let (value, len) = match self.0.first_chunk().map(|chunk| up_to_eight_digits(*chunk)) {
+            Some((value, len)) if len < 8 => (value, len),
+            _ => up_to_eighteen_digits(self.0)?,
+        };
+        let is_plain = len == 1 || (len > 1 && self.0[0] != b'0');
         self.0 = &self.0[len..];
-        // JSON allows nothing but these behind a number; a fraction or an exponent goes the general way.
         let ends = matches!(self.0.first(), Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n'));
         (is_plain && ends).then_some(value)
     }
@@ -95,6 +88,11 @@ impl<'a> Rest<'a> {
         self.expect(b'[')?;
         loop {
             values.push(self.number()?);
+            if let [b',', b' ', rest @ ..] = self.0 {
+                self.0 = rest;
+                self.skip_space();
+                continue;
+            }
             self.skip_space();
             let (&next, rest) = self.0.split_first()?;
             self.0 = rest;
@@ -105,6 +103,28 @@ impl<'a> Rest<'a> {
             }
         }
     }
+}
+
+/// The number at the front of eight bytes and how many digits it has. All eight are worked on at once, as lanes of one
+/// integer of which the lowest holds the first digit.
+fn up_to_eight_digits(chunk: [u8; 8]) -> (u64, usize) {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let lanes = u64::from_le_bytes(chunk) ^ (0x30 * EACH);
+    // The top bit of a lane says that it is above 9. A carry only reaches lanes behind the first such one.
+    let others = (lanes.wrapping_add(0x76 * EACH) | lanes) & (0x80 * EACH);
+    let len = others.trailing_zeros() as usize / 8;
+    // Zeros in front make it eight digits; then pairs, fours and eights are joined.
+    let digits = lanes.checked_shl(64 - 8 * len as u32).unwrap_or(0);
+    let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    ((fours * 10_000 + (fours >> 32)) & 0xffff_ffff, len)
+}
+
+/// The number at the front and how many digits it has; `None` above 18, where it might not fit.
+fn up_to_eighteen_digits(bytes: &[u8]) -> Option<(u64, usize)> {
+    let len = bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len());
+    let value = |digits: &[u8]| digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+    (len <= 18).then(|| (value(&bytes[..len]), len))
 }
 
 #[cfg(test)]
@@ -122,6 +142,21 @@ mod tests {
             let mut ids = vec![1];
             assert_eq!(scan(line.as_bytes(), &mut ids), Some(row), "{line}");
             assert_eq!(ids, [46, 47]);
+        }
+    }
+
+    #[test]
+    fn numbers_of_all_lengths_are_read() {
+        let mut text = String::new();
+        for len in 1..=18 {
+            text.push(char::from(b'0' + len % 10));
+            let list = format!("[{text}, {text} ,{text}\t]         ");
+            let mut ids = Vec::new();
+            assert_eq!(Rest(list.as_bytes()).numbers(&mut ids), Some(()), "{list}");
+            assert_eq!(ids, [text.parse::<u64>().unwrap(); 3]);
+        }
+        for list in ["[,1]", "[1, ]", "[1,]", "[1 , ]", "[1,,2]", "[1 2]", "[01]", "[1, 02]", "[1", "[1,", "[", "[1.0]", "[1e3]", "[123456789012345678901]"] {
+            assert_eq!(Rest(format!("{list}        ").as_bytes()).numbers(&mut Vec::new()), None, "{list}");
         }
     }
 

@@ -1,0 +1,116 @@
+//! What is wrong with a scenario: every problem with its place, all at once.
+
+use super::tree::Place;
+use std::cell::RefCell;
+use std::fmt;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: `scenario.yaml:12:5`, or the override that brought it in.
+    pub place: String,
+    /// Dotted path of the field; empty where the file as a whole is meant.
+    pub field: String,
+    /// What is there.
+    pub found: String,
+    /// What should be there.
+    pub expected: String,
+    /// What to do about it.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "found {}, expected {}", self.found, self.expected)?;
+        match &self.suggestion {
+            Some(suggestion) => write!(f, "; {suggestion}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Everything that is wrong, in the order in which the scenario is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(f, "{end}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Collects problems while a scenario is read. What several pools share is read once for each and reported once.
+#[derive(Debug)]
+pub struct Log {
+    file: String,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl Log {
+    /// A log of the problems of this file.
+    pub fn new(file: &str) -> Log {
+        Log { file: file.to_owned(), problems: RefCell::default() }
+    }
+
+    /// Adds a problem; `place` is absent where the file as a whole is meant.
+    pub fn add(&self, place: Option<&Place>, field: &str, found: impl Into<String>, expected: impl Into<String>) {
+        self.add_with(place, field, found, expected, None);
+    }
+
+    /// The same with a suggestion.
+    pub fn add_with(
+        &self,
+        place: Option<&Place>,
+        field: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        suggestion: Option<String>,
+    ) {
+        let place = match place {
+            None => self.file.clone(),
+            Some(Place::File { line, column }) => format!("{}:{line}:{column}", self.file),
+            Some(Place::Override(field)) => format!("--set {field}"),
+        };
+        let (found, expected) = (found.into(), expected.into());
+        let problem = Problem { place, field: field.to_owned(), found, expected, suggestion };
+        let mut problems = self.problems.borrow_mut();
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+
+    /// `value` if nothing was wrong.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
+        let problems = self.problems.into_inner();
+        match value {
+            Some(value) if problems.is_empty() => Ok(value),
+            _ => {
+                assert!(!problems.is_empty(), "what could not be read was reported");
+                Err(Problems(problems))
+            }
+        }
+    }
+}
+
+/// `did you mean ...?` with the candidate nearest to `name`, if one is near enough.
+pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let name = name.to_lowercase();
+    let mut best: Option<(f64, &str)> = None;
+    for candidate in candidates {
+        let likeness = strsim::jaro_winkler(&name, &candidate.to_lowercase());
+        if likeness > best.map_or(0.75, |(best, _)| best) {
+            best = Some((likeness, candidate));
+        }
+    }
+    best.map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+}
