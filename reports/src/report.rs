@@ -1,0 +1,128 @@
+//! The JSON report of a run: where its numbers come from, then the numbers, under names that do not change.
+//!
+//! `docs/metrics.md` defines every field. A program that reads reports looks at `schema_version` first: it grows when a field
+//! is renamed, removed or redefined, not when one is added.
+
+use crate::files::{Error, write_atomically};
+use engine::TimingSource;
+use serde::Serialize;
+use sim::Summary;
+use std::io::Write;
+use std::path::Path;
+
+/// Grows when a field of the report is renamed, removed or redefined.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The report of one run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The program's version.
+    pub dynosim_version: &'static str,
+    /// The scenario: its file or its name.
+    pub scenario: String,
+    /// The seed of all random streams.
+    pub seed: u64,
+    /// Digest over scenario, workload, timing and version: equal digests have equal results.
+    pub digest: String,
+    /// Where step times come from.
+    pub timing: Timing,
+    /// The numbers.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// Where step times come from and how far they can be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Timing {
+    /// Short stable name: `linear`, `polynomial`, `roofline`, ...
+    pub source: String,
+    /// `given`, `measured`, `fitted` or `estimated`.
+    pub basis: &'static str,
+    /// One line with the parameters.
+    pub detail: String,
+    /// What was assumed because nothing better was known, a sentence each.
+    pub guesses: Vec<String>,
+}
+
+impl From<TimingSource> for Timing {
+    fn from(source: TimingSource) -> Timing {
+        Timing {
+            source: source.name,
+            basis: source.basis.name(),
+            detail: source.detail,
+            guesses: source.guesses,
+        }
+    }
+}
+
+/// What a report says about a run besides its numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
+    /// See [`Report::scenario`].
+    pub scenario: String,
+    /// See [`Report::seed`].
+    pub seed: u64,
+    /// See [`Report::digest`].
+    pub digest: String,
+    /// See [`Report::timing`]; guesses made elsewhere (block counts, unmeasured hardware) belong to its list as well.
+    pub timing: Timing,
+}
+
+impl Report {
+    /// The report of a run of this version of the program.
+    #[must_use]
+    pub fn new(provenance: Provenance, summary: Summary) -> Report {
+        let Provenance {
+            scenario,
+            seed,
+            digest,
+            timing,
+        } = provenance;
+        let dynosim_version = env!("CARGO_PKG_VERSION");
+        Report {
+            schema_version: SCHEMA_VERSION,
+            dynosim_version,
+            scenario,
+            seed,
+            digest,
+            timing,
+            summary,
+        }
+    }
+
+    /// The report as indented JSON with a final line feed.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a report is plain data") + "\n"
+    }
+
+    /// Writes [`Report::json`] to a file.
+    ///
+    /// # Errors
+    /// When the file cannot be written; nothing half-written is left.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        write_atomically(path, |out| out.write_all(self.json().as_bytes()))
+    }
+
+    /// Where the numbers come from in one line, for the small print of pictures.
+    #[must_use]
+    pub fn footer(&self) -> String {
+        let Timing {
+            source,
+            basis,
+            guesses,
+            ..
+        } = &self.timing;
+        let guessed = match guesses.len() {
+            0 => String::new(),
+            1 => ", 1 guess".to_owned(),
+            more => format!(", {more} guesses"),
+        };
+        format!(
+            "dynosim {} · timing: {source} ({basis}{guessed}) · seed {} · digest {:.12}",
+            self.dynosim_version, self.seed, self.digest
+        )
+    }
+}

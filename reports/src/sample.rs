@@ -1,0 +1,118 @@
+//! A small run for tests: two completed requests, a rejected one and one cut off by the end of the run.
+
+use crate::report::{Provenance, Report, Timing};
+use engine::{Span, Time};
+use sim::{GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, WorkerRecord, summarize};
+
+pub(crate) fn pools() -> Vec<String> {
+    vec!["main".to_owned()]
+}
+
+pub(crate) fn recording() -> Recording {
+    let ms = Time::from_ms;
+    let never = Time::MAX;
+    let first = RequestRecord {
+        arrival: ms(0.0),
+        placed: ms(0.0),
+        first_scheduled: ms(10.0),
+        first_token: ms(110.0),
+        finish: ms(510.0),
+        worker: 0,
+        input_tokens: 100,
+        output_tokens: 5,
+        cached_tokens: 0,
+        router_overlap_tokens: 0,
+        preemptions: 0,
+        outcome: Outcome::Completed,
+        is_warmup: false,
+    };
+    let second = RequestRecord {
+        arrival: ms(200.0),
+        placed: ms(200.0),
+        first_scheduled: ms(400.0),
+        first_token: ms(500.0),
+        finish: ms(900.0),
+        worker: 1,
+        input_tokens: 64,
+        output_tokens: 3,
+        cached_tokens: 32,
+        router_overlap_tokens: 48,
+        preemptions: 1,
+        ..first
+    };
+    let refused = RequestRecord {
+        arrival: ms(300.0),
+        placed: never,
+        first_scheduled: never,
+        first_token: never,
+        finish: ms(300.0),
+        worker: u32::MAX,
+        input_tokens: 9000,
+        output_tokens: 0,
+        outcome: Outcome::Rejected(Rejection::PromptExceedsKvCache),
+        ..first
+    };
+    let cut_off = RequestRecord {
+        arrival: ms(800.5),
+        placed: ms(800.5),
+        first_scheduled: ms(810.5),
+        first_token: ms(1000.0),
+        finish: never,
+        input_tokens: 50,
+        output_tokens: 1,
+        outcome: Outcome::Unfinished,
+        ..first
+    };
+    let worker = WorkerRecord {
+        gpus: 4,
+        requests: 2,
+        steps: 12,
+        busy: Span::from_ms(600.0),
+        prefill_tokens: 150,
+        decode_tokens: 4,
+        admitted_tokens: 150,
+        kv_blocks: 40,
+        block_size: 16,
+        peak_blocks: 10,
+        held_token_ps: 64_000_000_000_000,
+        ..WorkerRecord::default()
+    };
+    let other = WorkerRecord {
+        requests: 1,
+        preemptions: 1,
+        admitted_tokens: 130,
+        hit_tokens: 96,
+        ..worker
+    };
+    let gap = |first: f64, steps: u32| GapRun {
+        first: Span::from_ms(first),
+        slope_ps: 0,
+        steps,
+        sequences: 1,
+    };
+    Recording {
+        requests: vec![first, second, refused, cut_off],
+        workers: vec![worker, other],
+        gaps: vec![gap(100.0, 4), gap(200.0, 2)],
+    }
+}
+
+pub(crate) fn report() -> Report {
+    let timing = Timing {
+        source: "roofline".to_owned(),
+        basis: "estimated",
+        detail: "llama-3.1-8b on h100-sxm, 60 % of peak".to_owned(),
+        guesses: vec!["num_gpu_blocks assumed from 90 % of memory".to_owned()],
+    };
+    let provenance = Provenance {
+        scenario: "examples/sample.yaml".to_owned(),
+        seed: 42,
+        digest: "0123456789abcdef0123456789abcdef".to_owned(),
+        timing,
+    };
+    let sla = Sla {
+        ttft_ms: Some(200.0),
+        itl_ms: Some(100.0),
+    };
+    Report::new(provenance, summarize(&recording(), &pools(), Some(sla)))
+}
