@@ -13,7 +13,8 @@
 
 use crate::digest::Digest;
 use crate::paired::{Difference, Pairing, Test, batch_means, holm};
-use crate::rows::{Row, TOKENS_PER_S_PER_GPU, TOKENS_PER_S_PER_USER};
+use crate::row::Row;
+use crate::rows::{TOKENS_PER_S_PER_GPU, TOKENS_PER_S_PER_USER};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -87,7 +88,9 @@ pub enum CompareError {
         b: String,
     },
     /// The same workload, but records of different requests.
-    #[error("seed {seed}: A has records of {a} requests and B of {b}: the records of one are not complete")]
+    #[error(
+        "seed {seed}: A has records of {a} requests and B of {b}: the records of one are not complete"
+    )]
     DifferentRecords {
         /// The seed.
         seed: u64,
@@ -123,29 +126,52 @@ pub struct Comparison {
 ///
 /// # Errors
 /// The results cannot be paired, with the reason.
-pub fn compare(a: &[Replicate], b: &[Replicate], metrics: &[&str]) -> Result<Comparison, CompareError> {
+pub fn compare(
+    a: &[Replicate],
+    b: &[Replicate],
+    metrics: &[&str],
+) -> Result<Comparison, CompareError> {
     let (a, b) = (by_seed("A", a)?, by_seed("B", b)?);
-    let pairs: Vec<(&Replicate, &Replicate)> =
-        a.iter().filter_map(|(seed, left)| b.get(seed).map(|right| (*left, *right))).collect();
+    let pairs: Vec<(&Replicate, &Replicate)> = a
+        .iter()
+        .filter_map(|(seed, left)| b.get(seed).map(|right| (*left, *right)))
+        .collect();
     if pairs.is_empty() {
-        return Err(CompareError::NoCommonSeed { a: list(a.keys()), b: list(b.keys()) });
+        return Err(CompareError::NoCommonSeed {
+            a: list(a.keys()),
+            b: list(b.keys()),
+        });
     }
     for (left, right) in &pairs {
         check_pair(left, right)?;
     }
-    let one_sided = a.keys().filter(|seed| !b.contains_key(seed)).chain(b.keys().filter(|seed| !a.contains_key(seed)));
+    let one_sided = a
+        .keys()
+        .filter(|seed| !b.contains_key(seed))
+        .chain(b.keys().filter(|seed| !a.contains_key(seed)));
     let mut differences = over_seeds(&pairs, metrics);
     let (over_requests, unpaired_requests) = over_requests(&pairs);
     differences.extend(over_requests);
     let seeds = pairs.iter().map(|(left, _)| left.seed).collect();
-    Ok(Comparison { differences, seeds, unpaired_seeds: one_sided.copied().collect(), unpaired_requests })
+    Ok(Comparison {
+        differences,
+        seeds,
+        unpaired_seeds: one_sided.copied().collect(),
+        unpaired_requests,
+    })
 }
 
-fn by_seed<'a>(result: &'static str, runs: &'a [Replicate]) -> Result<BTreeMap<u64, &'a Replicate>, CompareError> {
+fn by_seed<'a>(
+    result: &'static str,
+    runs: &'a [Replicate],
+) -> Result<BTreeMap<u64, &'a Replicate>, CompareError> {
     let mut map = BTreeMap::new();
     for run in runs {
         if map.insert(run.seed, run).is_some() {
-            return Err(CompareError::RepeatedSeed { result, seed: run.seed });
+            return Err(CompareError::RepeatedSeed {
+                result,
+                seed: run.seed,
+            });
         }
     }
     Ok(map)
@@ -159,23 +185,38 @@ fn check_pair(a: &Replicate, b: &Replicate) -> Result<(), CompareError> {
     }
     let (left, right) = (a.requests.len(), b.requests.len());
     if left != right && left > 0 && right > 0 {
-        return Err(CompareError::DifferentRecords { seed, a: left, b: right });
+        return Err(CompareError::DifferentRecords {
+            seed,
+            a: left,
+            b: right,
+        });
     }
     Ok(())
 }
 
 fn list<'a>(seeds: impl Iterator<Item = &'a u64>) -> String {
     let texts: Vec<String> = seeds.map(u64::to_string).collect();
-    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+    if texts.is_empty() {
+        "none".to_owned()
+    } else {
+        texts.join(", ")
+    }
 }
 
 fn over_seeds(pairs: &[(&Replicate, &Replicate)], metrics: &[&str]) -> Vec<Difference> {
     let test = |metric: &&str| {
-        let values = pairs.iter().map(|(a, b)| Some((a.row.number(metric)?, b.row.number(metric)?)));
+        let values = pairs
+            .iter()
+            .map(|(a, b)| Some((a.row.number(metric)?, b.row.number(metric)?)));
         // A metric that some run lacks (no SLA, nothing finished) cannot be paired.
         let values: Vec<(f64, f64)> = values.collect::<Option<_>>()?;
         let differences: Vec<f64> = values.iter().map(|(a, b)| b - a).collect();
-        Some(Test::new((*metric).to_owned(), Pairing::Seeds, &values, &differences))
+        Some(Test::new(
+            (*metric).to_owned(),
+            Pairing::Seeds,
+            &values,
+            &differences,
+        ))
     };
     holm(metrics.iter().filter_map(test).collect())
 }
@@ -190,20 +231,37 @@ const REQUEST_METRICS: [Latency; 4] = [
 ];
 
 fn over_requests(pairs: &[(&Replicate, &Replicate)]) -> (Vec<Difference>, u64) {
-    let with_records = pairs.iter().filter(|(a, b)| !a.requests.is_empty() && !b.requests.is_empty());
+    let with_records = pairs
+        .iter()
+        .filter(|(a, b)| !a.requests.is_empty() && !b.requests.is_empty());
     let requests = with_records.flat_map(|(a, b)| a.requests.iter().zip(&b.requests));
     let requests: Vec<_> = requests.collect();
-    let unpaired = requests.iter().filter(|(a, b)| a.is_some() != b.is_some()).count() as u64;
+    let unpaired = requests
+        .iter()
+        .filter(|(a, b)| a.is_some() != b.is_some())
+        .count() as u64;
     let test = |(name, latency): Latency| {
-        let values = requests.iter().filter_map(|(a, b)| Some((latency(a.as_ref()?)?, latency(b.as_ref()?)?)));
+        let values = requests
+            .iter()
+            .filter_map(|(a, b)| Some((latency(a.as_ref()?)?, latency(b.as_ref()?)?)));
         let values: Vec<(f64, f64)> = values.collect();
         if values.is_empty() {
             return None;
         }
         let means = batch_means(&values);
-        Some(Test::new(name.to_owned(), Pairing::Requests { batches: means.len() }, &values, &means))
+        Some(Test::new(
+            name.to_owned(),
+            Pairing::Requests {
+                batches: means.len(),
+            },
+            &values,
+            &means,
+        ))
     };
-    (holm(REQUEST_METRICS.into_iter().filter_map(test).collect()), unpaired)
+    (
+        holm(REQUEST_METRICS.into_iter().filter_map(test).collect()),
+        unpaired,
+    )
 }
 
 #[cfg(test)]
@@ -211,11 +269,13 @@ mod tests {
     use super::*;
     use crate::digest::digest_parts;
     use crate::paired::Verdict;
-    use crate::rows::Value;
+    use crate::row::Value;
 
     fn replicate(seed: u64, ttft: f64, rate: f64) -> Replicate {
-        let cells =
-            vec![("latency.ttft_ms.mean".into(), Value::from(ttft)), (TOKENS_PER_S_PER_GPU.into(), Value::from(rate))];
+        let cells = vec![
+            ("latency.ttft_ms.mean".into(), Value::from(ttft)),
+            (TOKENS_PER_S_PER_GPU.into(), Value::from(rate)),
+        ];
         Replicate {
             seed,
             workload: digest_parts("w", &[&seed.to_le_bytes()]),
@@ -225,29 +285,52 @@ mod tests {
     }
 
     fn find<'a>(comparison: &'a Comparison, metric: &str) -> &'a Difference {
-        comparison.differences.iter().find(|difference| difference.metric == metric).expect("it was compared")
+        comparison
+            .differences
+            .iter()
+            .find(|difference| difference.metric == metric)
+            .expect("it was compared")
     }
 
     /// Uniform in [-1, 1).
     fn noise(state: &mut u64) -> f64 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (*state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
     #[test]
     fn a_paired_test_by_hand() {
         // B − A is 1, 2, 3, 4, 5: mean 3, s = 1.58114, error 0.70711, t(4) = 4.24264, p = 0.013236.
-        let a: Vec<_> = (0..5).map(|seed| replicate(seed, 100.0 * seed as f64, 50.0)).collect();
-        let b: Vec<_> = (0..5).map(|seed| replicate(seed, 101.0 * seed as f64 + 1.0, 50.0)).collect();
+        let a: Vec<_> = (0..5)
+            .map(|seed| replicate(seed, 100.0 * seed as f64, 50.0))
+            .collect();
+        let b: Vec<_> = (0..5)
+            .map(|seed| replicate(seed, 101.0 * seed as f64 + 1.0, 50.0))
+            .collect();
         let comparison = compare(&a, &b, DEFAULT_METRICS).unwrap();
         let ttft = find(&comparison, "latency.ttft_ms.mean");
         let (low, high) = ttft.interval.unwrap();
-        assert!((low - 1.036_757).abs() < 1e-5 && (high - 4.963_243).abs() < 1e-5, "{ttft:?}");
+        assert!(
+            (low - 1.036_757).abs() < 1e-5 && (high - 4.963_243).abs() < 1e-5,
+            "{ttft:?}"
+        );
         // Two metrics were tested, so Holm doubles the smaller p.
-        assert!((ttft.adjusted_p.unwrap() - 2.0 * 0.013_236).abs() < 1e-5, "{ttft:?}");
+        assert!(
+            (ttft.adjusted_p.unwrap() - 2.0 * 0.013_236).abs() < 1e-5,
+            "{ttft:?}"
+        );
         assert_eq!((ttft.pairs, ttft.verdict), (5, Verdict::Worse));
-        assert_eq!(find(&comparison, TOKENS_PER_S_PER_GPU).verdict, Verdict::Equal);
-        assert_eq!(comparison.differences.len(), 2, "metrics that the rows lack are left out");
+        assert_eq!(
+            find(&comparison, TOKENS_PER_S_PER_GPU).verdict,
+            Verdict::Equal
+        );
+        assert_eq!(
+            comparison.differences.len(),
+            2,
+            "metrics that the rows lack are left out"
+        );
     }
 
     #[test]
@@ -257,35 +340,74 @@ mod tests {
         other.workload = digest_parts("w", &[b"other"]);
         let error = compare(&a, &[other], &[]).unwrap_err().to_string();
         assert!(error.contains("different workloads (seed 1: A "), "{error}");
-        let error = compare(&a, &[replicate(2, 1.0, 1.0)], &[]).unwrap_err().to_string();
+        let error = compare(&a, &[replicate(2, 1.0, 1.0)], &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no seed in common (A: 1, B: 2)"), "{error}");
         let twice = [replicate(1, 1.0, 1.0), replicate(1, 2.0, 1.0)];
-        assert!(matches!(compare(&a, &twice, &[]), Err(CompareError::RepeatedSeed { result: "B", seed: 1 })));
+        assert!(matches!(
+            compare(&a, &twice, &[]),
+            Err(CompareError::RepeatedSeed {
+                result: "B",
+                seed: 1
+            })
+        ));
         let partly = compare(&[replicate(1, 1.0, 1.0), replicate(2, 1.0, 1.0)], &a, &[]).unwrap();
         assert_eq!((partly.seeds, partly.unpaired_seeds), (vec![1], vec![2]));
     }
 
     fn with_requests(requests: Vec<Option<f64>>) -> Replicate {
-        let latencies = |ttft_ms| RequestLatencies { ttft_ms, tpot_ms: None, e2e_ms: 2.0 * ttft_ms, queue_ms: 0.0 };
-        let requests = requests.into_iter().map(|ttft| ttft.map(latencies)).collect();
-        Replicate { requests, ..replicate(0, 1.0, 1.0) }
+        let latencies = |ttft_ms| RequestLatencies {
+            ttft_ms,
+            tpot_ms: None,
+            e2e_ms: 2.0 * ttft_ms,
+            queue_ms: 0.0,
+        };
+        let requests = requests
+            .into_iter()
+            .map(|ttft| ttft.map(latencies))
+            .collect();
+        Replicate {
+            requests,
+            ..replicate(0, 1.0, 1.0)
+        }
     }
 
     #[test]
     fn one_seed_gives_no_interval_but_its_requests_do() {
         let mut state = 1;
-        let a: Vec<_> = (0..1000).map(|_| Some(100.0 + 50.0 * noise(&mut state))).collect();
-        let mut b: Vec<_> = a.iter().map(|ttft| ttft.map(|ttft| ttft - 2.0 + 5.0 * noise(&mut state))).collect();
+        let a: Vec<_> = (0..1000)
+            .map(|_| Some(100.0 + 50.0 * noise(&mut state)))
+            .collect();
+        let mut b: Vec<_> = a
+            .iter()
+            .map(|ttft| ttft.map(|ttft| ttft - 2.0 + 5.0 * noise(&mut state)))
+            .collect();
         b[17] = None;
         let mut b = with_requests(b);
         b.row = replicate(0, 2.0, 1.0).row;
         let comparison = compare(&[with_requests(a)], &[b], DEFAULT_METRICS).unwrap();
-        assert_eq!(find(&comparison, "latency.ttft_ms.mean").verdict, Verdict::OnePair);
+        assert_eq!(
+            find(&comparison, "latency.ttft_ms.mean").verdict,
+            Verdict::OnePair
+        );
         let ttft = find(&comparison, "ttft_ms");
-        assert_eq!((ttft.pairs, ttft.pairing), (999, Pairing::Requests { batches: 32 }));
-        assert_eq!((ttft.verdict, comparison.unpaired_requests), (Verdict::Better, 1));
+        assert_eq!(
+            (ttft.pairs, ttft.pairing),
+            (999, Pairing::Requests { batches: 32 })
+        );
+        assert_eq!(
+            (ttft.verdict, comparison.unpaired_requests),
+            (Verdict::Better, 1)
+        );
         assert_eq!(find(&comparison, "queue_ms").verdict, Verdict::Equal);
-        assert!(comparison.differences.iter().all(|one| one.metric != "tpot_ms"), "no request has a TPOT");
+        assert!(
+            comparison
+                .differences
+                .iter()
+                .all(|one| one.metric != "tpot_ms"),
+            "no request has a TPOT"
+        );
     }
 
     #[test]
@@ -312,8 +434,15 @@ mod tests {
 
     #[test]
     fn a_result_equals_itself() {
-        let runs: Vec<_> = (0..4).map(|seed| replicate(seed, 10.0 + seed as f64, 1.0 / (seed as f64 + 3.0))).collect();
+        let runs: Vec<_> = (0..4)
+            .map(|seed| replicate(seed, 10.0 + seed as f64, 1.0 / (seed as f64 + 3.0)))
+            .collect();
         let comparison = compare(&runs, &runs, DEFAULT_METRICS).unwrap();
-        assert!(comparison.differences.iter().all(|one| one.verdict == Verdict::Equal && one.adjusted_p == Some(1.0)));
+        assert!(
+            comparison
+                .differences
+                .iter()
+                .all(|one| one.verdict == Verdict::Equal && one.adjusted_p == Some(1.0))
+        );
     }
 }

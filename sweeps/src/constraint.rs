@@ -26,7 +26,9 @@ pub struct Constraint {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConstraintError {
     /// Not `metric<=number`.
-    #[error("found `{found}`, expected `metric<=number` or `metric>=number`, for example `latency.ttft_ms.p99<=500`")]
+    #[error(
+        "found `{found}`, expected `metric<=number` or `metric>=number`, for example `latency.ttft_ms.p99<=500`"
+    )]
     Shape {
         /// What was given.
         found: String,
@@ -42,7 +44,9 @@ impl Constraint {
     /// # Errors
     /// Another shape, or a metric that does not exist.
     pub fn parse(text: &str) -> Result<Constraint, ConstraintError> {
-        let shape = || ConstraintError::Shape { found: text.to_owned() };
+        let shape = || ConstraintError::Shape {
+            found: text.to_owned(),
+        };
         let (name, sign, number) = match (text.split_once("<="), text.split_once(">=")) {
             (Some((name, number)), None) => (name, Bound::AtMost as fn(f64) -> Bound, number),
             (None, Some((name, number))) => (name, Bound::AtLeast as fn(f64) -> Bound, number),
@@ -52,7 +56,10 @@ impl Constraint {
         if !number.is_finite() {
             return Err(shape());
         }
-        Ok(Constraint { metric: metric::resolve(name.trim())?.to_owned(), bound: sign(number) })
+        Ok(Constraint {
+            metric: metric::resolve(name.trim())?.to_owned(),
+            bound: sign(number),
+        })
     }
 
     /// Whether a value keeps to the bound.
@@ -83,11 +90,28 @@ mod tests {
         let constraint = Constraint::parse("throughput.gpus <= 16").unwrap();
         assert_eq!(constraint.to_string(), "GPUs at most 16");
         assert!(constraint.is_met(16.0) && !constraint.is_met(16.5));
-        assert!(Constraint::parse("goodput.window_share>=0.99").unwrap().is_met(0.99));
-        for text in ["throughput.gpus=16", "throughput.gpus<=", "throughput.gpus<=NaN", "a<=1>=2"] {
-            assert!(matches!(Constraint::parse(text), Err(ConstraintError::Shape { .. })), "{text}");
+        assert!(
+            Constraint::parse("goodput.window_share>=0.99")
+                .unwrap()
+                .is_met(0.99)
+        );
+        for text in [
+            "throughput.gpus=16",
+            "throughput.gpus<=",
+            "throughput.gpus<=NaN",
+            "a<=1>=2",
+        ] {
+            assert!(
+                matches!(Constraint::parse(text), Err(ConstraintError::Shape { .. })),
+                "{text}"
+            );
         }
         let error = Constraint::parse("throughput.gpu<=16").unwrap_err();
-        assert!(error.to_string().contains("did you mean `throughput.gpus`?"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("did you mean `throughput.gpus`?"),
+            "{error}"
+        );
     }
 }

@@ -8,7 +8,8 @@
 use crate::constraint::{Bound, Constraint};
 use crate::frontier::Scores;
 use crate::metric::{Objective, label, short};
-use crate::rows::{REJECTED_SHARE, Row, SLA_SHARE, UNFINISHED};
+use crate::row::Row;
+use crate::rows::{REJECTED_SHARE, SLA_SHARE, UNFINISHED};
 use crate::sweep::Outcome;
 use sim::Sla;
 use std::fmt;
@@ -51,7 +52,9 @@ impl Miss {
     pub fn kind(&self) -> &'static str {
         match self {
             Miss::Sla { .. } => "sla",
-            Miss::Constraint { constraint, .. } if constraint.metric == REJECTED_SHARE => "rejected",
+            Miss::Constraint { constraint, .. } if constraint.metric == REJECTED_SHARE => {
+                "rejected"
+            }
             Miss::Constraint { constraint, .. } if constraint.metric == UNFINISHED => "unfinished",
             Miss::Constraint { .. } => "constraint",
             Miss::NoValue(_) => "no_value",
@@ -77,13 +80,31 @@ impl Miss {
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Miss::Sla { share, asked, latencies } => {
-                write!(f, "SLA met by {} of requests, {} asked", percent(*share), percent(*asked))?;
+            Miss::Sla {
+                share,
+                asked,
+                latencies,
+            } => {
+                write!(
+                    f,
+                    "SLA met by {} of requests, {} asked",
+                    percent(*share),
+                    percent(*asked)
+                )?;
                 let parts: Vec<String> = latencies.iter().map(LatencyMargin::to_string).collect();
-                if parts.is_empty() { Ok(()) } else { write!(f, ": {}", parts.join(" and ")) }
+                if parts.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, ": {}", parts.join(" and "))
+                }
             }
             Miss::Constraint { constraint, value } => {
-                write!(f, "{} is {}, asked {constraint}", label(&constraint.metric), short(*value))
+                write!(
+                    f,
+                    "{} is {}, asked {constraint}",
+                    label(&constraint.metric),
+                    short(*value)
+                )
             }
             Miss::NoValue(metric) => write!(f, "no value for {metric}"),
             Miss::Impossible(reason) => write!(f, "impossible: {reason}"),
@@ -115,8 +136,18 @@ impl LatencyMargin {
 
 impl fmt::Display for LatencyMargin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LatencyMargin { name, percentile, value_ms, limit_ms } = self;
-        write!(f, "{name} {percentile} is {} ms of {} ms allowed", short(*value_ms), short(*limit_ms))
+        let LatencyMargin {
+            name,
+            percentile,
+            value_ms,
+            limit_ms,
+        } = self;
+        write!(
+            f,
+            "{name} {percentile} is {} ms of {} ms allowed",
+            short(*value_ms),
+            short(*limit_ms)
+        )
     }
 }
 
@@ -139,13 +170,19 @@ impl Criteria {
     /// tokens/s/GPU against tokens/s/user, the SLA at 90 % of requests, at most 1 % refused, none unfinished.
     #[must_use]
     pub fn new(sla: Sla) -> Criteria {
-        let bound = |metric: &str, limit| Constraint { metric: metric.to_owned(), bound: Bound::AtMost(limit) };
+        let bound = |metric: &str, limit| Constraint {
+            metric: metric.to_owned(),
+            bound: Bound::AtMost(limit),
+        };
         Criteria {
             x: Objective::per_user(),
             y: Objective::per_gpu(),
             sla,
             attainment: DEFAULT_ATTAINMENT,
-            constraints: vec![bound(REJECTED_SHARE, DEFAULT_MAX_REJECTED), bound(UNFINISHED, 0.0)],
+            constraints: vec![
+                bound(REJECTED_SHARE, DEFAULT_MAX_REJECTED),
+                bound(UNFINISHED, 0.0),
+            ],
         }
     }
 
@@ -160,10 +197,19 @@ impl Criteria {
     pub fn rule(&self) -> String {
         let mut parts = Vec::new();
         if self.has_sla() {
-            let bound = |name, limit: Option<f64>| limit.map(|limit| format!("{name} within {} ms", short(limit)));
-            let bounds = [bound("TTFT", self.sla.ttft_ms), bound("TPOT", self.sla.itl_ms)];
+            let bound = |name, limit: Option<f64>| {
+                limit.map(|limit| format!("{name} within {} ms", short(limit)))
+            };
+            let bounds = [
+                bound("TTFT", self.sla.ttft_ms),
+                bound("TPOT", self.sla.itl_ms),
+            ];
             let bounds: Vec<String> = bounds.into_iter().flatten().collect();
-            parts.push(format!("at least {} of requests have {}", percent(self.attainment), bounds.join(" and ")));
+            parts.push(format!(
+                "at least {} of requests have {}",
+                percent(self.attainment),
+                bounds.join(" and ")
+            ));
         }
         parts.extend(self.constraints.iter().map(Constraint::to_string));
         parts.join(", ")
@@ -181,12 +227,17 @@ impl Criteria {
         for constraint in &self.constraints {
             match row.number(&constraint.metric) {
                 Some(value) if constraint.is_met(value) => {}
-                Some(value) => misses.push(Miss::Constraint { constraint: constraint.clone(), value }),
+                Some(value) => misses.push(Miss::Constraint {
+                    constraint: constraint.clone(),
+                    value,
+                }),
                 None => misses.push(Miss::NoValue(constraint.metric.clone())),
             }
         }
         let axes = [&self.y.metric, &self.x.metric].into_iter();
-        let absent = axes.filter(|metric| row.number(metric).is_none()).map(|metric| Miss::NoValue(metric.clone()));
+        let absent = axes
+            .filter(|metric| row.number(metric).is_none())
+            .map(|metric| Miss::NoValue(metric.clone()));
         misses.extend(absent);
         misses
     }
@@ -195,26 +246,46 @@ impl Criteria {
         if !self.has_sla() {
             return None;
         }
-        let Some(share) = row.number(SLA_SHARE) else { return Some(Miss::NoValue(SLA_SHARE.to_owned())) };
+        let Some(share) = row.number(SLA_SHARE) else {
+            return Some(Miss::NoValue(SLA_SHARE.to_owned()));
+        };
         if share >= self.attainment {
             return None;
         }
         let all = self.latency_margins(row);
-        let missed: Vec<_> = all.iter().filter(|margin| margin.load() > 1.0).cloned().collect();
+        let missed: Vec<_> = all
+            .iter()
+            .filter(|margin| margin.load() > 1.0)
+            .cloned()
+            .collect();
         let latencies = if missed.is_empty() { all } else { missed };
-        Some(Miss::Sla { share, asked: self.attainment, latencies })
+        Some(Miss::Sla {
+            share,
+            asked: self.attainment,
+            latencies,
+        })
     }
 
     /// The bounded latencies at the percentile that goes with the share of requests asked for.
     #[must_use]
     pub fn latency_margins(&self, row: &Row) -> Vec<LatencyMargin> {
         let percentiles = [("p50", 0.5), ("p90", 0.9), ("p95", 0.95)];
-        let percentile =
-            percentiles.iter().find(|(_, share)| *share >= self.attainment).map_or("p99", |(name, _)| name);
-        let bounds = [("TTFT", "latency.ttft_ms", self.sla.ttft_ms), ("TPOT", "latency.tpot_ms", self.sla.itl_ms)];
+        let percentile = percentiles
+            .iter()
+            .find(|(_, share)| *share >= self.attainment)
+            .map_or("p99", |(name, _)| name);
+        let bounds = [
+            ("TTFT", "latency.ttft_ms", self.sla.ttft_ms),
+            ("TPOT", "latency.tpot_ms", self.sla.itl_ms),
+        ];
         let margin = |(name, metric, limit): (&'static str, &str, Option<f64>)| {
             let value_ms = row.number(&format!("{metric}.{percentile}"))?;
-            Some(LatencyMargin { name, percentile, value_ms, limit_ms: limit? })
+            Some(LatencyMargin {
+                name,
+                percentile,
+                value_ms,
+                limit_ms: limit?,
+            })
         };
         bounds.into_iter().filter_map(margin).collect()
     }
@@ -223,27 +294,53 @@ impl Criteria {
     #[must_use]
     pub fn scores(&self, outcome: &Outcome) -> Option<Scores> {
         let row = outcome.row()?;
-        let score = |objective: &Objective| row.number(&objective.metric).map(|value| objective.direction.score(value));
-        Some(Scores { x: score(&self.x)?, y: score(&self.y)? })
+        let score = |objective: &Objective| {
+            row.number(&objective.metric)
+                .map(|value| objective.direction.score(value))
+        };
+        Some(Scores {
+            x: score(&self.x)?,
+            y: score(&self.y)?,
+        })
     }
+}
+
+/// Misses as one sentence part.
+pub(crate) fn join(misses: &[Miss]) -> String {
+    misses
+        .iter()
+        .map(Miss::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// `97.1 %`; a share short of the whole never reads as 100 %.
 #[must_use]
 pub fn percent(share: f64) -> String {
     let value = share * 100.0;
-    let rounded = if value < 100.0 { (value * 10.0).floor() / 10.0 } else { value };
+    let rounded = if value < 100.0 {
+        (value * 10.0).floor() / 10.0
+    } else {
+        value
+    };
     format!("{} %", short(rounded))
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::rows::{TOKENS_PER_S_PER_GPU, TOKENS_PER_S_PER_USER, Value};
+    use crate::row::Value;
+    use crate::rows::{TOKENS_PER_S_PER_GPU, TOKENS_PER_S_PER_USER};
 
     /// TTFT within 500 ms and TPOT within 30 ms.
     pub(crate) fn criteria(attainment: f64) -> Criteria {
-        Criteria { attainment, ..Criteria::new(Sla { ttft_ms: Some(500.0), itl_ms: Some(30.0) }) }
+        Criteria {
+            attainment,
+            ..Criteria::new(Sla {
+                ttft_ms: Some(500.0),
+                itl_ms: Some(30.0),
+            })
+        }
     }
 
     /// A simulated point with the given axes and share within the SLA.
@@ -252,8 +349,15 @@ pub(crate) mod tests {
     }
 
     /// The same with the share rejected and the p90 of TTFT and TPOT.
-    pub(crate) fn outcome_with(scores: Option<Scores>, share: f64, rejected: f64, p90: [f64; 2]) -> Outcome {
-        let axis = |pick: fn(Scores) -> f64| scores.map_or(Value::Missing, |scores| Value::from(pick(scores)));
+    pub(crate) fn outcome_with(
+        scores: Option<Scores>,
+        share: f64,
+        rejected: f64,
+        p90: [f64; 2],
+    ) -> Outcome {
+        let axis = |pick: fn(Scores) -> f64| {
+            scores.map_or(Value::Missing, |scores| Value::from(pick(scores)))
+        };
         let cells = vec![
             (TOKENS_PER_S_PER_USER.into(), axis(|scores| scores.x)),
             (TOKENS_PER_S_PER_GPU.into(), axis(|scores| scores.y)),
@@ -263,13 +367,20 @@ pub(crate) mod tests {
             ("latency.ttft_ms.p90".into(), Value::from(p90[0])),
             ("latency.tpot_ms.p90".into(), Value::from(p90[1])),
         ];
-        Outcome::Done { row: Row::new(cells), guesses: Vec::new() }
+        Outcome::Done {
+            row: Row::new(cells),
+            guesses: Vec::new(),
+        }
     }
 
     const SCORES: Option<Scores> = Some(Scores { x: 40.0, y: 800.0 });
 
     fn misses(outcome: &Outcome) -> Vec<String> {
-        criteria(0.9).judge(outcome).iter().map(|miss| format!("{}: {miss}", miss.kind())).collect()
+        criteria(0.9)
+            .judge(outcome)
+            .iter()
+            .map(|miss| format!("{}: {miss}", miss.kind()))
+            .collect()
     }
 
     #[test]
@@ -277,7 +388,9 @@ pub(crate) mod tests {
         assert!(misses(&outcome_with(SCORES, 0.9, 0.01, [500.0, 30.0])).is_empty());
         assert_eq!(
             misses(&outcome_with(SCORES, 0.713, 0.0, [1203.0, 12.0])),
-            ["sla: SLA met by 71.3 % of requests, 90 % asked: TTFT p90 is 1,203 ms of 500 ms allowed"]
+            [
+                "sla: SLA met by 71.3 % of requests, 90 % asked: TTFT p90 is 1,203 ms of 500 ms allowed"
+            ]
         );
         // Each bound alone is met by 90 % of requests, both together are not.
         assert_eq!(
@@ -289,7 +402,9 @@ pub(crate) mod tests {
         );
         assert_eq!(
             misses(&outcome_with(SCORES, 0.95, 0.02, [480.0, 29.0])),
-            ["rejected: share of requests rejected is 0.02, asked share of requests rejected at most 0.01"]
+            [
+                "rejected: share of requests rejected is 0.02, asked share of requests rejected at most 0.01"
+            ]
         );
     }
 
@@ -297,7 +412,9 @@ pub(crate) mod tests {
     fn the_rule_is_stated() {
         let rule = criteria(0.95).rule();
         assert!(
-            rule.starts_with("at least 95 % of requests have TTFT within 500 ms and TPOT within 30 ms, "),
+            rule.starts_with(
+                "at least 95 % of requests have TTFT within 500 ms and TPOT within 30 ms, "
+            ),
             "{rule}"
         );
         assert!(!Criteria::new(Sla::default()).rule().contains("TTFT"));

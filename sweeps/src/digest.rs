@@ -29,8 +29,21 @@ impl PointIdentity<'_> {
     /// The key of the point in a journal.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let PointIdentity { scenario, workload, timing, version } = self;
-        digest_parts("dynosim point", &[scenario.as_bytes(), &workload.0, timing.as_bytes(), version.as_bytes()])
+        let PointIdentity {
+            scenario,
+            workload,
+            timing,
+            version,
+        } = self;
+        digest_parts(
+            "dynosim point",
+            &[
+                scenario.as_bytes(),
+                &workload.0,
+                timing.as_bytes(),
+                version.as_bytes(),
+            ],
+        )
     }
 }
 
@@ -52,8 +65,15 @@ pub fn workload_digest(workload: &Workload) -> Digest {
     let mut requests = Vec::with_capacity(workload.requests.len() * 36);
     for request in &workload.requests {
         requests.extend_from_slice(&request.arrival.0.to_le_bytes());
-        let numbers = [request.input_tokens, request.output_tokens, request.leaf.0, request.session];
-        numbers.iter().for_each(|number| requests.extend_from_slice(&number.to_le_bytes()));
+        let numbers = [
+            request.input_tokens,
+            request.output_tokens,
+            request.leaf.0,
+            request.session,
+        ];
+        numbers
+            .iter()
+            .for_each(|number| requests.extend_from_slice(&number.to_le_bytes()));
         requests.extend_from_slice(&request.priority.to_le_bytes());
         requests.extend_from_slice(&u32::from(request.dependency_count).to_le_bytes());
     }
@@ -91,8 +111,11 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = String;
     fn from_str(text: &str) -> Result<Digest, String> {
-        let error = || format!("found `{text}`, expected a digest of 64 lower-case hexadecimal digits");
-        let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let error =
+            || format!("found `{text}`, expected a digest of 64 lower-case hexadecimal digits");
+        let is_hex = text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if text.len() != 64 || !is_hex {
             return Err(error());
         }
@@ -113,7 +136,9 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -125,14 +150,35 @@ mod tests {
     #[test]
     fn every_part_counts_and_parts_do_not_run_together() {
         let workload = digest_parts("w", &[b"1"]);
-        let identity = PointIdentity { scenario: "s", workload, timing: "t", version: "1" };
+        let identity = PointIdentity {
+            scenario: "s",
+            workload,
+            timing: "t",
+            version: "1",
+        };
         let variants = [
             identity,
-            PointIdentity { scenario: "S", ..identity },
-            PointIdentity { workload: digest_parts("w", &[b"2"]), ..identity },
-            PointIdentity { timing: "T", ..identity },
-            PointIdentity { version: "2", ..identity },
-            PointIdentity { timing: "t1", version: "", ..identity },
+            PointIdentity {
+                scenario: "S",
+                ..identity
+            },
+            PointIdentity {
+                workload: digest_parts("w", &[b"2"]),
+                ..identity
+            },
+            PointIdentity {
+                timing: "T",
+                ..identity
+            },
+            PointIdentity {
+                version: "2",
+                ..identity
+            },
+            PointIdentity {
+                timing: "t1",
+                version: "",
+                ..identity
+            },
         ];
         let mut digests: Vec<Digest> = variants.iter().map(PointIdentity::digest).collect();
         assert_eq!(digests[0], identity.digest());
@@ -145,7 +191,12 @@ mod tests {
     fn text_gives_back_the_digest() {
         let digest = digest_parts("x", &[]);
         assert_eq!(digest.to_string().parse(), Ok(digest));
-        for text in ["", "12", &digest.to_string().to_uppercase(), &"+1".repeat(32)] {
+        for text in [
+            "",
+            "12",
+            &digest.to_string().to_uppercase(),
+            &"+1".repeat(32),
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }
@@ -154,9 +205,21 @@ mod tests {
         let mut builder = WorkloadBuilder::new();
         for (index, arrival) in arrivals.into_iter().enumerate() {
             let own = first_token + 1000 * (index as u64 + 1);
-            let prompt = [Run { first: first_token, len: shared }, Run { first: own, len: 100 - shared }];
-            let wait =
-                delay.map(|ns| Dependency { on: RequestId(0), trigger: Trigger::Completion, delay: Span::from_ns(ns) });
+            let prompt = [
+                Run {
+                    first: first_token,
+                    len: shared,
+                },
+                Run {
+                    first: own,
+                    len: 100 - shared,
+                },
+            ];
+            let wait = delay.map(|ns| Dependency {
+                on: RequestId(0),
+                trigger: Trigger::Completion,
+                delay: Span::from_ns(ns),
+            });
             builder.push(NewRequest {
                 arrival: Time::from_ns(arrival),
                 prompt: &prompt,
@@ -172,7 +235,11 @@ mod tests {
     #[test]
     fn a_workload_is_known_by_its_arrivals_contents_and_dependencies() {
         let base = workload_digest(&workload([0, 5], 50, None, 0));
-        assert_eq!(base, workload_digest(&workload([0, 5], 50, None, 7_000_000)), "renamed tokens");
+        assert_eq!(
+            base,
+            workload_digest(&workload([0, 5], 50, None, 7_000_000)),
+            "renamed tokens"
+        );
         let others = [
             workload([0, 6], 50, None, 0),
             workload([0, 5], 51, None, 0),

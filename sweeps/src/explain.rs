@@ -1,10 +1,11 @@
 //! One paragraph on a ranking: who won and by how much, what the runner-up does differently, which constraint kept better
 //! points out, and where the sweep ended before the answer did.
 
-use crate::criteria::{Criteria, Miss, percent};
+use crate::criteria::{Criteria, Miss, join, percent};
 use crate::frontier::{Ranking, Standing};
 use crate::metric::{Objective, label, short};
-use crate::rows::{Row, SLA_SHARE};
+use crate::row::Row;
+use crate::rows::SLA_SHARE;
 use crate::space::{Override, describe};
 use crate::sweep::Finished;
 use std::collections::BTreeMap;
@@ -15,7 +16,11 @@ const NOTICEABLE: f64 = 5e-4;
 /// Explains the ranking of the points of a sweep.
 #[must_use]
 pub fn explain(points: &[Finished], ranking: &Ranking, criteria: &Criteria) -> String {
-    let story = Story { points, ranking, criteria };
+    let story = Story {
+        points,
+        ranking,
+        criteria,
+    };
     let sentences = match ranking.winner() {
         Some(winner) => vec![
             story.winner(winner),
@@ -26,7 +31,10 @@ pub fn explain(points: &[Finished], ranking: &Ranking, criteria: &Criteria) -> S
         ],
         None => vec![story.no_winner()],
     };
-    let sentences: Vec<String> = sentences.into_iter().filter(|sentence| !sentence.is_empty()).collect();
+    let sentences: Vec<String> = sentences
+        .into_iter()
+        .filter(|sentence| !sentence.is_empty())
+        .collect();
     sentences.join(" ")
 }
 
@@ -38,7 +46,10 @@ struct Story<'a> {
 
 impl Story<'_> {
     fn row(&self, index: usize) -> &Row {
-        self.points[index].outcome.row().expect("ranked points were simulated")
+        self.points[index]
+            .outcome
+            .row()
+            .expect("ranked points were simulated")
     }
 
     fn overrides(&self, index: usize) -> &[Override] {
@@ -46,28 +57,55 @@ impl Story<'_> {
     }
 
     fn value(&self, index: usize, objective: &Objective) -> f64 {
-        self.row(index).number(&objective.metric).expect("ranked points have both metrics of the frontier")
+        self.row(index)
+            .number(&objective.metric)
+            .expect("ranked points have both metrics of the frontier")
     }
 
     fn winner(&self, winner: usize) -> String {
-        let axis =
-            |objective: &Objective| format!("{} {}", short(self.value(winner, objective)), label(&objective.metric));
+        let axis = |objective: &Objective| {
+            format!(
+                "{} {}",
+                short(self.value(winner, objective)),
+                label(&objective.metric)
+            )
+        };
         let gpus = self.row(winner).number("throughput.gpus");
-        let gpus =
-            gpus.map_or(String::new(), |gpus| format!(" on {} GPU{}", short(gpus), if gpus == 1.0 { "" } else { "s" }));
+        let gpus = gpus.map_or(String::new(), |gpus| {
+            format!(
+                " on {} GPU{}",
+                short(gpus),
+                if gpus == 1.0 { "" } else { "s" }
+            )
+        });
         let Criteria { x, y, .. } = self.criteria;
-        format!("Winner: point {winner} ({}) with {} and {}{gpus}.", describe(self.overrides(winner)), axis(y), axis(x))
+        format!(
+            "Winner: point {winner} ({}) with {} and {}{gpus}.",
+            describe(self.overrides(winner)),
+            axis(y),
+            axis(x)
+        )
     }
 
     fn margins(&self, winner: usize) -> String {
         if !self.criteria.has_sla() {
-            return format!("No SLA was given, so it is the best in {} alone.", label(&self.criteria.y.metric));
+            return format!(
+                "No SLA was given, so it is the best in {} alone.",
+                label(&self.criteria.y.metric)
+            );
         }
-        let share = self.row(winner).number(SLA_SHARE).expect("a feasible point has a share within the SLA");
+        let share = self
+            .row(winner)
+            .number(SLA_SHARE)
+            .expect("a feasible point has a share within the SLA");
         let margins = self.criteria.latency_margins(self.row(winner));
         let latencies: Vec<String> = margins.iter().map(|margin| format!("; {margin}")).collect();
         let asked = percent(self.criteria.attainment);
-        format!("{} of its requests are within the SLA ({asked} asked){}.", percent(share), latencies.concat())
+        format!(
+            "{} of its requests are within the SLA ({asked} asked){}.",
+            percent(share),
+            latencies.concat()
+        )
     }
 
     fn runner_up(&self, winner: usize) -> String {
@@ -81,15 +119,26 @@ impl Story<'_> {
                 "Runner-up: point {second}, with {differences}, is equal: the difference has no effect here."
             );
         }
-        format!("Runner-up: point {second}, with {differences}: {}.", changes.join(", "))
+        format!(
+            "Runner-up: point {second}, with {differences}: {}.",
+            changes.join(", ")
+        )
     }
 
     /// What is noticeably different at `other`: the axes, the bounded latencies, GPUs.
     fn changes(&self, winner: usize, other: usize) -> Vec<String> {
         let Criteria { x, y, .. } = self.criteria;
-        let mut metrics = vec![y.metric.clone(), x.metric.clone(), "throughput.gpus".to_owned()];
+        let mut metrics = vec![
+            y.metric.clone(),
+            x.metric.clone(),
+            "throughput.gpus".to_owned(),
+        ];
         for margin in self.criteria.latency_margins(self.row(winner)) {
-            metrics.push(format!("latency.{}_ms.{}", margin.name.to_lowercase(), margin.percentile));
+            metrics.push(format!(
+                "latency.{}_ms.{}",
+                margin.name.to_lowercase(),
+                margin.percentile
+            ));
         }
         if !self.criteria.has_sla() {
             metrics.extend(["latency.ttft_ms.p99", "latency.tpot_ms.p99"].map(str::to_owned));
@@ -102,7 +151,10 @@ impl Story<'_> {
             }
         });
         let change = |metric: &String| {
-            let (from, to) = (self.row(winner).number(metric)?, self.row(other).number(metric)?);
+            let (from, to) = (
+                self.row(winner).number(metric)?,
+                self.row(other).number(metric)?,
+            );
             change(from, to).map(|change| format!("{} {change}", label(metric)))
         };
         metrics.iter().filter_map(change).collect()
@@ -116,16 +168,27 @@ impl Story<'_> {
             let value = self.points[index].outcome.row()?.number(&y.metric)?;
             Some(y.direction.score(value)).filter(|score| *score > own)
         };
-        let better: Vec<(usize, f64)> =
-            (0..self.points.len()).filter_map(|index| Some((index, score(index)?))).collect();
+        let better: Vec<(usize, f64)> = (0..self.points.len())
+            .filter_map(|index| Some((index, score(index)?)))
+            .collect();
         // The nearest above the winner, in grid order among equals: the first step towards more that is one too far.
-        let Some(&(next, _)) = better.iter().min_by(|left, right| left.1.total_cmp(&right.1)) else {
-            return format!("No constraint binds: no point that was simulated has more {}.", label(&y.metric));
+        let Some(&(next, _)) = better
+            .iter()
+            .min_by(|left, right| left.1.total_cmp(&right.1))
+        else {
+            return format!(
+                "No constraint binds: no point that was simulated has more {}.",
+                label(&y.metric)
+            );
         };
         let Standing::Infeasible(misses) = &self.ranking.standings[next] else {
             unreachable!("a feasible point does not beat the winner")
         };
-        let others = if better.len() == 1 { "One point is".to_owned() } else { format!("{} points are", better.len()) };
+        let others = if better.len() == 1 {
+            "One point is".to_owned()
+        } else {
+            format!("{} points are", better.len())
+        };
         format!(
             "What binds: {others} better in {} but miss a constraint; the next one, point {next} with {}, does not count: {}.",
             label(&y.metric),
@@ -137,13 +200,22 @@ impl Story<'_> {
     /// Numeric fields whose least or greatest swept value won: more might be had beyond.
     fn edges(&self, winner: usize) -> String {
         let mut ranges: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-        for set in self.points.iter().flat_map(|finished| &finished.point.overrides) {
-            let Ok(value) = set.value.parse::<f64>() else { continue };
+        for set in self
+            .points
+            .iter()
+            .flat_map(|finished| &finished.point.overrides)
+        {
+            let Ok(value) = set.value.parse::<f64>() else {
+                continue;
+            };
             let range = ranges.entry(&set.field).or_insert((value, value));
             *range = (range.0.min(value), range.1.max(value));
         }
         let edge = |set: &Override| {
-            let (value, &(least, greatest)) = (set.value.parse::<f64>().ok()?, ranges.get(set.field.as_str())?);
+            let (value, &(least, greatest)) = (
+                set.value.parse::<f64>().ok()?,
+                ranges.get(set.field.as_str())?,
+            );
             // One worker, or none of something, cannot be undercut.
             let is_floor = value == least && value > 1.0;
             let side = match (is_floor, value == greatest) {
@@ -152,45 +224,65 @@ impl Story<'_> {
                 (_, true) => "greatest",
                 _ => return None,
             };
-            Some(format!("{} is the {side} value tried of {}", set.value, set.field))
+            Some(format!(
+                "{} is the {side} value tried of {}",
+                set.value, set.field
+            ))
         };
         let edges: Vec<String> = self.overrides(winner).iter().filter_map(edge).collect();
         if edges.is_empty() {
             return String::new();
         }
-        format!("At the edge of the sweep: {}; a better point may lie beyond.", edges.join(", "))
+        format!(
+            "At the edge of the sweep: {}; a better point may lie beyond.",
+            edges.join(", ")
+        )
     }
 
     fn no_winner(&self) -> String {
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
         let misses = |index: usize| match &self.ranking.standings[index] {
             Standing::Infeasible(misses) => misses.as_slice(),
-            Standing::Frontier | Standing::Behind(_) => unreachable!("without a winner no point is feasible"),
+            Standing::Frontier | Standing::Behind(_) => {
+                unreachable!("without a winner no point is feasible")
+            }
         };
         for index in 0..self.points.len() {
-            *kinds.entry(misses(index).first().map_or("other", Miss::kind)).or_default() += 1;
+            *kinds
+                .entry(misses(index).first().map_or("other", Miss::kind))
+                .or_default() += 1;
         }
-        let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let kinds: Vec<String> = kinds
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
         let severity = |index: usize| misses(index).iter().map(Miss::severity).fold(0.0, f64::max);
-        let head = format!("No point meets all constraints ({}): {}.", self.criteria.rule(), kinds.join(", "));
-        match (0..self.points.len()).min_by(|&left, &right| severity(left).total_cmp(&severity(right))) {
+        let head = format!(
+            "No point meets all constraints ({}): {}.",
+            self.criteria.rule(),
+            kinds.join(", ")
+        );
+        match (0..self.points.len())
+            .min_by(|&left, &right| severity(left).total_cmp(&severity(right)))
+        {
             Some(nearest) => {
                 let at = describe(self.overrides(nearest));
-                format!("{head} Nearest: point {nearest} ({at}), but {}.", join(misses(nearest)))
+                format!(
+                    "{head} Nearest: point {nearest} ({at}), but {}.",
+                    join(misses(nearest))
+                )
             }
             None => head,
         }
     }
 }
 
-fn join(misses: &[Miss]) -> String {
-    misses.iter().map(Miss::to_string).collect::<Vec<_>>().join("; ")
-}
-
 /// `pools.agg.workers 4 instead of 8, engine.block_size 16 instead of the scenario's`.
 fn differences(of: &[Override], other: &[Override]) -> String {
     let value = |sets: &'_ [Override], field: &str| {
-        sets.iter().find(|set| set.field == field).map_or("the scenario's".to_owned(), |set| set.value.clone())
+        sets.iter()
+            .find(|set| set.field == field)
+            .map_or("the scenario's".to_owned(), |set| set.value.clone())
     };
     let mut fields: Vec<&str> = Vec::new();
     for set in of.iter().chain(other) {
@@ -203,7 +295,11 @@ fn differences(of: &[Override], other: &[Override]) -> String {
         (from != to).then(|| format!("{field} {to} instead of {from}"))
     });
     let parts: Vec<String> = parts.collect();
-    if parts.is_empty() { "the same configuration".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() {
+        "the same configuration".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }
 
 /// `23.1 % lower`; nothing when too small to speak of.
@@ -213,7 +309,8 @@ fn change(from: f64, to: f64) -> Option<String> {
     }
     let share = (to - from) / from.abs();
     let word = if share > 0.0 { "higher" } else { "lower" };
-    (share.abs() >= NOTICEABLE).then(|| format!("{} % {word}", short((share.abs() * 1000.0).round() / 10.0)))
+    (share.abs() >= NOTICEABLE)
+        .then(|| format!("{} % {word}", short((share.abs() * 1000.0).round() / 10.0)))
 }
 
 #[cfg(test)]
@@ -228,8 +325,13 @@ mod tests {
         let mut space = Space::default();
         axes.iter().for_each(|axis| space.vary(axis).unwrap());
         let points = space.points().zip(outcomes);
-        let points: Vec<Finished> =
-            points.map(|(point, outcome)| Finished { point, outcome, is_resumed: false }).collect();
+        let points: Vec<Finished> = points
+            .map(|(point, outcome)| Finished {
+                point,
+                outcome,
+                is_resumed: false,
+            })
+            .collect();
         let criteria = criteria(0.9);
         let ranking = Ranking::new(points.iter().map(|point| &point.outcome), &criteria);
         explain(&points, &ranking, &criteria)
@@ -262,17 +364,36 @@ mod tests {
     #[test]
     fn an_axis_without_effect_and_the_edge_of_the_sweep_are_named() {
         let pair = || [at(40.0, 10.0, 1.0, 9.0), at(50.0, 5.0, 1.0, 8.0)];
-        let story = story(&["block_size=16,32", "workers=2,4"], [pair(), pair()].concat());
-        assert!(story.contains("Runner-up: point 2, with block_size 32 instead of 16, is equal"), "{story}");
+        let story = story(
+            &["block_size=16,32", "workers=2,4"],
+            [pair(), pair()].concat(),
+        );
+        assert!(
+            story.contains("Runner-up: point 2, with block_size 32 instead of 16, is equal"),
+            "{story}"
+        );
         assert!(story.contains("No constraint binds"), "{story}");
-        assert!(story.contains("16 is the least value tried of block_size, 2 is the least value tried of workers"));
+        assert!(story.contains(
+            "16 is the least value tried of block_size, 2 is the least value tried of workers"
+        ));
     }
 
     #[test]
     fn without_a_winner_the_nearest_miss_is_named() {
-        let outcomes = vec![at(1.0, 2.0, 0.2, 900.0), at(1.0, 1.0, 0.8, 600.0), Outcome::Failed("boom".to_owned())];
+        let outcomes = vec![
+            at(1.0, 2.0, 0.2, 900.0),
+            at(1.0, 1.0, 0.8, 600.0),
+            Outcome::Failed("boom".to_owned()),
+        ];
         let story = story(&["workers=1,2,3"], outcomes);
-        assert!(story.starts_with("No point meets all constraints (at least 90 % of requests have TTFT"), "{story}");
-        assert!(story.contains("): failed 1, sla 2. Nearest: point 1 (workers=2), but SLA met by 80 %"), "{story}");
+        assert!(
+            story
+                .starts_with("No point meets all constraints (at least 90 % of requests have TTFT"),
+            "{story}"
+        );
+        assert!(
+            story.contains("): failed 1, sla 2. Nearest: point 1 (workers=2), but SLA met by 80 %"),
+            "{story}"
+        );
     }
 }

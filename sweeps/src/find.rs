@@ -80,14 +80,26 @@ impl Search {
     #[must_use]
     pub fn min_workers(start: u32, greatest: u32) -> Search {
         let (start, greatest) = (f64::from(start), f64::from(greatest));
-        Search { edge: Edge::Least, scale: Scale::Whole, start, least: 1.0, greatest }
+        Search {
+            edge: Edge::Least,
+            scale: Scale::Whole,
+            start,
+            least: 1.0,
+            greatest,
+        }
     }
 
     /// Highest rate, from a guess up to 1/1000 and 1000 times of it.
     #[must_use]
     pub fn max_rate(start: f64, tolerance: f64) -> Search {
         let (least, greatest) = (start / 1000.0, start * 1000.0);
-        Search { edge: Edge::Greatest, scale: Scale::Real { tolerance }, start, least, greatest }
+        Search {
+            edge: Edge::Greatest,
+            scale: Scale::Real { tolerance },
+            start,
+            least,
+            greatest,
+        }
     }
 
     /// Runs the search.
@@ -97,21 +109,36 @@ impl Search {
     ///
     /// # Panics
     /// When the limits do not hold the start.
-    pub fn run<T, E>(&self, evaluate: impl FnMut(f64) -> Result<Evaluation<T>, E>) -> Result<Found<T>, E> {
+    pub fn run<T, E>(
+        &self,
+        evaluate: impl FnMut(f64) -> Result<Evaluation<T>, E>,
+    ) -> Result<Found<T>, E> {
         let is_sound = 0.0 < self.least && self.least <= self.start && self.start <= self.greatest;
         assert!(is_sound, "a search starts within its limits");
-        let mut curve = Curve { evaluate, points: BTreeMap::new() };
+        let mut curve = Curve {
+            evaluate,
+            points: BTreeMap::new(),
+        };
         let answer = match self.bracket(&mut curve)? {
             Bracket::Limit(answer) => answer,
-            Bracket::Between { passing, failing } => Answer::At(self.bisect(&mut curve, passing, failing)?),
+            Bracket::Between { passing, failing } => {
+                Answer::At(self.bisect(&mut curve, passing, failing)?)
+            }
         };
         if let Answer::At(edge) = answer {
             self.probe(&mut curve, edge)?;
         }
-        let points = curve.points.into_iter().map(|(bits, evaluation)| (f64::from_bits(bits), evaluation));
+        let points = curve
+            .points
+            .into_iter()
+            .map(|(bits, evaluation)| (f64::from_bits(bits), evaluation));
         let points: Vec<_> = points.collect();
         let inversions = self.inversions(&points);
-        Ok(Found { answer, curve: points, inversions })
+        Ok(Found {
+            answer,
+            curve: points,
+            inversions,
+        })
     }
 
     fn bracket<T, E, F>(&self, curve: &mut Curve<T, F>) -> Result<Bracket, E>
@@ -122,24 +149,46 @@ impl Search {
         let mut last = self.start;
         loop {
             // Towards harder values as long as they pass, towards easier ones as long as they fail.
-            let next = if started_passing { self.harder(last) } else { self.easier(last) };
+            let next = if started_passing {
+                self.harder(last)
+            } else {
+                self.easier(last)
+            };
             if next == last {
-                let hardest_is_answer = started_passing && self.edge == Edge::Least && self.scale == Scale::Whole;
-                return Ok(Bracket::Limit(match (started_passing, hardest_is_answer && last == 1.0) {
-                    (_, true) => Answer::At(last),
-                    (true, _) => Answer::PassesAtLimit(last),
-                    (false, _) => Answer::FailsAtLimit(last),
-                }));
+                let hardest_is_answer =
+                    started_passing && self.edge == Edge::Least && self.scale == Scale::Whole;
+                return Ok(Bracket::Limit(
+                    match (started_passing, hardest_is_answer && last == 1.0) {
+                        (_, true) => Answer::At(last),
+                        (true, _) => Answer::PassesAtLimit(last),
+                        (false, _) => Answer::FailsAtLimit(last),
+                    },
+                ));
             }
             match (started_passing, curve.passes(next)?) {
-                (true, false) => return Ok(Bracket::Between { passing: last, failing: next }),
-                (false, true) => return Ok(Bracket::Between { passing: next, failing: last }),
+                (true, false) => {
+                    return Ok(Bracket::Between {
+                        passing: last,
+                        failing: next,
+                    });
+                }
+                (false, true) => {
+                    return Ok(Bracket::Between {
+                        passing: next,
+                        failing: last,
+                    });
+                }
                 _ => last = next,
             }
         }
     }
 
-    fn bisect<T, E, F>(&self, curve: &mut Curve<T, F>, mut passing: f64, mut failing: f64) -> Result<f64, E>
+    fn bisect<T, E, F>(
+        &self,
+        curve: &mut Curve<T, F>,
+        mut passing: f64,
+        mut failing: f64,
+    ) -> Result<f64, E>
     where
         F: FnMut(f64) -> Result<Evaluation<T>, E>,
     {
@@ -205,9 +254,19 @@ impl Search {
     /// Every passing value beside a failing one that should be harder to fail.
     fn inversions<T>(&self, points: &[(f64, Evaluation<T>)]) -> Vec<(f64, f64)> {
         let expects_pass_first = self.edge == Edge::Greatest;
-        let neighbours = points.windows(2).filter(|pair| pair[0].1.passes != pair[1].1.passes);
+        let neighbours = points
+            .windows(2)
+            .filter(|pair| pair[0].1.passes != pair[1].1.passes);
         let wrong = neighbours.filter(|pair| pair[0].1.passes != expects_pass_first);
-        wrong.map(|pair| if pair[0].1.passes { (pair[0].0, pair[1].0) } else { (pair[1].0, pair[0].0) }).collect()
+        wrong
+            .map(|pair| {
+                if pair[0].1.passes {
+                    (pair[0].0, pair[1].0)
+                } else {
+                    (pair[1].0, pair[0].0)
+                }
+            })
+            .collect()
     }
 }
 
@@ -241,7 +300,12 @@ mod tests {
     use std::convert::Infallible;
 
     fn run(search: Search, passes: impl Fn(f64) -> bool) -> Found<()> {
-        let evaluate = |value| Ok::<_, Infallible>(Evaluation { passes: passes(value), result: () });
+        let evaluate = |value| {
+            Ok::<_, Infallible>(Evaluation {
+                passes: passes(value),
+                result: (),
+            })
+        };
         match search.run(evaluate) {
             Ok(found) => found,
         }
@@ -271,25 +335,43 @@ mod tests {
 
     #[test]
     fn limits_are_reported_as_limits() {
-        assert_eq!(run(Search::max_rate(2.0, 0.02), |_| true).answer, Answer::PassesAtLimit(2000.0));
-        assert_eq!(run(Search::max_rate(2.0, 0.02), |_| false).answer, Answer::FailsAtLimit(0.002));
-        assert_eq!(run(Search::min_workers(8, 64), |_| true).answer, Answer::At(1.0));
-        let from_four = Search { least: 4.0, ..Search::min_workers(8, 64) };
+        assert_eq!(
+            run(Search::max_rate(2.0, 0.02), |_| true).answer,
+            Answer::PassesAtLimit(2000.0)
+        );
+        assert_eq!(
+            run(Search::max_rate(2.0, 0.02), |_| false).answer,
+            Answer::FailsAtLimit(0.002)
+        );
+        assert_eq!(
+            run(Search::min_workers(8, 64), |_| true).answer,
+            Answer::At(1.0)
+        );
+        let from_four = Search {
+            least: 4.0,
+            ..Search::min_workers(8, 64)
+        };
         assert_eq!(run(from_four, |_| true).answer, Answer::PassesAtLimit(4.0));
     }
 
     #[test]
     fn an_inversion_among_evaluated_points_is_seen() {
         // 6 passes by luck, 7 to 11 fail, 12 and more pass: 8 fails, 16 passes, 12 is found, the probes see 6 and 9.
-        let found = run(Search::min_workers(8, 64), |workers| workers == 6.0 || workers >= 12.0);
+        let found = run(Search::min_workers(8, 64), |workers| {
+            workers == 6.0 || workers >= 12.0
+        });
         assert_eq!(found.answer, Answer::At(12.0));
         assert_eq!(found.inversions, [(6.0, 8.0)]);
         // Too many workers hurt.
-        let found = run(Search::min_workers(4, 64), |workers| (6.0..9.0).contains(&workers));
+        let found = run(Search::min_workers(4, 64), |workers| {
+            (6.0..9.0).contains(&workers)
+        });
         assert_eq!(found.answer, Answer::At(6.0));
         assert_eq!(found.inversions, [(8.0, 9.0)]);
         // A higher rate helps: 4 fails, 3.25 is found, the probe at 1.25 times that passes.
-        let found = run(Search::max_rate(1.0, 0.1), |rate| rate < 3.3 || (4.03..4.5).contains(&rate));
+        let found = run(Search::max_rate(1.0, 0.1), |rate| {
+            rate < 3.3 || (4.03..4.5).contains(&rate)
+        });
         assert_eq!(found.answer, Answer::At(3.25));
         assert_eq!(found.inversions, [(4.0625, 4.0)]);
     }
@@ -300,7 +382,14 @@ mod tests {
         let evaluate = |value: f64| {
             assert!(!seen.contains(&value), "{value} again");
             seen.push(value);
-            if seen.len() == 5 { Err("broken") } else { Ok(Evaluation { passes: value >= 100.0, result: () }) }
+            if seen.len() == 5 {
+                Err("broken")
+            } else {
+                Ok(Evaluation {
+                    passes: value >= 100.0,
+                    result: (),
+                })
+            }
         };
         assert_eq!(Search::min_workers(3, 1024).run(evaluate), Err("broken"));
         assert_eq!(seen, [3.0, 6.0, 12.0, 24.0, 48.0]);

@@ -8,7 +8,7 @@
 //! The winner is the feasible point that is best in `y` (tokens/s/GPU by default); ties go to the better `x`, then to the
 //! grid's order. The runner-up is the next by the same rule.
 
-use crate::criteria::{Criteria, Miss};
+use crate::criteria::{Criteria, Miss, join};
 use crate::sweep::Outcome;
 use std::cmp::Ordering;
 
@@ -21,6 +21,27 @@ pub enum Standing {
     Behind(usize),
     /// It does not count.
     Infeasible(Vec<Miss>),
+}
+
+impl Standing {
+    /// Short stable name for tables: `frontier`, `behind`, or the kind of the first miss.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Standing::Frontier => "frontier",
+            Standing::Behind(_) => "behind",
+            Standing::Infeasible(misses) => misses.first().map_or("behind", Miss::kind),
+        }
+    }
+
+    /// Why it is infeasible, in words; empty when it is not.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Standing::Infeasible(misses) => join(misses),
+            Standing::Frontier | Standing::Behind(_) => String::new(),
+        }
+    }
 }
 
 /// The ranking of a sweep.
@@ -63,9 +84,16 @@ impl Ranking {
         }
         let scores = if is_feasible { &feasible } else { &simulated };
         frontier.sort_by(|&left, &right| by_rank(scores, left, right));
-        let mut ranked: Vec<usize> = (0..feasible.len()).filter(|&index| feasible[index].is_some()).collect();
+        let mut ranked: Vec<usize> = (0..feasible.len())
+            .filter(|&index| feasible[index].is_some())
+            .collect();
         ranked.sort_by(|&left, &right| by_rank(&feasible, left, right));
-        Ranking { standings, frontier, is_feasible, ranked }
+        Ranking {
+            standings,
+            frontier,
+            is_feasible,
+            ranked,
+        }
     }
 
     /// The best feasible point.
@@ -94,7 +122,9 @@ pub struct Scores {
 fn by_rank(scores: &[Option<Scores>], left: usize, right: usize) -> Ordering {
     let at = |index: usize| scores[index].expect("only points with scores are ranked");
     let (a, b) = (at(left), at(right));
-    b.y.total_cmp(&a.y).then(b.x.total_cmp(&a.x)).then(left.cmp(&right))
+    b.y.total_cmp(&a.y)
+        .then(b.x.total_cmp(&a.x))
+        .then(left.cmp(&right))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +137,14 @@ enum Place {
 /// does not raise it is behind the one that holds it.
 fn pareto(scores: &[Option<Scores>]) -> Vec<Option<Place>> {
     let at = |index: usize| scores[index].expect("points without scores were left out");
-    let mut order: Vec<usize> = (0..scores.len()).filter(|&index| scores[index].is_some()).collect();
+    let mut order: Vec<usize> = (0..scores.len())
+        .filter(|&index| scores[index].is_some())
+        .collect();
     order.sort_by(|&left, &right| {
         let (a, b) = (at(left), at(right));
-        b.x.total_cmp(&a.x).then(b.y.total_cmp(&a.y)).then(left.cmp(&right))
+        b.x.total_cmp(&a.x)
+            .then(b.y.total_cmp(&a.y))
+            .then(left.cmp(&right))
     });
     let mut places = vec![None; scores.len()];
     let mut holder: Option<usize> = None;
@@ -134,7 +168,9 @@ mod tests {
 
     /// Straight from the definition, O(n²).
     fn is_on_frontier(scores: &[Option<Scores>], index: usize) -> bool {
-        let Some(own) = scores[index] else { return false };
+        let Some(own) = scores[index] else {
+            return false;
+        };
         !scores.iter().enumerate().any(|(other, scores)| {
             scores.is_some_and(|scores| {
                 let as_good = scores.x >= own.x && scores.y >= own.y;
@@ -145,7 +181,10 @@ mod tests {
 
     fn scores() -> impl Strategy<Value = Vec<Option<Scores>>> {
         // A coarse lattice, so that ties and equal points are common.
-        let score = (-4i8..5, -4i8..5).prop_map(|(x, y)| Scores { x: f64::from(x), y: f64::from(y) / 3.0 });
+        let score = (-4i8..5, -4i8..5).prop_map(|(x, y)| Scores {
+            x: f64::from(x),
+            y: f64::from(y) / 3.0,
+        });
         prop::collection::vec(prop::option::weighted(0.9, score), 0..60)
     }
 
@@ -183,7 +222,13 @@ mod tests {
 
     #[test]
     fn equal_points_go_to_the_first_in_grid_order() {
-        let outcomes = [point(1.0, 5.0), point(2.0, 5.0), point(2.0, 5.0), point(3.0, 1.0)].map(|at| outcome(at, 1.0));
+        let outcomes = [
+            point(1.0, 5.0),
+            point(2.0, 5.0),
+            point(2.0, 5.0),
+            point(3.0, 1.0),
+        ]
+        .map(|at| outcome(at, 1.0));
         let ranking = Ranking::new(outcomes.iter(), &criteria(0.9));
         assert_eq!(ranking.ranked, [1, 2, 0, 3]);
         assert_eq!(ranking.frontier, [1, 3]);
@@ -199,24 +244,45 @@ mod tests {
             Outcome::Impossible("does not fit".to_owned()),
         ];
         let ranking = Ranking::new(outcomes.iter(), &criteria(0.9));
-        assert_eq!((ranking.winner(), ranking.runner_up(), ranking.is_feasible), (Some(1), None, true));
+        assert_eq!(
+            (ranking.winner(), ranking.runner_up(), ranking.is_feasible),
+            (Some(1), None, true)
+        );
         let reasons = ranking.standings.iter().map(|standing| match standing {
-            Standing::Infeasible(misses) => misses.iter().map(Miss::to_string).collect::<Vec<_>>().join("; "),
+            Standing::Infeasible(misses) => misses
+                .iter()
+                .map(Miss::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
             _ => String::new(),
         });
         let reasons: Vec<_> = reasons.collect();
-        assert!(reasons[0].starts_with("SLA met by 50 % of requests, 90 % asked"), "{}", reasons[0]);
+        assert!(
+            reasons[0].starts_with("SLA met by 50 % of requests, 90 % asked"),
+            "{}",
+            reasons[0]
+        );
         assert_eq!(reasons[1], "");
-        assert!(reasons[2].starts_with("no value for throughput."), "{}", reasons[2]);
+        assert!(
+            reasons[2].starts_with("no value for throughput."),
+            "{}",
+            reasons[2]
+        );
         assert_eq!(reasons[3], "impossible: does not fit");
     }
 
     #[test]
     fn without_a_feasible_point_the_frontier_is_of_all_that_ran() {
-        let outcomes = [point(1.0, 2.0), point(2.0, 1.0), point(0.0, 0.0)].map(|at| outcome(at, 0.1));
+        let outcomes =
+            [point(1.0, 2.0), point(2.0, 1.0), point(0.0, 0.0)].map(|at| outcome(at, 0.1));
         let ranking = Ranking::new(outcomes.iter(), &criteria(0.9));
         assert_eq!(ranking.frontier, [0, 1]);
         assert!(!ranking.is_feasible && ranking.winner().is_none());
-        assert!(ranking.standings.iter().all(|standing| matches!(standing, Standing::Infeasible(_))));
+        assert!(
+            ranking
+                .standings
+                .iter()
+                .all(|standing| matches!(standing, Standing::Infeasible(_)))
+        );
     }
 }

@@ -84,11 +84,26 @@ impl<T: Serialize + DeserializeOwned + PartialEq> Journal<T> {
     /// # Errors
     /// The file cannot be used, or another process is using it. Damaged lines are no error: see [`Journal::damage`].
     pub fn open(path: &Path, is_fresh: bool) -> Result<Journal<T>, JournalError> {
-        let error = |action| move |source| JournalError::Io { path: path.to_owned(), action, source };
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(error("open"))?;
+        let error = |action| {
+            move |source| JournalError::Io {
+                path: path.to_owned(),
+                action,
+                source,
+            }
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(error("open"))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(JournalError::InUse { path: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(JournalError::InUse {
+                    path: path.to_owned(),
+                });
+            }
             // Some network file systems have no locks; a journal without one is still a journal.
             Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(source)) => return Err(error("lock")(source)),
@@ -96,7 +111,12 @@ impl<T: Serialize + DeserializeOwned + PartialEq> Journal<T> {
         if is_fresh {
             file.set_len(0).map_err(error("empty"))?;
         }
-        let mut journal = Journal { path: path.to_owned(), file, done: BTreeMap::new(), damage: Vec::new() };
+        let mut journal = Journal {
+            path: path.to_owned(),
+            file,
+            done: BTreeMap::new(),
+            damage: Vec::new(),
+        };
         journal.load().map_err(error("read"))?;
         Ok(journal)
     }
@@ -136,10 +156,16 @@ impl<T: Serialize + DeserializeOwned + PartialEq> Journal<T> {
     /// # Errors
     /// The write failed; a part of the line may be on disk and is cut off by the next opening.
     pub fn append(&self, digest: Digest, result: &T) -> Result<(), JournalError> {
-        let error = |source| JournalError::Io { path: self.path.clone(), action: "write", source };
+        let error = |source| JournalError::Io {
+            path: self.path.clone(),
+            action: "write",
+            source,
+        };
         let line = encode(digest, result).map_err(|source| error(source.into()))?;
         let mut file = &self.file;
-        file.write_all(&line).and_then(|()| file.flush()).map_err(error)
+        file.write_all(&line)
+            .and_then(|()| file.flush())
+            .map_err(error)
     }
 
     fn load(&mut self) -> io::Result<()> {
@@ -156,7 +182,10 @@ impl<T: Serialize + DeserializeOwned + PartialEq> Journal<T> {
             match decode(&line) {
                 Ok(entry) => self.remember(number, entry),
                 Err(_) if !is_whole => return self.file.set_len(offset),
-                Err(reason) => self.damage.push(Damage { line: number, reason }),
+                Err(reason) => self.damage.push(Damage {
+                    line: number,
+                    reason,
+                }),
             }
             if !is_whole {
                 return (&self.file).write_all(b"\n");
@@ -166,7 +195,11 @@ impl<T: Serialize + DeserializeOwned + PartialEq> Journal<T> {
     }
 
     fn remember(&mut self, line: usize, entry: OwnedEntry<T>) {
-        if self.done.get(&entry.digest).is_some_and(|before| *before != entry.result) {
+        if self
+            .done
+            .get(&entry.digest)
+            .is_some_and(|before| *before != entry.result)
+        {
             let reason = "differs from an earlier result of the same point; the later one is used";
             self.damage.push(Damage { line, reason });
         }
@@ -195,7 +228,10 @@ fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<OwnedEntry<T>, &'static st
     const SHAPE: &str = "not a line of a journal; its point is run again";
     let rest = line.strip_prefix(BEFORE_CHECK).ok_or(SHAPE)?;
     let (check, rest) = rest.split_at_checked(CHECK_DIGITS).ok_or(SHAPE)?;
-    let point = rest.strip_prefix(BEFORE_POINT).and_then(|rest| rest.strip_suffix(b"}")).ok_or(SHAPE)?;
+    let point = rest
+        .strip_prefix(BEFORE_POINT)
+        .and_then(|rest| rest.strip_suffix(b"}"))
+        .ok_or(SHAPE)?;
     if checksum(point).as_bytes() != check {
         return Err("damaged (its checksum differs); its point is run again");
     }
@@ -239,9 +275,17 @@ mod tests {
             fs::write(&path, &whole[..cut]).unwrap();
             let journal = Journal::<Result3>::open(&path, false).unwrap();
             // A line that lacks only its newline is complete.
-            let complete = whole.iter().enumerate().filter(|&(at, byte)| *byte == b'\n' && at <= cut).count();
+            let complete = whole
+                .iter()
+                .enumerate()
+                .filter(|&(at, byte)| *byte == b'\n' && at <= cut)
+                .count();
             assert_eq!(journal.len(), complete, "cut at {cut}");
-            assert!(journal.damage().is_empty(), "cut at {cut}: {:?}", journal.damage());
+            assert!(
+                journal.damage().is_empty(),
+                "cut at {cut}: {:?}",
+                journal.damage()
+            );
             for index in 0..3 {
                 match journal.get(&digest(index)) {
                     Some(found) => assert_eq!(*found, result(index)),
@@ -267,7 +311,12 @@ mod tests {
             assert!(!journal.damage().is_empty(), "byte {at}");
             assert_eq!(journal.damage()[0].line, if at <= ends[0] { 1 } else { 2 });
             for index in 0..3 {
-                assert!(journal.get(&digest(index)).is_none_or(|found| *found == result(index)), "byte {at}");
+                assert!(
+                    journal
+                        .get(&digest(index))
+                        .is_none_or(|found| *found == result(index)),
+                    "byte {at}"
+                );
             }
             let line = ends.iter().filter(|&&end| end < at).count() as u8;
             assert!(journal.get(&digest(line)).is_none(), "byte {at}");
@@ -281,7 +330,10 @@ mod tests {
         three_points(&path);
         let journal = Journal::<Result3>::open(&path, true).unwrap();
         assert!(journal.is_empty());
-        assert!(matches!(Journal::<Result3>::open(&path, false), Err(JournalError::InUse { .. })));
+        assert!(matches!(
+            Journal::<Result3>::open(&path, false),
+            Err(JournalError::InUse { .. })
+        ));
         drop(journal);
         assert_eq!(fs::read(&path).unwrap(), b"");
     }
@@ -297,7 +349,14 @@ mod tests {
         drop(journal);
         let journal = Journal::<Result3>::open(&path, false).unwrap();
         assert_eq!(journal.get(&digest(0)), Some(&vec![2.0]));
-        assert_eq!(journal.damage().iter().map(|damage| damage.line).collect::<Vec<_>>(), [3]);
+        assert_eq!(
+            journal
+                .damage()
+                .iter()
+                .map(|damage| damage.line)
+                .collect::<Vec<_>>(),
+            [3]
+        );
     }
 
     #[test]
@@ -307,6 +366,10 @@ mod tests {
         three_points(&path);
         let journal = Journal::<String>::open(&path, false).unwrap();
         assert_eq!(journal.damage().len(), 3);
-        assert!(journal.damage()[0].to_string().starts_with("line 1: written by another version"));
+        assert!(
+            journal.damage()[0]
+                .to_string()
+                .starts_with("line 1: written by another version")
+        );
     }
 }

@@ -9,13 +9,15 @@
 //!
 //! * [`space`], [`values`]: which scenario fields take which values, expanded to points in a defined order.
 //! * [`run`], [`sweep`], [`journal`], [`digest`]: points in parallel, results in order, nothing lost when killed.
-//! * [`rows`], [`metric`]: a summary as a flat row of named numbers; which way is better.
+//! * [`row`], [`rows`], [`metric`]: a summary as a flat row of named numbers; which way is better.
 //! * [`constraint`], [`criteria`], [`frontier`], [`explain`]: SLA and other bounds, Pareto frontier, winner and why.
 //! * [`find`]: fewest workers or highest rate under the SLA by bisection over full simulations.
 //! * [`replicates`], [`compare`], [`paired`]: confidence intervals over seeds; which difference between two results is real.
+//! * [`table`], [`chart`], [`report`]: a sweep as CSV and Parquet, as pictures, as JSON, through the crate `reports`.
 //!
 //! What a point *is* and how it is simulated is given by the caller as closures; everything here is independent of it.
 
+pub mod chart;
 pub mod compare;
 pub mod constraint;
 pub mod criteria;
@@ -27,8 +29,12 @@ pub mod journal;
 pub mod metric;
 pub mod paired;
 pub mod replicates;
+pub mod report;
+pub mod row;
 pub mod rows;
 pub mod run;
 pub mod space;
+mod space_error;
 pub mod sweep;
+pub mod table;
 pub mod values;

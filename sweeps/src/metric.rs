@@ -37,13 +37,19 @@ impl Objective {
     /// Default abscissa of the frontier: tokens/s/user.
     #[must_use]
     pub fn per_user() -> Objective {
-        Objective { metric: rows::TOKENS_PER_S_PER_USER.to_owned(), direction: Direction::Max }
+        Objective {
+            metric: rows::TOKENS_PER_S_PER_USER.to_owned(),
+            direction: Direction::Max,
+        }
     }
 
     /// Default ordinate of the frontier: tokens/s/GPU.
     #[must_use]
     pub fn per_gpu() -> Objective {
-        Objective { metric: rows::TOKENS_PER_S_PER_GPU.to_owned(), direction: Direction::Max }
+        Objective {
+            metric: rows::TOKENS_PER_S_PER_GPU.to_owned(),
+            direction: Direction::Max,
+        }
     }
 
     /// Reads `latency.ttft_ms.p99`, or with the direction given `kv.mean_share:max`.
@@ -51,14 +57,23 @@ impl Objective {
         let (name, direction) = match text.rsplit_once(':') {
             Some((name, "max")) => (name, Some(Direction::Max)),
             Some((name, "min")) => (name, Some(Direction::Min)),
-            Some((_, other)) => return Err(MetricError::Direction { found: other.to_owned() }),
+            Some((_, other)) => {
+                return Err(MetricError::Direction {
+                    found: other.to_owned(),
+                });
+            }
             None => (text, None),
         };
         let name = resolve(name)?;
         let Some(direction) = direction.or_else(|| better(name)) else {
-            return Err(MetricError::NoDirection { name: name.to_owned() });
+            return Err(MetricError::NoDirection {
+                name: name.to_owned(),
+            });
         };
-        Ok(Objective { metric: name.to_owned(), direction })
+        Ok(Objective {
+            metric: name.to_owned(),
+            direction,
+        })
     }
 }
 
@@ -80,7 +95,9 @@ pub enum MetricError {
         found: String,
     },
     /// Neither more nor less of it is better in itself.
-    #[error("neither more nor less `{name}` is better in itself: write `{name}:max` or `{name}:min`")]
+    #[error(
+        "neither more nor less `{name}` is better in itself: write `{name}:max` or `{name}:min`"
+    )]
     NoDirection {
         /// The metric.
         name: String,
@@ -106,7 +123,10 @@ pub fn resolve(name: &str) -> Result<&'static str, MetricError> {
     let known = metric_names();
     match known.iter().find(|known| *known == name) {
         Some(known) => Ok(known),
-        None => Err(MetricError::Unknown { found: name.to_owned(), nearest: nearest(name).map(str::to_owned) }),
+        None => Err(MetricError::Unknown {
+            found: name.to_owned(),
+            nearest: nearest(name).map(str::to_owned),
+        }),
     }
 }
 
@@ -114,12 +134,19 @@ pub fn resolve(name: &str) -> Result<&'static str, MetricError> {
 /// `per_gpu` find their metrics; then edit distance decides.
 fn nearest(name: &str) -> Option<&'static str> {
     let wanted = name.to_lowercase();
-    let containing = metric_names().iter().find(|known| wanted.len() >= 3 && known.contains(&wanted));
+    let containing = metric_names()
+        .iter()
+        .find(|known| wanted.len() >= 3 && known.contains(&wanted));
     let similar = || {
-        let scored = metric_names().iter().map(|known| (similarity(&wanted, known), known));
+        let scored = metric_names()
+            .iter()
+            .map(|known| (similarity(&wanted, known), known));
         // `max_by` returns the last of equals; reversed, the first in the order of a row wins.
-        let best = scored.rev().max_by(|left, right| left.0.total_cmp(&right.0));
-        best.filter(|(score, _)| *score > 0.5).map(|(_, known)| known)
+        let best = scored
+            .rev()
+            .max_by(|left, right| left.0.total_cmp(&right.0));
+        best.filter(|(score, _)| *score > 0.5)
+            .map(|(_, known)| known)
     };
     containing.or_else(similar).map(|known| known.as_ref())
 }
@@ -159,8 +186,14 @@ pub fn short(value: f64) -> String {
     let magnitude = value.abs().log10().floor() as i32;
     let decimals = (3 - magnitude).clamp(0, 6) as usize;
     let text = format!("{value:.decimals$}");
-    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    let text = if decimals > 0 {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
+    let (sign, digits) = text
+        .strip_prefix('-')
+        .map_or(("", text), |digits| ("-", digits));
     let (whole, fraction) = digits.split_at(digits.find('.').unwrap_or(digits.len()));
     let mut grouped = String::from(sign);
     for (index, digit) in whole.chars().enumerate() {
@@ -200,15 +233,23 @@ mod tests {
         for (written, meant) in [
             ("latency.tftt_ms.p99", "latency.ttft_ms.p99"),
             ("ttft_ms.p99", "latency.ttft_ms.p99"),
-            ("output_tokens_per_s_per_gpu", "throughput.output_tokens_per_s_per_gpu"),
+            (
+                "output_tokens_per_s_per_gpu",
+                "throughput.output_tokens_per_s_per_gpu",
+            ),
             ("goodput.shares", "goodput.share"),
         ] {
             let error = resolve(written).unwrap_err();
-            let MetricError::Unknown { nearest, .. } = &error else { panic!("{error}") };
+            let MetricError::Unknown { nearest, .. } = &error else {
+                panic!("{error}")
+            };
             let nearest = nearest.as_deref().expect("there is one");
             assert_eq!(nearest, meant);
         }
-        assert_eq!(resolve("xyzzy").unwrap_err().to_string(), "unknown metric `xyzzy`");
+        assert_eq!(
+            resolve("xyzzy").unwrap_err().to_string(),
+            "unknown metric `xyzzy`"
+        );
     }
 
     #[test]
@@ -217,13 +258,43 @@ mod tests {
         assert_eq!(direction("latency.e2e_ms.mean"), Ok(Direction::Min));
         assert_eq!(direction("throughput.requests_per_s"), Ok(Direction::Max));
         assert_eq!(direction("kv.mean_share:max"), Ok(Direction::Max));
-        assert!(matches!(direction("kv.mean_share"), Err(MetricError::NoDirection { .. })));
-        assert!(matches!(direction("latency.e2e_ms.mean:up"), Err(MetricError::Direction { .. })));
+        assert!(matches!(
+            direction("kv.mean_share"),
+            Err(MetricError::NoDirection { .. })
+        ));
+        assert!(matches!(
+            direction("latency.e2e_ms.mean:up"),
+            Err(MetricError::Direction { .. })
+        ));
     }
 
     #[test]
     fn numbers_keep_four_digits() {
-        let texts = [0.0, 1234567.0, 1234.56, 12.3456, 0.012_345_6, -1500.0, 30.0, 0.1, 99_999.6].map(short);
-        assert_eq!(texts, ["0", "1,234,567", "1,235", "12.35", "0.01235", "-1,500", "30", "0.1", "100,000"]);
+        let texts = [
+            0.0,
+            1234567.0,
+            1234.56,
+            12.3456,
+            0.012_345_6,
+            -1500.0,
+            30.0,
+            0.1,
+            99_999.6,
+        ]
+        .map(short);
+        assert_eq!(
+            texts,
+            [
+                "0",
+                "1,234,567",
+                "1,235",
+                "12.35",
+                "0.01235",
+                "-1,500",
+                "30",
+                "0.1",
+                "100,000"
+            ]
+        );
     }
 }

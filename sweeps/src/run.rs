@@ -30,7 +30,9 @@ impl Progress {
     /// Time that the rest will take if it costs what the tasks so far cost on average; `None` before the first.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let computed = u32::try_from(self.done - self.resumed).ok().filter(|computed| *computed > 0)?;
+        let computed = u32::try_from(self.done - self.resumed)
+            .ok()
+            .filter(|computed| *computed > 0)?;
         let left = u32::try_from(self.total - self.done).ok()?;
         Some(self.elapsed * left / computed)
     }
@@ -62,7 +64,8 @@ pub fn run<T: Send>(
             if index >= count {
                 return;
             }
-            let result = catch_unwind(AssertUnwindSafe(|| task(index))).map_err(|panic| Panicked(message(&*panic)));
+            let result = catch_unwind(AssertUnwindSafe(|| task(index)))
+                .map_err(|panic| Panicked(message(&*panic)));
             if results.send((index, result)).is_err() {
                 return;
             }
@@ -111,7 +114,11 @@ mod tests {
     /// Work whose duration differs wildly from task to task, so that completion is out of order.
     fn uneven(index: usize) -> u64 {
         let rounds = (index * 7919 % 13) as u64 * 2_000;
-        (0..rounds).fold(index as u64, |state, step| state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step))
+        (0..rounds).fold(index as u64, |state, step| {
+            state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(step)
+        })
     }
 
     #[test]
@@ -143,7 +150,13 @@ mod tests {
         let failed = |text: &str| Some(Err(Panicked(text.to_owned())));
         assert_eq!(results[3], failed("task three is broken"));
         assert_eq!(results[5], failed("a panic without a message"));
-        assert_eq!(results.iter().filter(|result| matches!(result, Some(Ok(_)))).count(), 6);
+        assert_eq!(
+            results
+                .iter()
+                .filter(|result| matches!(result, Some(Ok(_))))
+                .count(),
+            6
+        );
     }
 
     #[test]
@@ -156,8 +169,15 @@ mod tests {
             }
         };
         let results = run(1_000_000, 2, task, |index, _, _| {
-            is_reported.store(index == 2 || is_reported.load(Ordering::SeqCst), Ordering::SeqCst);
-            if index == 2 { ControlFlow::Break(()) } else { GO_ON }
+            is_reported.store(
+                index == 2 || is_reported.load(Ordering::SeqCst),
+                Ordering::SeqCst,
+            );
+            if index == 2 {
+                ControlFlow::Break(())
+            } else {
+                GO_ON
+            }
         });
         let done = results.iter().flatten().count();
         assert!((3..1_000_000).contains(&done), "{done} done");
@@ -165,8 +185,20 @@ mod tests {
 
     #[test]
     fn remaining_time_counts_only_computed_tasks() {
-        let progress = Progress { done: 30, total: 90, resumed: 20, elapsed: Duration::from_secs(5) };
+        let progress = Progress {
+            done: 30,
+            total: 90,
+            resumed: 20,
+            elapsed: Duration::from_secs(5),
+        };
         assert_eq!(progress.remaining(), Some(Duration::from_secs(30)));
-        assert_eq!(Progress { done: 20, ..progress }.remaining(), None);
+        assert_eq!(
+            Progress {
+                done: 20,
+                ..progress
+            }
+            .remaining(),
+            None
+        );
     }
 }

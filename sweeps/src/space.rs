@@ -5,10 +5,10 @@
 //! given, the last one varying fastest, and have that order as their index, whatever runs them. Values stay text: the
 //! scenario that is overridden knows their types.
 
-use crate::values::{self, ValueError};
+pub use crate::space_error::{SpaceError, SpaceErrorKind};
+use crate::values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use thiserror::Error;
 
 /// Most points of a sweep unless the caller allows more.
 pub const DEFAULT_MAX_POINTS: usize = 100_000;
@@ -51,85 +51,34 @@ pub struct Space {
     factors: Vec<Factor>,
 }
 
-/// Something wrong with a space, in the words of who gave it.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{place}: {kind}")]
-pub struct SpaceError {
-    /// Option or field.
-    pub place: String,
-    /// What is wrong there.
-    pub kind: SpaceErrorKind,
-}
-
-/// What can be wrong with a space.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SpaceErrorKind {
-    /// Not `field=values`.
-    #[error("found `{found}`, expected `field=values`, for example `pools.agg.workers=1,2,4`")]
-    NotAnAxis {
-        /// What was given.
-        found: String,
-    },
-    /// The values cannot be read.
-    #[error(transparent)]
-    Values(#[from] ValueError),
-    /// No alternative to choose from.
-    #[error("found no values, expected at least one")]
-    NoValues,
-    /// Zipped axes differ in length.
-    #[error("`{field}` has {found} values, expected {expected} as `{first}` has: zipped axes advance together")]
-    UnequalZip {
-        /// The axis that differs.
-        field: String,
-        /// Its number of values.
-        found: usize,
-        /// The first axis.
-        first: String,
-        /// Its number of values.
-        expected: usize,
-    },
-    /// The same alternative twice.
-    #[error("`{entry}` is given twice, expected every value once: remove one")]
-    Repeated {
-        /// The repeated value or configuration.
-        entry: String,
-    },
-    /// The same field in two factors, or twice in one entry.
-    #[error("`{field}` is already set by {other}, expected one place: remove one")]
-    SetTwice {
-        /// The field.
-        field: String,
-        /// Where it was set before.
-        other: String,
-    },
-    /// The scenario has no such field.
-    #[error("{message}")]
-    UnknownField {
-        /// What the scenario said.
-        message: String,
-    },
-    /// More points than allowed.
-    #[error("found {points} points, expected at most {limit}: vary less or raise --max-points")]
-    TooManyPoints {
-        /// Their number, `more than 10^18` when it does not fit.
-        points: String,
-        /// The limit.
-        limit: usize,
-    },
-}
-
 impl Space {
     /// Adds an axis as written on a command line: `pools.agg.workers=1,2,4`. See [`values`] for ranges.
     ///
     /// # Errors
     /// No `=`, or values that cannot be read.
     pub fn vary(&mut self, text: &str) -> Result<(), SpaceError> {
-        let at = |place: &str, kind| SpaceError { place: place.to_owned(), kind };
-        let Some((field, list)) = text.split_once('=').map(|(field, list)| (field.trim(), list)) else {
-            return Err(at("--vary", SpaceErrorKind::NotAnAxis { found: text.to_owned() }));
+        let at = |place: &str, kind| SpaceError {
+            place: place.to_owned(),
+            kind,
+        };
+        let Some((field, list)) = text
+            .split_once('=')
+            .map(|(field, list)| (field.trim(), list))
+        else {
+            return Err(at(
+                "--vary",
+                SpaceErrorKind::NotAnAxis {
+                    found: text.to_owned(),
+                },
+            ));
         };
         if field.is_empty() {
-            return Err(at("--vary", SpaceErrorKind::NotAnAxis { found: text.to_owned() }));
+            return Err(at(
+                "--vary",
+                SpaceErrorKind::NotAnAxis {
+                    found: text.to_owned(),
+                },
+            ));
         }
         let place = format!("--vary {field}");
         let values = values::parse(list).map_err(|error| at(&place, error.into()))?;
@@ -139,8 +88,19 @@ impl Space {
 
     /// Adds an axis.
     pub fn axis(&mut self, place: &str, field: &str, values: Vec<String>) {
-        let entries = values.into_iter().map(|value| vec![Override { field: field.to_owned(), value }]).collect();
-        self.factors.push(Factor { place: place.to_owned(), entries });
+        let entries = values
+            .into_iter()
+            .map(|value| {
+                vec![Override {
+                    field: field.to_owned(),
+                    value,
+                }]
+            })
+            .collect();
+        self.factors.push(Factor {
+            place: place.to_owned(),
+            entries,
+        });
     }
 
     /// Adds axes that advance together: the n-th entry sets each field to its n-th value.
@@ -148,17 +108,32 @@ impl Space {
     /// # Errors
     /// Axes of different lengths.
     pub fn zip(&mut self, place: &str, axes: Vec<(String, Vec<String>)>) -> Result<(), SpaceError> {
-        let Some((first, length)) = axes.first().map(|(field, values)| (field.clone(), values.len())) else {
+        let Some((first, length)) = axes
+            .first()
+            .map(|(field, values)| (field.clone(), values.len()))
+        else {
             return Ok(());
         };
         if let Some((field, values)) = axes.iter().find(|(_, values)| values.len() != length) {
             let (field, found) = (field.clone(), values.len());
-            let kind = SpaceErrorKind::UnequalZip { field, found, first, expected: length };
-            return Err(SpaceError { place: place.to_owned(), kind });
+            let kind = SpaceErrorKind::UnequalZip {
+                field,
+                found,
+                first,
+                expected: length,
+            };
+            return Err(SpaceError {
+                place: place.to_owned(),
+                kind,
+            });
         }
         let entry = |at: usize| -> Vec<Override> {
-            let values = axes.iter().map(|(field, values)| (field.clone(), values[at].clone()));
-            values.map(|(field, value)| Override { field, value }).collect()
+            let values = axes
+                .iter()
+                .map(|(field, values)| (field.clone(), values[at].clone()));
+            values
+                .map(|(field, value)| Override { field, value })
+                .collect()
         };
         self.list(place, (0..length).map(entry).collect());
         Ok(())
@@ -166,21 +141,31 @@ impl Space {
 
     /// Adds a list of configurations.
     pub fn list(&mut self, place: &str, entries: Vec<Vec<Override>>) {
-        self.factors.push(Factor { place: place.to_owned(), entries });
+        self.factors.push(Factor {
+            place: place.to_owned(),
+            entries,
+        });
     }
 
     /// Fields that some point sets, in order of appearance: the configuration columns of the results.
     #[must_use]
     pub fn fields(&self) -> Vec<&str> {
         let mut seen = BTreeSet::new();
-        let all = self.factors.iter().flat_map(|factor| factor.entries.iter().flatten());
-        all.map(|set| set.field.as_str()).filter(|field| seen.insert(*field)).collect()
+        let all = self
+            .factors
+            .iter()
+            .flat_map(|factor| factor.entries.iter().flatten());
+        all.map(|set| set.field.as_str())
+            .filter(|field| seen.insert(*field))
+            .collect()
     }
 
     /// Number of points; `None` when it does not fit.
     #[must_use]
     pub fn len(&self) -> Option<usize> {
-        self.factors.iter().try_fold(1usize, |product, factor| product.checked_mul(factor.entries.len()))
+        self.factors.iter().try_fold(1usize, |product, factor| {
+            product.checked_mul(factor.entries.len())
+        })
     }
 
     /// True when some factor leaves no choice at all, so that there is no point.
@@ -197,7 +182,11 @@ impl Space {
 
     /// Everything wrong with the space. `judge` says why the scenario has no such field, with the nearest one.
     #[must_use]
-    pub fn problems(&self, max_points: usize, judge: &dyn Fn(&str) -> Option<String>) -> Vec<SpaceError> {
+    pub fn problems(
+        &self,
+        max_points: usize,
+        judge: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<SpaceError> {
         let mut problems = Vec::new();
         let mut owner: BTreeMap<&str, &str> = BTreeMap::new();
         for factor in &self.factors {
@@ -213,9 +202,17 @@ impl Space {
             }
         }
         if self.len().is_none_or(|points| points > max_points) {
-            let points = self.len().map_or("more than 10^18".to_owned(), |points| points.to_string());
-            let kind = SpaceErrorKind::TooManyPoints { points, limit: max_points };
-            problems.push(SpaceError { place: "sweep".to_owned(), kind });
+            let points = self
+                .len()
+                .map_or("more than 10^18".to_owned(), |points| points.to_string());
+            let kind = SpaceErrorKind::TooManyPoints {
+                points,
+                limit: max_points,
+            };
+            problems.push(SpaceError {
+                place: "sweep".to_owned(),
+                kind,
+            });
         }
         problems
     }
@@ -229,8 +226,14 @@ impl Space {
             chosen.push(&factor.entries[rest % factor.entries.len()]);
             rest /= factor.entries.len();
         }
-        assert!(rest == 0, "the index of a point is below the number of points");
-        Point { index, overrides: chosen.into_iter().rev().flatten().cloned().collect() }
+        assert!(
+            rest == 0,
+            "the index of a point is below the number of points"
+        );
+        Point {
+            index,
+            overrides: chosen.into_iter().rev().flatten().cloned().collect(),
+        }
     }
 
     /// All points in order. Call [`Space::problems`] first.
@@ -242,7 +245,10 @@ impl Space {
 
 impl Factor {
     fn error(&self, kind: SpaceErrorKind) -> SpaceError {
-        SpaceError { place: self.place.clone(), kind }
+        SpaceError {
+            place: self.place.clone(),
+            kind,
+        }
     }
 
     /// Reports what is wrong within the factor; returns its fields in order of appearance.
@@ -250,18 +256,29 @@ impl Factor {
         if self.entries.is_empty() {
             problems.push(self.error(SpaceErrorKind::NoValues));
         }
-        let (mut fields, mut seen_fields, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut fields, mut seen_fields, mut seen) =
+            (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for entry in &self.entries {
             let mut sorted: Vec<&Override> = entry.iter().collect();
             sorted.sort();
-            for pair in sorted.windows(2).filter(|pair| pair[0].field == pair[1].field) {
+            for pair in sorted
+                .windows(2)
+                .filter(|pair| pair[0].field == pair[1].field)
+            {
                 let (field, other) = (pair[0].field.clone(), "the same entry".to_owned());
                 problems.push(self.error(SpaceErrorKind::SetTwice { field, other }));
             }
             if !seen.insert(sorted) {
-                problems.push(self.error(SpaceErrorKind::Repeated { entry: describe(entry) }));
+                problems.push(self.error(SpaceErrorKind::Repeated {
+                    entry: describe(entry),
+                }));
             }
-            fields.extend(entry.iter().map(|set| set.field.as_str()).filter(|field| seen_fields.insert(*field)));
+            fields.extend(
+                entry
+                    .iter()
+                    .map(|set| set.field.as_str())
+                    .filter(|field| seen_fields.insert(*field)),
+            );
         }
         fields
     }
@@ -290,19 +307,36 @@ mod tests {
     }
 
     fn texts(space: &Space) -> Vec<String> {
-        space.points().map(|point| format!("{}: {}", point.index, describe(&point.overrides))).collect()
+        space
+            .points()
+            .map(|point| format!("{}: {}", point.index, describe(&point.overrides)))
+            .collect()
     }
 
     fn problems(space: &Space) -> Vec<String> {
-        let judge =
-            |field: &str| field.starts_with("typo").then(|| format!("unknown field `{field}`, did you mean `type`?"));
-        space.problems(10, &judge).iter().map(SpaceError::to_string).collect()
+        let judge = |field: &str| {
+            field
+                .starts_with("typo")
+                .then(|| format!("unknown field `{field}`, did you mean `type`?"))
+        };
+        space
+            .problems(10, &judge)
+            .iter()
+            .map(SpaceError::to_string)
+            .collect()
     }
 
     #[test]
     fn the_last_axis_varies_fastest() {
         let space = space(&["a=1,2", "b=x,y,z"]);
-        let expected = ["0: a=1, b=x", "1: a=1, b=y", "2: a=1, b=z", "3: a=2, b=x", "4: a=2, b=y", "5: a=2, b=z"];
+        let expected = [
+            "0: a=1, b=x",
+            "1: a=1, b=y",
+            "2: a=1, b=z",
+            "3: a=2, b=x",
+            "4: a=2, b=y",
+            "5: a=2, b=z",
+        ];
         assert_eq!(texts(&space), expected);
         assert_eq!(space.fields(), ["a", "b"]);
         assert!(problems(&space).is_empty());
@@ -311,13 +345,40 @@ mod tests {
     #[test]
     fn zips_and_lists_are_factors_like_axes() {
         let mut space = space(&["a=1,2"]);
-        let column = |name: &str, values: [&str; 2]| (name.to_owned(), values.map(str::to_owned).to_vec());
-        space.zip("sweep.zip", vec![column("b", ["3", "4"]), column("c", ["5", "6"])]).unwrap();
-        assert_eq!(texts(&space), ["0: a=1, b=3, c=5", "1: a=1, b=4, c=6", "2: a=2, b=3, c=5", "3: a=2, b=4, c=6"]);
-        let set = |field: &str, value: &str| Override { field: field.to_owned(), value: value.to_owned() };
+        let column =
+            |name: &str, values: [&str; 2]| (name.to_owned(), values.map(str::to_owned).to_vec());
+        space
+            .zip(
+                "sweep.zip",
+                vec![column("b", ["3", "4"]), column("c", ["5", "6"])],
+            )
+            .unwrap();
+        assert_eq!(
+            texts(&space),
+            [
+                "0: a=1, b=3, c=5",
+                "1: a=1, b=4, c=6",
+                "2: a=2, b=3, c=5",
+                "3: a=2, b=4, c=6"
+            ]
+        );
+        let set = |field: &str, value: &str| Override {
+            field: field.to_owned(),
+            value: value.to_owned(),
+        };
         let mut list = Space::default();
-        list.list("sweep.list", vec![vec![set("a", "1")], vec![], vec![set("a", "2"), set("b", "1")]]);
-        assert_eq!(texts(&list), ["0: a=1", "1: the scenario as it is", "2: a=2, b=1"]);
+        list.list(
+            "sweep.list",
+            vec![
+                vec![set("a", "1")],
+                vec![],
+                vec![set("a", "2"), set("b", "1")],
+            ],
+        );
+        assert_eq!(
+            texts(&list),
+            ["0: a=1", "1: the scenario as it is", "2: a=2, b=1"]
+        );
         assert_eq!(list.fields(), ["a", "b"]);
     }
 
@@ -330,8 +391,18 @@ mod tests {
     fn all_problems_are_reported_at_once() {
         let mut space = space(&["a=1,2,1", "typo=1", "a=3", "b=1..4"]);
         space.axis("sweep.grid.c", "c", Vec::new());
-        let set = |field: &str| Override { field: field.to_owned(), value: "1".to_owned() };
-        space.list("sweep.list", vec![vec![set("d"), set("e")], vec![set("e"), set("d")], vec![set("f"), set("f")]]);
+        let set = |field: &str| Override {
+            field: field.to_owned(),
+            value: "1".to_owned(),
+        };
+        space.list(
+            "sweep.list",
+            vec![
+                vec![set("d"), set("e")],
+                vec![set("e"), set("d")],
+                vec![set("f"), set("f")],
+            ],
+        );
         assert_eq!(
             problems(&space),
             [
@@ -348,9 +419,17 @@ mod tests {
     #[test]
     fn the_number_of_points_is_limited_even_when_it_overflows() {
         let axis = |name: &str| format!("{name}=1..100000");
-        let big = space(&["a", "b", "c", "d"].map(axis).each_ref().map(String::as_str));
+        let big = space(
+            &["a", "b", "c", "d"]
+                .map(axis)
+                .each_ref()
+                .map(String::as_str),
+        );
         assert_eq!(big.len(), None);
-        assert!(problems(&big)[0].starts_with("sweep: found more than 10^18 points, expected at most 10:"));
+        assert!(
+            problems(&big)[0]
+                .starts_with("sweep: found more than 10^18 points, expected at most 10:")
+        );
         assert!(problems(&space(&["a=1..11"]))[0].starts_with("sweep: found 11 points"));
         assert!(problems(&space(&["a=1..10"])).is_empty());
     }
@@ -359,9 +438,21 @@ mod tests {
     fn what_is_no_axis_says_what_is_expected() {
         let mut space = Space::default();
         for text in ["workers", "=1,2"] {
-            assert!(space.vary(text).unwrap_err().to_string().starts_with("--vary: found `"), "{text}");
+            assert!(
+                space
+                    .vary(text)
+                    .unwrap_err()
+                    .to_string()
+                    .starts_with("--vary: found `"),
+                "{text}"
+            );
         }
         let error = space.vary("pools.agg.workers=4..1").unwrap_err();
-        assert!(error.to_string().starts_with("--vary pools.agg.workers: found `4..1`"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("--vary pools.agg.workers: found `4..1`"),
+            "{error}"
+        );
     }
 }

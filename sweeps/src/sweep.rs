@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::journal::{Journal, JournalError};
-use crate::rows::Row;
+use crate::row::Row;
 use crate::run::{self, Panicked, Progress};
 use crate::space::Point;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,15 @@ impl Outcome {
         match self {
             Outcome::Done { row, .. } => Some(row),
             Outcome::Impossible(_) | Outcome::Failed(_) => None,
+        }
+    }
+
+    /// What the result stands on that was not known.
+    #[must_use]
+    pub fn guesses(&self) -> &[String] {
+        match self {
+            Outcome::Done { guesses, .. } => guesses,
+            Outcome::Impossible(_) | Outcome::Failed(_) => &[],
         }
     }
 }
@@ -76,12 +85,26 @@ pub fn sweep<P>(
     let task = |index: usize| {
         let prepared = match prepare(&points[index]) {
             Ok(prepared) => prepared,
-            Err(reason) => return Computed { digest: None, outcome: Outcome::Impossible(reason), is_resumed: false },
+            Err(reason) => {
+                return Computed {
+                    digest: None,
+                    outcome: Outcome::Impossible(reason),
+                    is_resumed: false,
+                };
+            }
         };
         let digest = Some(prepared.digest);
         match journal.and_then(|journal| journal.get(&prepared.digest)) {
-            Some(known) => Computed { digest, outcome: known.clone(), is_resumed: true },
-            None => Computed { digest, outcome: simulate(&prepared.input), is_resumed: false },
+            Some(known) => Computed {
+                digest,
+                outcome: known.clone(),
+                is_resumed: true,
+            },
+            None => Computed {
+                digest,
+                outcome: simulate(&prepared.input),
+                is_resumed: false,
+            },
         }
     };
     let (mut done, mut resumed, mut broken) = (0, 0, None);
@@ -93,15 +116,28 @@ pub fn sweep<P>(
             return ControlFlow::Break(());
         }
         done += 1;
-        resumed += usize::from(matches!(result, Ok(Computed { is_resumed: true, .. })));
-        progress(Progress { done, total: points.len(), resumed, elapsed });
+        resumed += usize::from(matches!(
+            result,
+            Ok(Computed {
+                is_resumed: true,
+                ..
+            })
+        ));
+        progress(Progress {
+            done,
+            total: points.len(),
+            resumed,
+            elapsed,
+        });
         ControlFlow::Continue(())
     });
     if let Some(error) = broken {
         return Err(error);
     }
     let ordered = points.into_iter().zip(results);
-    Ok(ordered.map(|(point, result)| finish(point, result.expect("nothing stopped the run"))).collect())
+    Ok(ordered
+        .map(|(point, result)| finish(point, result.expect("nothing stopped the run")))
+        .collect())
 }
 
 struct Computed {
@@ -124,10 +160,20 @@ impl Computed {
 
 fn finish(point: Point, result: Result<Computed, Panicked>) -> Finished {
     match result {
-        Ok(Computed { outcome, is_resumed, .. }) => Finished { point, outcome, is_resumed },
-        Err(Panicked(message)) => {
-            Finished { point, outcome: Outcome::Failed(format!("internal error: {message}")), is_resumed: false }
-        }
+        Ok(Computed {
+            outcome,
+            is_resumed,
+            ..
+        }) => Finished {
+            point,
+            outcome,
+            is_resumed,
+        },
+        Err(Panicked(message)) => Finished {
+            point,
+            outcome: Outcome::Failed(format!("internal error: {message}")),
+            is_resumed: false,
+        },
     }
 }
 
@@ -135,7 +181,7 @@ fn finish(point: Point, result: Result<Computed, Panicked>) -> Finished {
 mod tests {
     use super::*;
     use crate::digest::digest_parts;
-    use crate::rows::Value;
+    use crate::row::Value;
     use crate::space::{Space, describe};
     use std::fs;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -153,7 +199,10 @@ mod tests {
         if input == (2.0, 3.0) {
             return Err("2 and 3 exclude each other".to_owned());
         }
-        Ok(Prepared { digest: digest_parts("test", &[describe(&point.overrides).as_bytes()]), input })
+        Ok(Prepared {
+            digest: digest_parts("test", &[describe(&point.overrides).as_bytes()]),
+            input,
+        })
     }
 
     fn simulate(input: &(f64, f64)) -> Outcome {
@@ -161,7 +210,10 @@ mod tests {
             return Outcome::Impossible("does not fit".to_owned());
         }
         let row = Row::new(vec![("ratio".into(), Value::from(input.0 / input.1 / 3.0))]);
-        Outcome::Done { row, guesses: Vec::new() }
+        Outcome::Done {
+            row,
+            guesses: Vec::new(),
+        }
     }
 
     #[test]
@@ -169,9 +221,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
         let whole = sweep(points(), 2, None, prepare, simulate, |_| {}).unwrap();
-        for (first_threads, kept_bytes) in [(1, 0), (1, 700), (3, 1500), (2, 3000), (2, usize::MAX)] {
+        for (first_threads, kept_bytes) in [(1, 0), (1, 700), (3, 1500), (2, 3000), (2, usize::MAX)]
+        {
             let journal = Journal::open(&path, true).unwrap();
-            sweep(points(), first_threads, Some(&journal), prepare, simulate, |_| {}).unwrap();
+            sweep(
+                points(),
+                first_threads,
+                Some(&journal),
+                prepare,
+                simulate,
+                |_| {},
+            )
+            .unwrap();
             drop(journal);
             let bytes = fs::read(&path).unwrap();
             fs::write(&path, &bytes[..kept_bytes.min(bytes.len())]).unwrap();
@@ -183,9 +244,23 @@ mod tests {
                 simulate(input)
             };
             let resumed = sweep(points(), 2, Some(&journal), prepare, counted, |_| {}).unwrap();
-            assert_eq!(runs.into_inner(), 29 - known, "one point of 30 is never simulated");
-            assert_eq!(resumed.iter().filter(|finished| finished.is_resumed).count(), known);
-            let outcomes = |all: &[Finished]| all.iter().map(|one| one.outcome.clone()).collect::<Vec<_>>();
+            assert_eq!(
+                runs.into_inner(),
+                29 - known,
+                "one point of 30 is never simulated"
+            );
+            assert_eq!(
+                resumed
+                    .iter()
+                    .filter(|finished| finished.is_resumed)
+                    .count(),
+                known
+            );
+            let outcomes = |all: &[Finished]| {
+                all.iter()
+                    .map(|one| one.outcome.clone())
+                    .collect::<Vec<_>>()
+            };
             assert_eq!(outcomes(&resumed), outcomes(&whole));
         }
     }
@@ -199,7 +274,10 @@ mod tests {
             simulate(input)
         };
         let mut last = None;
-        let finished = sweep(points(), 2, Some(&journal), prepare, fragile, |progress| last = Some(progress)).unwrap();
+        let finished = sweep(points(), 2, Some(&journal), prepare, fragile, |progress| {
+            last = Some(progress)
+        })
+        .unwrap();
         let reason = |index: usize| match &finished[index].outcome {
             Outcome::Done { .. } => "done",
             Outcome::Impossible(reason) | Outcome::Failed(reason) => reason,
@@ -208,9 +286,13 @@ mod tests {
         assert_eq!(reason(7), "2 and 3 exclude each other");
         assert_eq!(reason(18), "does not fit");
         assert_eq!(reason(1), "done");
-        assert_eq!(last.map(|progress| (progress.done, progress.total)), Some((30, 30)));
+        assert_eq!(
+            last.map(|progress| (progress.done, progress.total)),
+            Some((30, 30))
+        );
         drop(journal);
-        let journal = Journal::<Outcome>::open(&folder.path().join("journal.jsonl"), false).unwrap();
+        let journal =
+            Journal::<Outcome>::open(&folder.path().join("journal.jsonl"), false).unwrap();
         assert_eq!(journal.len(), 28);
     }
 }

@@ -50,11 +50,16 @@ pub fn parse(text: &str) -> Result<Vec<String>, ValueError> {
     for part in split(text) {
         let part = part.trim();
         if part.is_empty() {
-            return Err(ValueError::Empty { text: text.to_owned() });
+            return Err(ValueError::Empty {
+                text: text.to_owned(),
+            });
         }
         if let Some(range) = part.strip_prefix("log ") {
             powers(part, range.trim(), &mut values)?;
-        } else if let Some((from, until)) = part.split_once("..").filter(|(from, _)| Decimal::parse(from).is_some()) {
+        } else if let Some((from, until)) = part
+            .split_once("..")
+            .filter(|(from, _)| Decimal::parse(from).is_some())
+        {
             range(part, from, until, &mut values)?;
         } else {
             values.push(part.to_owned());
@@ -86,9 +91,16 @@ fn split(text: &str) -> Vec<&str> {
 }
 
 fn range(part: &str, from: &str, until: &str, values: &mut Vec<String>) -> Result<(), ValueError> {
-    let error = |expected| ValueError::Range { text: part.to_owned(), expected };
+    let error = |expected| ValueError::Range {
+        text: part.to_owned(),
+        expected,
+    };
     let (until, step) = until.split_once(':').unwrap_or((until, "1"));
-    let numbers = (Decimal::parse(from), Decimal::parse(until), Decimal::parse(step));
+    let numbers = (
+        Decimal::parse(from),
+        Decimal::parse(until),
+        Decimal::parse(step),
+    );
     let (Some(from), Some(until), Some(step)) = numbers else {
         return Err(error("a range of numbers like `1..8` or `1..16:2`"));
     };
@@ -98,7 +110,9 @@ fn range(part: &str, from: &str, until: &str, values: &mut Vec<String>) -> Resul
         return Err(error("a rising range with a step above 0"));
     }
     if (until - from) / step >= MAX_VALUES as i128 {
-        return Err(ValueError::TooMany { text: part.to_owned() });
+        return Err(ValueError::TooMany {
+            text: part.to_owned(),
+        });
     }
     let mut mantissa = from;
     while mantissa <= until {
@@ -111,11 +125,16 @@ fn range(part: &str, from: &str, until: &str, values: &mut Vec<String>) -> Resul
 /// `A..B xF`: A, A·F, A·F², ... up to B. Products that leave the integers keep six significant digits.
 fn powers(part: &str, text: &str, values: &mut Vec<String>) -> Result<(), ValueError> {
     const EXPECTED: &str = "powers like `log 1..64 x2`, rising from above 0 by a factor above 1";
-    let error = || ValueError::Range { text: part.to_owned(), expected: EXPECTED };
+    let error = || ValueError::Range {
+        text: part.to_owned(),
+        expected: EXPECTED,
+    };
     let (ends, factor) = text.split_once(" x").ok_or_else(error)?;
     let (from, until) = ends.split_once("..").ok_or_else(error)?;
     let numbers = [from, until, factor].map(|number| Decimal::parse(number.trim()));
-    let [Some(from), Some(until), Some(factor)] = numbers else { return Err(error()) };
+    let [Some(from), Some(until), Some(factor)] = numbers else {
+        return Err(error());
+    };
     let (first, last, factor) = (from.as_f64(), until.as_f64(), factor.as_f64());
     if first <= 0.0 || first > last || factor <= 1.0 {
         return Err(error());
@@ -126,7 +145,9 @@ fn powers(part: &str, text: &str, values: &mut Vec<String>) -> Result<(), ValueE
             break;
         }
         if exponent as usize == MAX_VALUES {
-            return Err(ValueError::TooMany { text: part.to_owned() });
+            return Err(ValueError::TooMany {
+                text: part.to_owned(),
+            });
         }
         values.push(six_digits(value));
     }
@@ -140,7 +161,11 @@ fn six_digits(value: f64) -> String {
     }
     let decimals = (5 - value.abs().log10().floor() as i32).clamp(0, 17) as usize;
     let text = format!("{value:.decimals$}");
-    if decimals == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
+    if decimals == 0 {
+        text
+    } else {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
 }
 
 /// `mantissa / 10^scale`.
@@ -162,7 +187,10 @@ impl Decimal {
         }
         let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;
         let sign = if text.starts_with('-') { -1 } else { 1 };
-        Some(Decimal { mantissa: sign * mantissa, scale: fraction.len() as u32 })
+        Some(Decimal {
+            mantissa: sign * mantissa,
+            scale: fraction.len() as u32,
+        })
     }
 
     fn at_scale(self, scale: u32) -> i128 {
@@ -176,7 +204,10 @@ impl Decimal {
 
 impl std::fmt::Display for Decimal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Decimal { mut mantissa, mut scale } = *self;
+        let Decimal {
+            mut mantissa,
+            mut scale,
+        } = *self;
         while scale > 0 && mantissa % 10 == 0 {
             mantissa /= 10;
             scale -= 1;
@@ -187,7 +218,11 @@ impl std::fmt::Display for Decimal {
         let unit = 10i128.pow(scale);
         let sign = if mantissa < 0 { "-" } else { "" };
         let (whole, fraction) = (mantissa.abs() / unit, mantissa.abs() % unit);
-        write!(f, "{sign}{whole}.{fraction:0width$}", width = scale as usize)
+        write!(
+            f,
+            "{sign}{whole}.{fraction:0width$}",
+            width = scale as usize
+        )
     }
 }
 
