@@ -235,13 +235,11 @@ impl Extents {
             while self[last].hi < held.hi {
                 last = self[last].rest;
             }
-            if self[last].node == node
-                && self[last].refs == 1
-                && !self.has_younger_copy(last, lo, hi)
-            {
+            let is_own = self[last].node == node && self[last].refs == 1;
+            if is_own && !self.has_younger_copy(last, lo, hi) {
                 self[last].hi = hi;
                 self[last].ids.append(&mut ids);
-                held.hi = hi;
+                table.extend_last(hi);
                 return;
             }
         }

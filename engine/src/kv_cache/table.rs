@@ -42,6 +42,8 @@ pub(super) struct Held {
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     held: Vec<Held>,
+    /// Blocks in `held`.
+    hashed: u32,
     pub(super) blank: u32,
     pub(super) blank_ids: Vec<BlockId>,
 }
@@ -50,29 +52,41 @@ impl Table {
     /// Blocks that are findable.
     #[must_use]
     pub fn hashed(&self) -> u32 {
-        self.held.last().map_or(0, |held| held.hi)
+        self.hashed
     }
 
     /// All blocks.
     #[must_use]
     pub fn blocks(&self) -> u32 {
-        self.hashed() + self.blank
+        self.hashed + self.blank
     }
 
     pub(super) fn held(&self) -> &[Held] {
         &self.held
     }
 
-    pub(super) fn last_held(&mut self) -> Option<&mut Held> {
-        self.held.last_mut()
+    pub(super) fn last_held(&self) -> Option<Held> {
+        self.held.last().copied()
+    }
+
+    /// Lets the last extent reach up to block `hi`.
+    pub(super) fn extend_last(&mut self, hi: u32) {
+        self.held
+            .last_mut()
+            .expect("a table is extended at its last extent")
+            .hi = hi;
+        self.hashed = hi;
     }
 
     pub(super) fn push_held(&mut self, held: Held) {
-        debug_assert!(held.lo == self.hashed(), "tables have no holes");
+        debug_assert!(held.lo == self.hashed, "tables have no holes");
+        self.hashed = held.hi;
         self.held.push(held);
     }
 
     pub(super) fn pop_held(&mut self) -> Option<Held> {
-        self.held.pop()
+        let held = self.held.pop()?;
+        self.hashed = held.lo;
+        Some(held)
     }
 }

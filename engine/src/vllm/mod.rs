@@ -236,9 +236,7 @@ impl Scheduler {
                 continue;
             }
             let new_tokens = sequence.uncomputed().min(cap).min(*budget);
-            let blocks = self.cache.blocks_for(sequence.computed + new_tokens);
-            let more = blocks.saturating_sub(sequence.table.blocks());
-            if more <= self.cache.free_blocks() {
+            if self.has_blocks_for(sequence, new_tokens) {
                 self.schedule(plan, id, new_tokens);
                 *budget -= new_tokens;
                 at += 1;
@@ -254,6 +252,12 @@ impl Scheduler {
                 return;
             }
         }
+    }
+
+    fn has_blocks_for(&self, sequence: &Sequence, new_tokens: u32) -> bool {
+        let tokens = sequence.computed + new_tokens;
+        let room = sequence.table.blocks() * self.config.block_size;
+        tokens <= room || self.cache.blocks_for(tokens - room) <= self.cache.free_blocks()
     }
 
     fn goes_on_after_self_preemption(&self) -> bool {
@@ -519,9 +523,14 @@ struct Admission {
 /// Gives a sequence the blocks for its next tokens and makes the full ones findable.
 fn allocate(cache: &mut KvCache, sequence: &mut Sequence, new_tokens: u32) {
     sequence.computed += new_tokens;
-    cache.grow(&mut sequence.table, cache.blocks_for(sequence.computed));
-    let findable = sequence.computed.min(sequence.known()) / cache.block_size();
-    cache.publish(&mut sequence.table, &sequence.path, findable);
+    let block_size = cache.block_size();
+    if sequence.computed > sequence.table.blocks() * block_size {
+        cache.grow(&mut sequence.table, cache.blocks_for(sequence.computed));
+    }
+    let known = sequence.computed.min(sequence.known());
+    if known >= (sequence.table.hashed() + 1) * block_size {
+        cache.publish(&mut sequence.table, &sequence.path, known / block_size);
+    }
 }
 
 /// Takes a preempted sequence's part out of the step's shape.
