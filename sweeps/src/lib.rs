@@ -15,6 +15,8 @@
 //! * [`replicates`], [`compare`], [`paired`]: confidence intervals over seeds; which difference between two results is real.
 //! * [`table`], [`chart`], [`report`]: a sweep as CSV and Parquet, as pictures, as JSON, through the crate `reports`.
 //!
+//! * [`scenario`], [`workloads`], [`simulate`]: what one simulation is made of.
+//!
 //! What a point *is* and how it is simulated is given by the caller as closures; everything here is independent of it.
 
 pub mod chart;
@@ -33,8 +35,11 @@ pub mod report;
 pub mod row;
 pub mod rows;
 pub mod run;
+pub mod scenario;
+pub mod simulate;
 pub mod space;
 mod space_error;
 pub mod sweep;
 pub mod table;
 pub mod values;
+pub mod workloads;

@@ -1,0 +1,201 @@
+//! `dynosim replay`: one workload through one deployment.
+
+use super::{Failure, print};
+use crate::scenario;
+use clap::Args;
+use engine::Span;
+use reports::report::{Provenance, Report, Timing};
+use reports::{Error, aiperf, rows, text, timeline};
+use sim::{Recording, series, summarize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use sweeps::scenario::Scenario;
+use sweeps::simulate::{Simulation, Steps};
+use sweeps::workloads;
+
+/// Replay a workload through one deployment and print what users would see.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dynosim replay examples/peer.yaml --trace trace.jsonl --workers 8 --router round-robin")]
+pub struct ReplayArgs {
+    /// Scenario file (YAML)
+    pub scenario: PathBuf,
+    #[command(flatten)]
+    pub fields: FieldArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    /// Write report.json, requests.csv, requests.parquet, series.csv, timeline.json and AIPerf's files into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Length of a window of series.csv in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    window_s: f64,
+    /// Take every decode step by itself: the plain reference, slower and equal to the last digit
+    #[arg(long)]
+    stepping: bool,
+    /// Run on the real clock; each step sleeps for the modelled time
+    #[arg(long, conflicts_with = "stepping")]
+    live: bool,
+    /// With --live: run so many times faster than real time
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "live")]
+    speedup: f64,
+}
+
+/// Fields of a scenario given on the command line.
+#[derive(Debug, Args, Default)]
+pub struct FieldArgs {
+    /// Set any field of the scenario, pools by name: pools.decode.workers=4
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    set: Vec<String>,
+    /// Trace file: workload.trace.path
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Workers of the first pool
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// Router: round-robin, random, least-loaded, power-of-two, kv
+    #[arg(long, value_name = "MODE")]
+    router: Option<String>,
+    /// Tokens per KV block: engine.block_size
+    #[arg(long, value_name = "TOKENS")]
+    block_size: Option<String>,
+    /// KV blocks of a worker: engine.num_gpu_blocks
+    #[arg(long, value_name = "N")]
+    num_gpu_blocks: Option<String>,
+    /// Sessions in flight at once (closed loop): workload.load.concurrency
+    #[arg(long, value_name = "N")]
+    concurrency: Option<String>,
+    /// Arrivals so many times faster: workload.load.arrival_speedup_ratio
+    #[arg(long, value_name = "FACTOR")]
+    arrival_speedup_ratio: Option<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N")]
+    seed: Option<String>,
+}
+
+impl FieldArgs {
+    /// The fields as overrides; short flags first, so that `--set` has the last word.
+    pub fn overrides(&self) -> Result<Vec<(String, String)>, Failure> {
+        let mut overrides = Vec::new();
+        let trace = self.trace.as_ref().map(|path| path.display().to_string());
+        let flags = [
+            ("workload.trace.path", &trace),
+            ("pools.0.workers", &self.workers),
+            ("router.mode", &self.router),
+            ("engine.block_size", &self.block_size),
+            ("engine.num_gpu_blocks", &self.num_gpu_blocks),
+            ("workload.load.concurrency", &self.concurrency),
+            ("workload.load.arrival_speedup_ratio", &self.arrival_speedup_ratio),
+            ("seed", &self.seed),
+        ];
+        if self.trace.is_some() {
+            // The trace takes the place of a generated workload.
+            overrides.push(("workload.synth".to_owned(), "null".to_owned()));
+        }
+        for (field, value) in flags {
+            overrides.extend(value.iter().map(|value| (field.to_owned(), value.clone())));
+        }
+        let mut problems = Vec::new();
+        for text in &self.set {
+            match text.split_once('=') {
+                Some((field, value)) => overrides.push((field.to_owned(), value.to_owned())),
+                None => problems.push(format!("--set {text}: expected FIELD=VALUE, for example pools.agg.workers=4")),
+            }
+        }
+        if problems.is_empty() { Ok(overrides) } else { Err(Failure::input(problems)) }
+    }
+}
+
+/// Reads a scenario file and applies overrides.
+pub fn load_scenario(path: &Path, overrides: &[(String, String)]) -> Result<Scenario, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| Failure::input([format!("{}: {error}", path.display())]))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::input([format!("{}: found bytes that are not UTF-8, expected YAML", path.display())]))?;
+    scenario::load(Some(path), &text, overrides).map_err(|problems| Failure::input([problems.to_string()]))
+}
+
+pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
+    if !(args.window_s > 0.0 && args.window_s.is_finite()) {
+        return Err(Failure::input([format!("--window-s: found {}, expected a positive length", args.window_s)]));
+    }
+    if !(args.speedup > 0.0 && args.speedup.is_finite()) {
+        return Err(Failure::input([format!("--speedup: found {}, expected a positive factor", args.speedup)]));
+    }
+    let scenario = load_scenario(&args.scenario, &args.fields.overrides()?)?;
+    let loaded = workloads::make(&scenario.workload, scenario.seed).map_err(Failure::input)?;
+    for warning in &loaded.warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+    let steps = if args.stepping || args.live { Steps::Stepping } else { Steps::Coasting };
+    let simulation =
+        Simulation::new(&scenario, &loaded, steps).map_err(|error| Failure::input([error.to_string()]))?;
+    let recording = if args.live { run_live(&simulation, args.speedup)? } else { simulation.run() };
+    let report = report(&args.scenario.display().to_string(), &scenario, &simulation, &recording);
+    if let Some(folder) = &args.out {
+        write_files(folder, &report, &recording, &simulation, Span::from_s(args.window_s)).map_err(|error| {
+            Failure::run(error.to_string())
+        })?;
+    }
+    print(&if args.json { report.json() } else { text::summary(&report) })?;
+    if report.summary.requests.unfinished > 0 {
+        return Err(Failure::run(stuck(&simulation, &recording)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The report of a run.
+pub fn report(name: &str, scenario: &Scenario, simulation: &Simulation, recording: &Recording) -> Report {
+    let provenance = Provenance {
+        scenario: name.to_owned(),
+        seed: scenario.seed,
+        digest: simulation.digest().to_string(),
+        timing: Timing::from(simulation.timing_source().clone()),
+    };
+    Report::new(provenance, summarize(recording, &simulation.pool_names(), scenario.sla))
+}
+
+/// Runs on the real clock and proves that the decisions are those of the virtual one: the journal, played into a fresh
+/// cluster, must lead to the same actions.
+fn run_live(simulation: &Simulation, speedup: f64) -> Result<Recording, Failure> {
+    let run = simulation.run_live(speedup).map_err(|error| Failure::run(format!("the live run failed: {error}")))?;
+    let played = run.journal.play(&mut simulation.fresh_cluster());
+    played.map_err(|departure| Failure::run(format!("the journal of the live run does not replay: {departure:?}")))?;
+    let _ = writeln!(
+        std::io::stderr(),
+        "journal of {} events replayed on the virtual clock: the same actions",
+        run.journal.entries.len()
+    );
+    Ok(run.recording)
+}
+
+fn write_files(
+    folder: &Path,
+    report: &Report,
+    recording: &Recording,
+    simulation: &Simulation,
+    window: Span,
+) -> Result<(), Error> {
+    let pools = simulation.pool_names();
+    let requests = rows::requests(recording, &pools);
+    requests.write(&folder.join("requests.csv"))?;
+    requests.write(&folder.join("requests.parquet"))?;
+    rows::windows(&series(recording, window)).write(&folder.join("series.csv"))?;
+    timeline::write(recording, &pools, &folder.join("timeline.json"))?;
+    aiperf::write_aggregate(report, recording, &folder.join("profile_export_aiperf.json"))?;
+    aiperf::write_records(recording, &folder.join("profile_export.jsonl"))?;
+    report.write(&folder.join("report.json"))
+}
+
+/// Why a run ended with requests unfinished.
+fn stuck(simulation: &Simulation, recording: &Recording) -> String {
+    let unfinished = |record: &&sim::RequestRecord| record.outcome == sim::Outcome::Unfinished;
+    let count = recording.requests.iter().filter(unfinished).count();
+    let first = recording.requests.iter().position(|record| record.outcome == sim::Outcome::Unfinished);
+    format!(
+        "{count} requests were not finished when nothing more could happen (the first is request {}, digest {}): a worker \
+         preempts requests of equal priority and arrival in turn, or a duration limit left turns of a session unsent",
+        first.unwrap_or_default(),
+        simulation.digest()
+    )
+}

@@ -1,0 +1,64 @@
+//! Progress on stderr: a bar with the time that is left where stderr is a terminal, nothing otherwise.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{self, Write};
+use std::time::Duration;
+use sweeps::run::Progress;
+
+/// The bar of one run.
+pub struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    /// A bar for so many tasks.
+    pub fn new(total: usize) -> Bar {
+        let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} points, {msg}");
+        bar.set_style(style.expect("the template is valid").progress_chars("━╸ "));
+        Bar { bar }
+    }
+
+    /// Shows how far it is.
+    pub fn show(&self, progress: Progress) {
+        self.bar.set_position(progress.done as u64);
+        let resumed = match progress.resumed {
+            0 => String::new(),
+            known => format!("{known} from the journal, "),
+        };
+        let left = progress.remaining().map_or("estimating".to_owned(), |left| format!("{} left", clock(left)));
+        self.bar.set_message(resumed + &left);
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A line on stderr. A closed stderr is no reason to fail.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// `1:02:03`, `2:03`, `8 s`.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs_f64().ceil() as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds} s"),
+        (0, _) => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remaining_time_reads_like_a_clock() {
+        let texts = [0.2, 59.0, 59.5, 61.0, 3723.0].map(|seconds| clock(Duration::from_secs_f64(seconds)));
+        assert_eq!(texts, ["1 s", "59 s", "1:00", "1:01", "1:02:03"]);
+    }
+}

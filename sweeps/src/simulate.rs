@@ -1,0 +1,128 @@
+//! One simulation: a scenario and its workload in, the books of the run out.
+
+use crate::digest::{Digest, PointIdentity};
+use crate::scenario::Scenario;
+use crate::workloads::Loaded;
+use calibration::CalibrationError;
+use engine::{Basis, StepTime, TimingSource, Workload};
+use sim::live::{self, LiveRun};
+use sim::{Cluster, ClusterSpec, Recording, virtual_clock};
+use std::io;
+use std::sync::Arc;
+
+/// A simulation ready to run, as often as wanted.
+pub struct Simulation {
+    cluster: ClusterSpec,
+    /// One model per pool.
+    timing: Vec<Arc<dyn StepTime>>,
+    workload: Arc<Workload>,
+    digest: Digest,
+    source: TimingSource,
+}
+
+/// How decode steps are taken; changes no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Steps {
+    /// Runs of equal steps in one go.
+    #[default]
+    Coasting,
+    /// One by one, the plain reference.
+    Stepping,
+}
+
+impl Simulation {
+    /// Compiles the timing models of a scenario.
+    ///
+    /// # Errors
+    /// A timing model that cannot be had for its pool.
+    pub fn new(scenario: &Scenario, loaded: &Loaded, steps: Steps) -> Result<Self, CalibrationError> {
+        let mut timing: Vec<Arc<dyn StepTime>> = Vec::new();
+        for pool in &scenario.pools {
+            timing.push(Arc::from(pool.timing.compile(&pool.context())?));
+        }
+        let mut source = merged(timing.iter().map(|model| model.source()));
+        source.guesses.extend(scenario.guesses());
+        let cluster = ClusterSpec {
+            pools: scenario.pools.iter().map(crate::scenario::Pool::spec).collect(),
+            router: scenario.router,
+            load: scenario.workload.load.spec(),
+            seed: scenario.seed,
+            coasting: steps == Steps::Coasting,
+            track_block_ids: false,
+        };
+        // What was simulated, not where it was read: the same workload from another file is the same point.
+        let identity = PointIdentity {
+            scenario: &format!("{cluster:?} {:?}", scenario.sla),
+            workload: loaded.digest,
+            timing: &format!("{:?}", scenario.pools.iter().map(timing_identity).collect::<Vec<_>>()),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let digest = identity.digest();
+        Ok(Simulation { cluster, timing, workload: loaded.workload.clone(), digest, source })
+    }
+
+    /// Runs it on the virtual clock.
+    #[must_use]
+    pub fn run(&self) -> Recording {
+        virtual_clock::run(self.fresh_cluster(), &self.timing)
+    }
+
+    /// Runs it on the real clock, `speedup` times faster, each step a sleep of the modelled time.
+    ///
+    /// # Errors
+    /// If the system refuses timers.
+    pub fn run_live(&self, speedup: f64) -> io::Result<LiveRun> {
+        live::run(self.fresh_cluster(), &self.timing, speedup)
+    }
+
+    /// The deployment before the first request.
+    #[must_use]
+    pub fn fresh_cluster(&self) -> Cluster {
+        Cluster::new(&self.cluster, self.workload.clone())
+    }
+
+    /// Names of the pools.
+    #[must_use]
+    pub fn pool_names(&self) -> Vec<String> {
+        self.cluster.pools.iter().map(|pool| pool.name.clone()).collect()
+    }
+
+    /// Where step times come from, and all that was guessed.
+    #[must_use]
+    pub fn timing_source(&self) -> &TimingSource {
+        &self.source
+    }
+
+    /// Over everything that the result depends on.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// What a pool's step times depend on.
+fn timing_identity(pool: &crate::scenario::Pool) -> String {
+    format!("{:?} {:?}", pool.timing, pool.context())
+}
+
+/// One description for all pools: the name and details of each that differs, the weakest basis.
+fn merged(sources: impl Iterator<Item = TimingSource>) -> TimingSource {
+    let mut all = TimingSource { name: String::new(), basis: Basis::Given, detail: String::new(), guesses: Vec::new() };
+    for source in sources {
+        all.basis = all.basis.max(source.basis);
+        for (text, more) in [(&mut all.name, source.name), (&mut all.detail, source.detail)] {
+            if !text.split("; ").any(|part| part == more) {
+                if !text.is_empty() {
+                    text.push_str("; ");
+                }
+                text.push_str(&more);
+            }
+        }
+        for guess in source.guesses {
+            if !all.guesses.contains(&guess) {
+                all.guesses.push(guess);
+            }
+        }
+    }
+    all
+}
