@@ -173,6 +173,10 @@ impl Cluster {
     /// A client sends a request: refuse it, or place it on a worker.
     fn arrive(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
         let index = id.0 as usize;
+        if self.recording.requests[index].outcome != Outcome::Unfinished {
+            // Refused together with a request it waited for.
+            return;
+        }
         self.recording.requests[index].arrival = now;
         self.load.sent(now, id, actions);
         if let Some(reason) = self.find_able_workers(id) {
@@ -243,7 +247,7 @@ impl Cluster {
         record.arrival = record.arrival.min(now);
         record.finish = now;
         record.outcome = Outcome::Rejected(reason);
-        let dependents: Vec<RequestId> = self.load.dependents_of(id).collect();
+        let dependents: Vec<RequestId> = self.load.quoting(id).collect();
         for dependent in dependents {
             if self.recording.requests[dependent.0 as usize].outcome == Outcome::Unfinished {
                 self.refuse(now, dependent, Rejection::DependencyRejected, actions);

@@ -106,11 +106,11 @@ impl Load {
         }
     }
 
-    /// Requests that wait for `request`, however indirectly the caller wants to follow them.
-    pub fn dependents_of(&self, request: RequestId) -> impl Iterator<Item = RequestId> {
-        self.dependents
-            .of(request)
-            .iter()
+    /// Requests that wait for the end of `request`: their prompts quote its answer.
+    pub fn quoting(&self, request: RequestId) -> impl Iterator<Item = RequestId> {
+        let waiting = self.dependents.of(request).iter();
+        waiting
+            .filter(|(_, on, _)| *on == Trigger::Completion)
             .map(|&(waiting, _, _)| waiting)
     }
 
