@@ -160,7 +160,10 @@ impl Warning {
         match self.kind {
             WarningKind::UnsortedRows => format!("{count} row{s} earlier than a row before"),
             WarningKind::UnknownKeys => {
-                format!("{count} value{s} of unknown keys ({})", self.names.join(", "))
+                format!(
+                    "{count} value{s} of unknown keys ({})",
+                    self.names.join(", ")
+                )
             }
             WarningKind::FailedRequests => format!("{count} failed request{s}"),
             WarningKind::MissingParents => {

@@ -1,7 +1,7 @@
 //! Trace files in, of any format and compression: bytes → lines → rows → [`Trace`].
 //!
 //! [`lines`] undoes the compression and hands out one line at a time; [`format`](mod@format) looks at the first line; the
-//! reader of the format takes each line apart; [`collect`] checks every value and keeps the rows; [`schedule`] puts
+//! reader of the format takes each line apart; [`check`] looks at every value, [`collect`] keeps the rows; [`schedule`] puts
 //! them in order at the end. A file is never held as a whole, neither as text nor as a tree of JSON values.
 //!
 //! Nothing in a file can make a reader panic or take memory out of proportion; what is wrong is reported all at once.
@@ -15,8 +15,10 @@ use crate::trace::Trace;
 
 mod agentic;
 mod bailian;
+mod check;
 mod clock;
 mod collect;
+mod columns;
 mod csv;
 mod dynamo;
 mod fields;
@@ -85,21 +87,43 @@ pub fn parse(source: impl Read, name: &str, options: &ReadOptions) -> Result<Loa
     parse_limited(source, name, options, LINE_LIMIT).map_err(TraceError::Invalid)
 }
 
-fn parse_limited(source: impl Read, name: &str, options: &ReadOptions, limit: usize) -> Result<Loaded, Problems> {
+fn parse_limited(
+    source: impl Read,
+    name: &str,
+    options: &ReadOptions,
+    limit: usize,
+) -> Result<Loaded, Problems> {
     let block_size = options.block_size.unwrap_or(1).max(1);
     let mut sink = Collector::new(name, block_size, options.is_strict);
     if options.block_size == Some(0) {
-        let spot = Spot { line: 0, field: "block_size" };
-        sink.problem(spot, "0", "at least 1", "give the number of tokens per block of the trace");
+        let spot = Spot {
+            line: 0,
+            field: "block_size",
+        };
+        sink.problem(
+            spot,
+            "0",
+            "at least 1",
+            "give the number of tokens per block of the trace",
+        );
     }
     let format = read_all(&mut sink, source, options, limit);
     let (trace, warnings) = sink.finish()?;
     let format = format.expect("a trace without problems has a format");
-    Ok(Loaded { trace, format, warnings })
+    Ok(Loaded {
+        trace,
+        format,
+        warnings,
+    })
 }
 
 /// Feeds all lines to the reader of their format, which it returns once it is known.
-fn read_all(sink: &mut Collector, source: impl Read, options: &ReadOptions, limit: usize) -> Option<Format> {
+fn read_all(
+    sink: &mut Collector,
+    source: impl Read,
+    options: &ReadOptions,
+    limit: usize,
+) -> Option<Format> {
     let mut lines = match Lines::new(source, limit) {
         Ok(lines) => lines,
         Err(error) => {
@@ -117,7 +141,12 @@ fn read_all(sink: &mut Collector, source: impl Read, options: &ReadOptions, limi
         }
     };
     lines.put_back();
-    sink.set_block_size(options.block_size.unwrap_or(format.default_block_size()).max(1));
+    sink.set_block_size(
+        options
+            .block_size
+            .unwrap_or(format.default_block_size())
+            .max(1),
+    );
     let mut reader = format.reader(options.block_size);
     reader.begin(sink);
     loop {
@@ -139,14 +168,29 @@ fn report(sink: &mut Collector, error: &LineError, line: u32) {
     match error {
         LineError::Broken(error) => {
             let found = format!("no way to read on ({error})");
-            sink.problem(spot, found, "a whole file", "the file may be cut off or damaged: fetch it again");
+            sink.problem(
+                spot,
+                found,
+                "a whole file",
+                "the file may be cut off or damaged: fetch it again",
+            );
         }
         LineError::TooLong(limit) => {
             let found = format!("a line of more than {limit} bytes");
-            sink.problem(spot, found, "one request per line", "check that this is a trace");
+            sink.problem(
+                spot,
+                found,
+                "one request per line",
+                "check that this is a trace",
+            );
         }
         LineError::TooMany => {
-            sink.problem(spot, "more lines than can be counted", "at most 4294967295", "cut the trace into pieces");
+            sink.problem(
+                spot,
+                "more lines than can be counted",
+                "at most 4294967295",
+                "cut the trace into pieces",
+            );
         }
     }
 }

@@ -16,7 +16,8 @@ use std::borrow::Cow;
 use engine::Trigger;
 
 use super::RowReader;
-use super::collect::{BROKEN, Collector, Draft, On, Spot, excerpt};
+use super::check::excerpt;
+use super::collect::{BROKEN, Collector, Draft, On, Spot};
 use super::fields::Fields;
 use super::number::Unit;
 use crate::trace::NewContent;
@@ -69,17 +70,31 @@ struct NewWait {
 
 impl Agentic {
     pub(super) fn new(block_size: Option<u32>) -> Self {
-        Agentic { block_size, has_begun: false, hashes: Vec::new() }
+        Agentic {
+            block_size,
+            has_begun: false,
+            hashes: Vec::new(),
+        }
     }
 
     fn header(&mut self, mut fields: Fields<'_, '_>) {
         if self.has_begun {
-            fields.problem("schema", "a header", "one header, in the first line", "do not join files with headers");
+            fields.problem(
+                "schema",
+                "a header",
+                "one header, in the first line",
+                "do not join files with headers",
+            );
         }
         let schema = fields.name(&["schema"]);
         if schema.as_deref().is_some_and(|schema| schema != SCHEMA) {
             let found = excerpt(schema.unwrap_or_default().as_bytes());
-            fields.problem("schema", found, format!("`{SCHEMA}`"), "choose another --format");
+            fields.problem(
+                "schema",
+                found,
+                format!("`{SCHEMA}`"),
+                "choose another --format",
+            );
         }
         let version = fields.whole(&["version"]);
         if version.is_some_and(|version| version != 2) {
@@ -89,7 +104,12 @@ impl Agentic {
         let scope = fields.name(&["hash_id_scope"]);
         if scope.as_deref().is_some_and(|scope| scope != "local") {
             let found = excerpt(scope.unwrap_or_default().as_bytes());
-            fields.problem("hash_id_scope", found, "`local`", "number the blocks of all plays in one sequence");
+            fields.problem(
+                "hash_id_scope",
+                found,
+                "`local`",
+                "number the blocks of all plays in one sequence",
+            );
         }
         let block_size = fields.tokens_needed(&["block_size"]);
         fields.pass_over(&["source"]);
@@ -97,7 +117,12 @@ impl Agentic {
             && found != wanted
         {
             let expected = format!("{wanted}, as asked for");
-            fields.problem("block_size", found.to_string(), expected, "leave the option away: the file knows");
+            fields.problem(
+                "block_size",
+                found.to_string(),
+                expected,
+                "leave the option away: the file knows",
+            );
         }
         if let (Some(block_size), false) = (block_size, self.has_begun) {
             fields.sink.set_block_size(block_size);
@@ -138,7 +163,11 @@ impl Agentic {
             input_tokens,
             output_tokens,
             own_tokens: input_tokens,
-            content: if row.has_hashes { NewContent::Blocks(&self.hashes) } else { NewContent::Private },
+            content: if row.has_hashes {
+                NewContent::Blocks(&self.hashes)
+            } else {
+                NewContent::Private
+            },
             extends: None,
             priority: row.priority,
             session,
@@ -156,44 +185,80 @@ fn timing(fields: &mut Fields<'_, '_>) -> (Option<u64>, Vec<NewWait>) {
     let timestamp = fields.nanoseconds(TIMESTAMP, Unit::Milliseconds);
     let mut waits = dependencies(fields);
     let names = wait_for(fields);
-    let delay = fields.nanoseconds(&["delay", "delay_ms"], Unit::Milliseconds).unwrap_or(0);
-    let tool = fields.nanoseconds(&["tool_wait_ms"], Unit::Milliseconds).unwrap_or(0);
+    let delay = fields
+        .nanoseconds(&["delay", "delay_ms"], Unit::Milliseconds)
+        .unwrap_or(0);
+    let tool = fields
+        .nanoseconds(&["tool_wait_ms"], Unit::Milliseconds)
+        .unwrap_or(0);
     let delay_ns = delay.saturating_add(tool);
     if names.is_empty() && delay_ns > 0 {
         let expected = "a request to count it from, in `wait_for`";
-        fields.problem("delay", "a delay", expected, "put the time into `timestamp`, or name the request");
+        fields.problem(
+            "delay",
+            "a delay",
+            expected,
+            "put the time into `timestamp`, or name the request",
+        );
     }
     let is_flat_and_waits = !names.is_empty();
-    waits.extend(names.into_iter().map(|on| NewWait { on, trigger: Trigger::Completion, delay_ns }));
-    (not_before.or(timestamp.filter(|_| !is_flat_and_waits)), waits)
+    waits.extend(names.into_iter().map(|on| NewWait {
+        on,
+        trigger: Trigger::Completion,
+        delay_ns,
+    }));
+    (
+        not_before.or(timestamp.filter(|_| !is_flat_and_waits)),
+        waits,
+    )
 }
 
 /// `dependencies` of version 2.
 fn dependencies(fields: &mut Fields<'_, '_>) -> Vec<NewWait> {
-    let Some(value) = fields.take(&["dependencies"]) else { return Vec::new() };
+    let Some(value) = fields.take(&["dependencies"]) else {
+        return Vec::new();
+    };
     let Some(list) = value.as_list() else {
-        fields.problem("dependencies", excerpt(value.text.as_bytes()), "a list of objects", "write [] for none");
+        fields.problem(
+            "dependencies",
+            excerpt(value.text.as_bytes()),
+            "a list of objects",
+            "write [] for none",
+        );
         return Vec::new();
     };
     let mut waits = Vec::with_capacity(list.len());
     for item in list {
-        let Some(mut inner) = fields.inside(item) else { continue };
+        let Some(mut inner) = fields.inside(item) else {
+            continue;
+        };
         let on = inner.name_needed(&["request_id"]);
         let trigger = inner.name_needed(&["trigger"]);
-        let delay = inner.nanoseconds(&["delay_ms"], Unit::Milliseconds).unwrap_or(0);
+        let delay = inner
+            .nanoseconds(&["delay_ms"], Unit::Milliseconds)
+            .unwrap_or(0);
         inner.pass_over(&["relation"]);
         let trigger = match trigger.as_deref() {
             Some("dispatch") => Trigger::Dispatch,
             Some("completion") | None => Trigger::Completion,
             Some(other) => {
                 let expected = "`dispatch` or `completion`";
-                inner.problem("trigger", excerpt(other.as_bytes()), expected, "choose one of the two");
+                inner.problem(
+                    "trigger",
+                    excerpt(other.as_bytes()),
+                    expected,
+                    "choose one of the two",
+                );
                 Trigger::Completion
             }
         };
         let is_good = inner.finish();
         if let (true, Some(on)) = (fields.noted_inside(is_good), on) {
-            waits.push(NewWait { on: on.into(), trigger, delay_ns: delay });
+            waits.push(NewWait {
+                on: on.into(),
+                trigger,
+                delay_ns: delay,
+            });
         }
     }
     waits
@@ -201,13 +266,24 @@ fn dependencies(fields: &mut Fields<'_, '_>) -> Vec<NewWait> {
 
 /// `wait_for` of the flat form.
 fn wait_for(fields: &mut Fields<'_, '_>) -> Vec<Box<str>> {
-    let Some(value) = fields.take(&["wait_for"]) else { return Vec::new() };
-    let names = value.as_list().map(|list| list.iter().map(|item| item.as_name()).collect::<Option<Vec<_>>>());
+    let Some(value) = fields.take(&["wait_for"]) else {
+        return Vec::new();
+    };
+    let names = value.as_list().map(|list| {
+        list.iter()
+            .map(|item| item.as_name())
+            .collect::<Option<Vec<_>>>()
+    });
     match names.flatten() {
         Some(names) => names.into_iter().map(Into::into).collect(),
         None => {
             let found = excerpt(value.text.as_bytes());
-            fields.problem("wait_for", found, "a list of request ids", "write [] for none");
+            fields.problem(
+                "wait_for",
+                found,
+                "a list of request ids",
+                "write [] for none",
+            );
             Vec::new()
         }
     }
@@ -220,14 +296,27 @@ impl RowReader for Agentic {
     }
 
     fn line(&mut self, sink: &mut Collector, bytes: &[u8], line: u32) {
-        let Some(fields) = Fields::parse(sink, bytes, line) else { return };
+        let Some(fields) = Fields::parse(sink, bytes, line) else {
+            return;
+        };
         if fields.has("schema") {
             self.header(fields);
         } else {
             let (mut row, is_good) = self.row(fields);
-            let index = if is_good { self.add(sink, &mut row, line) } else { None };
+            let index = if is_good {
+                self.add(sink, &mut row, line)
+            } else {
+                None
+            };
             if let Some(name) = &row.name {
-                sink.name(Spot { line, field: "request_id" }, name, index.unwrap_or(BROKEN));
+                sink.name(
+                    Spot {
+                        line,
+                        field: "request_id",
+                    },
+                    name,
+                    index.unwrap_or(BROKEN),
+                );
             }
         }
         self.has_begun = true;

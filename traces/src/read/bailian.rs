@@ -27,7 +27,11 @@ impl Bailian {
     /// A number for the chain of `chat`.
     fn session(&mut self, sink: &mut Collector, chat: &str, parent: Option<&str>) -> u64 {
         let root = match parent {
-            Some(parent) => self.roots.get(parent).copied().unwrap_or_else(|| sink.session(parent)),
+            Some(parent) => self
+                .roots
+                .get(parent)
+                .copied()
+                .unwrap_or_else(|| sink.session(parent)),
             None => sink.session(chat),
         };
         self.roots.insert(chat.into(), root);
@@ -37,24 +41,34 @@ impl Bailian {
 
 impl RowReader for Bailian {
     fn line(&mut self, sink: &mut Collector, bytes: &[u8], line: u32) {
-        let Some(mut fields) = Fields::parse(sink, bytes, line) else { return };
+        let Some(mut fields) = Fields::parse(sink, bytes, line) else {
+            return;
+        };
         let chat = fields.name_needed(&["chat_id"]);
-        let parent = fields.name(&["parent_chat_id"]).filter(|parent| parent != "-1");
+        let parent = fields
+            .name(&["parent_chat_id"])
+            .filter(|parent| parent != "-1");
         let start_ns = fields.nanoseconds(&["timestamp"], Unit::Seconds);
-        let (input_tokens, has_hashes) = fields.prompt(&["input_length"], &["hash_ids"], &mut self.hashes);
+        let (input_tokens, has_hashes) =
+            fields.prompt(&["input_length"], &["hash_ids"], &mut self.hashes);
         let output_tokens = fields.tokens_needed(&["output_length"]);
         fields.pass_over(&["type", "turn"]);
         let is_good = fields.finish();
         let Some(chat) = chat else { return };
         let mut row = BROKEN;
-        if let (true, Some(input_tokens), Some(output_tokens)) = (is_good, input_tokens, output_tokens)
+        if let (true, Some(input_tokens), Some(output_tokens)) =
+            (is_good, input_tokens, output_tokens)
             && sink.fits(line, u64::from(input_tokens), u64::from(output_tokens))
         {
             if start_ns.is_none() && parent.is_none() {
                 sink.has_no_time(line);
             }
             let session = self.session(sink, &chat, parent.as_deref());
-            let content = if has_hashes { NewContent::Blocks(&self.hashes) } else { NewContent::Private };
+            let content = if has_hashes {
+                NewContent::Blocks(&self.hashes)
+            } else {
+                NewContent::Private
+            };
             let draft = Draft {
                 line,
                 start_ns,
@@ -68,9 +82,22 @@ impl RowReader for Bailian {
             };
             row = sink.push(&draft).unwrap_or(BROKEN);
             if let (Some(parent), true) = (parent, row != BROKEN) {
-                sink.wait(row, line, On::NameIfThere(parent.into()), Trigger::Completion, 0);
+                sink.wait(
+                    row,
+                    line,
+                    On::NameIfThere(parent.into()),
+                    Trigger::Completion,
+                    0,
+                );
             }
         }
-        sink.name(Spot { line, field: "chat_id" }, &chat, row);
+        sink.name(
+            Spot {
+                line,
+                field: "chat_id",
+            },
+            &chat,
+            row,
+        );
     }
 }

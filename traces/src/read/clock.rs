@@ -11,10 +11,17 @@ pub(super) fn nanoseconds(text: &str) -> Option<u64> {
     let hour = whole(parts.next()?, 0, 23)?;
     let minute = whole(parts.next()?, 0, 59)?;
     let second = parts.next()?;
-    let is_plain = second.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let second_ns = number::nanoseconds(second, Unit::Seconds).ok().filter(|&ns| is_plain && ns < 60_000_000_000)?;
+    let is_plain = second
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let second_ns = number::nanoseconds(second, Unit::Seconds)
+        .ok()
+        .filter(|&ns| is_plain && ns < 60_000_000_000)?;
     let minutes = (days_since_1970(date)? * 24 + hour) * 60 + minute - offset_minutes;
-    u64::try_from(minutes).ok()?.checked_mul(60_000_000_000)?.checked_add(second_ns)
+    u64::try_from(minutes)
+        .ok()?
+        .checked_mul(60_000_000_000)?
+        .checked_add(second_ns)
 }
 
 /// Cuts `Z` or `±hh:mm` off, which is in minutes.
@@ -22,10 +29,19 @@ fn split_offset(time: &str) -> Option<(&str, i64)> {
     if let Some(time) = time.strip_suffix('Z') {
         return Some((time, 0));
     }
-    let Some(at) = time.find(['+', '-']) else { return Some((time, 0)) };
+    let Some(at) = time.find(['+', '-']) else {
+        return Some((time, 0));
+    };
     let (hours, minutes) = time[at + 1..].split_once(':')?;
     let minutes = whole(hours, 0, 23)? * 60 + whole(minutes, 0, 59)?;
-    Some((&time[..at], if time.as_bytes()[at] == b'-' { -minutes } else { minutes }))
+    Some((
+        &time[..at],
+        if time.as_bytes()[at] == b'-' {
+            -minutes
+        } else {
+            minutes
+        },
+    ))
 }
 
 fn days_since_1970(date: &str) -> Option<i64> {
@@ -35,7 +51,11 @@ fn days_since_1970(date: &str) -> Option<i64> {
     let year = whole(parts.next()?, 1970, 2500)?;
     let month = whole(parts.next()?, 1, 12)?;
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let last = if month == 2 && !is_leap { 28 } else { DAYS[month as usize - 1] };
+    let last = if month == 2 && !is_leap {
+        28
+    } else {
+        DAYS[month as usize - 1]
+    };
     let day = whole(parts.next()?, 1, last)?;
     let leap_days_before = |year: i64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
     let this_leap_day = i64::from(is_leap && month > 2);
@@ -57,12 +77,30 @@ mod tests {
     fn known_instants() {
         let second = 1_000_000_000;
         assert_eq!(nanoseconds("1970-01-01 00:00:00"), Some(0));
-        assert_eq!(nanoseconds("2000-02-29T12:00:00Z"), Some(951_825_600 * second));
-        assert_eq!(nanoseconds("2000-03-01 00:00:00"), Some(951_868_800 * second));
-        assert_eq!(nanoseconds("2023-11-16 18:17:03.9799600"), Some(1_700_158_623 * second + 979_960_000));
-        assert_eq!(nanoseconds("2024-05-10 00:00:00.009930+00:00"), Some(1_715_299_200 * second + 9_930_000));
-        assert_eq!(nanoseconds("2024-05-10 01:30:00+01:30"), Some(1_715_299_200 * second));
-        assert_eq!(nanoseconds("2024-05-09 20:00:00-04:00"), Some(1_715_299_200 * second));
+        assert_eq!(
+            nanoseconds("2000-02-29T12:00:00Z"),
+            Some(951_825_600 * second)
+        );
+        assert_eq!(
+            nanoseconds("2000-03-01 00:00:00"),
+            Some(951_868_800 * second)
+        );
+        assert_eq!(
+            nanoseconds("2023-11-16 18:17:03.9799600"),
+            Some(1_700_158_623 * second + 979_960_000)
+        );
+        assert_eq!(
+            nanoseconds("2024-05-10 00:00:00.009930+00:00"),
+            Some(1_715_299_200 * second + 9_930_000)
+        );
+        assert_eq!(
+            nanoseconds("2024-05-10 01:30:00+01:30"),
+            Some(1_715_299_200 * second)
+        );
+        assert_eq!(
+            nanoseconds("2024-05-09 20:00:00-04:00"),
+            Some(1_715_299_200 * second)
+        );
     }
 
     #[test]

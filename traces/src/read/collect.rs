@@ -10,12 +10,9 @@ use std::borrow::Cow;
 use engine::Trigger;
 use rustc_hash::FxHashMap;
 
-use super::number::{self, Unit, Wrong};
+use super::check::{excerpt, printable};
 use crate::error::{Place, Problem, Problems, Warning, WarningKind};
 use crate::trace::{NewContent, NewRow, TraceBuilder};
-
-/// Prompt and answer together stay below this, so that positions in a request fit an `i32` everywhere.
-const LONGEST_REQUEST: u64 = (1 << 31) - 1;
 
 /// The earliest time of a row that names none.
 pub(super) const NO_START: u64 = u64::MAX;
@@ -111,7 +108,10 @@ impl Collector {
 
     /// Starts afresh with another block size; for formats that name theirs in the file.
     pub(crate) fn set_block_size(&mut self, block_size: u32) {
-        assert!(self.builder.is_empty(), "the block size is known before the first row");
+        assert!(
+            self.builder.is_empty(),
+            "the block size is known before the first row"
+        );
         self.builder = TraceBuilder::new(block_size);
     }
 
@@ -136,7 +136,10 @@ impl Collector {
         let Spot { line, field } = spot;
         let file = &self.file;
         self.problems.add(|| Problem {
-            place: Place { file: file.clone(), line },
+            place: Place {
+                file: file.clone(),
+                line,
+            },
             field: Cow::Borrowed(field),
             found: found.into(),
             expected: expected.into(),
@@ -153,73 +156,31 @@ impl Collector {
     pub(crate) fn warn_of_key(&mut self, line: u32, name: &str) {
         let warning = self.warning(WarningKind::UnknownKeys, line);
         warning.count += 1;
-        if warning.names.len() < Warning::NAMES && !warning.names.iter().any(|known| known == name) {
-            warning.names.push(excerpt(name.as_bytes()));
+        if warning.names.len() < Warning::NAMES && !warning.names.iter().any(|known| known == name)
+        {
+            warning.names.push(printable(name.as_bytes()));
         }
     }
 
     fn warning(&mut self, kind: WarningKind, line: u32) -> &mut Warning {
-        let index = self.warnings.iter().position(|warning| warning.kind == kind).unwrap_or_else(|| {
-            let first = Place { file: self.file.clone(), line };
-            self.warnings.push(Warning { kind, count: 0, first, names: Vec::new() });
-            self.warnings.len() - 1
-        });
+        let index = self
+            .warnings
+            .iter()
+            .position(|warning| warning.kind == kind)
+            .unwrap_or_else(|| {
+                let first = Place {
+                    file: self.file.clone(),
+                    line,
+                };
+                self.warnings.push(Warning {
+                    kind,
+                    count: 0,
+                    first,
+                    names: Vec::new(),
+                });
+                self.warnings.len() - 1
+            });
         &mut self.warnings[index]
-    }
-
-    /// A number of tokens, at least 1.
-    pub(crate) fn tokens(&mut self, spot: Spot, text: &str) -> Option<u32> {
-        match number::count(text) {
-            Ok(0) => self.wrong_tokens(spot, text, "leave requests without tokens out"),
-            Ok(tokens @ 1..=LONGEST_REQUEST) => return Some(tokens as u32),
-            Ok(_) | Err(Wrong::TooLarge) => self.wrong_tokens(spot, text, "check the unit of the column"),
-            Err(Wrong::Fraction) => self.wrong_tokens(spot, text, "round it when the trace is written"),
-            Err(Wrong::Negative | Wrong::NotANumber) => self.wrong_tokens(spot, text, "repair or remove the row"),
-        }
-        None
-    }
-
-    fn wrong_tokens(&mut self, spot: Spot, text: &str, suggestion: &'static str) {
-        self.problem(spot, excerpt(text.as_bytes()), "a whole number of tokens from 1 to 2147483647", suggestion);
-    }
-
-    /// A time or span in nanoseconds.
-    pub(crate) fn nanoseconds(&mut self, spot: Spot, text: &str, unit: Unit) -> Option<u64> {
-        let suggestion = match number::nanoseconds(text, unit) {
-            Ok(ns) if ns < NO_START => return Some(ns),
-            Ok(_) | Err(Wrong::TooLarge) => "check the unit of the column",
-            Err(Wrong::Negative) => "shift all times so that none is negative",
-            Err(Wrong::Fraction | Wrong::NotANumber) => "write it as a plain number without quotes",
-        };
-        let expected = match unit {
-            Unit::Nanoseconds => "a number of nanoseconds, 0 or more",
-            Unit::Microseconds => "a number of microseconds, 0 or more",
-            Unit::Milliseconds => "a number of milliseconds, 0 or more",
-            Unit::Seconds => "a number of seconds, 0 or more",
-        };
-        self.problem(spot, excerpt(text.as_bytes()), expected, suggestion);
-        None
-    }
-
-    /// A priority of either sign.
-    pub(crate) fn priority(&mut self, spot: Spot, text: &str) -> Option<i32> {
-        let priority = number::signed(text).ok();
-        if priority.is_none() {
-            let expected = "a whole number from -2147483648 to 2147483647";
-            self.problem(spot, excerpt(text.as_bytes()), expected, "use small whole numbers as priorities");
-        }
-        priority
-    }
-
-    /// Whether prompt and answer together are a possible request.
-    pub(crate) fn fits(&mut self, line: u32, input_tokens: u64, output_tokens: u64) -> bool {
-        let is_possible = input_tokens + output_tokens <= LONGEST_REQUEST;
-        if !is_possible {
-            let found = format!("{input_tokens} + {output_tokens} tokens");
-            let spot = Spot { line, field: "" };
-            self.problem(spot, found, "prompt and answer of at most 2147483647 tokens together", "remove the row");
-        }
-        is_possible
     }
 
     /// A number for the conversation called `name`.
@@ -237,7 +198,12 @@ impl Collector {
         let is_new = self.names.insert(name.into(), row).is_none();
         if !is_new {
             let found = format!("{} a second time", excerpt(name.as_bytes()));
-            self.problem(spot, found, "a name of its own for every request", "rename or remove one of the two");
+            self.problem(
+                spot,
+                found,
+                "a name of its own for every request",
+                "rename or remove one of the two",
+            );
         }
         is_new
     }
@@ -251,9 +217,17 @@ impl Collector {
             NewContent::Tokens { prompt, answer } => (0, prompt.len() + answer.len()),
         };
         if !self.builder.has_room_for(blocks, tokens) {
-            let spot = Spot { line: draft.line, field: "" };
+            let spot = Spot {
+                line: draft.line,
+                field: "",
+            };
             let expected = "fewer than 2147483648 rows, blocks and token ids in one trace";
-            self.problem(spot, "one row too many", expected, "cut the trace into pieces");
+            self.problem(
+                spot,
+                "one row too many",
+                expected,
+                "cut the trace into pieces",
+            );
             return None;
         }
         if let Some(start) = draft.start_ns {
@@ -290,17 +264,12 @@ impl Collector {
 
     /// Makes the row last pushed, or an earlier one, wait.
     pub(crate) fn wait(&mut self, row: u32, line: u32, on: On, trigger: Trigger, delay_ns: u64) {
-        self.waits.push(Wait { row, line, on, trigger, delay_ns });
+        self.waits.push(Wait {
+            row,
+            line,
+            on,
+            trigger,
+            delay_ns,
+        });
     }
-}
-
-/// The first bytes of something, fit to be printed.
-pub(crate) fn excerpt(bytes: &[u8]) -> String {
-    const LONGEST: usize = 40;
-    let (shown, dots) = if bytes.len() > LONGEST { (&bytes[..LONGEST], "...") } else { (bytes, "") };
-    let text = match std::str::from_utf8(shown) {
-        Ok(text) => text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect(),
-        Err(_) => shown.escape_ascii().to_string(),
-    };
-    if text.is_empty() { "nothing".to_owned() } else { format!("`{text}{dots}`") }
 }

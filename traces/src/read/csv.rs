@@ -13,165 +13,95 @@
 use std::borrow::Cow;
 
 use super::RowReader;
+use super::check::excerpt;
 use super::clock;
-use super::collect::{BROKEN, Collector, Draft, Spot, excerpt};
-use super::number::Unit;
+use super::collect::{BROKEN, Collector, Draft, Spot};
+use super::columns::{Column, Columns, NEEDED, Role};
+use super::number;
 use crate::error::WarningKind;
 use crate::trace::NewContent;
-
-/// What a column means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// Arrival as a number.
-    Arrival(Unit),
-    /// Arrival as date and time of day.
-    Clock,
-    Input,
-    Output,
-    Session,
-    Priority,
-    Name,
-    /// Known, but without influence on what is simulated.
-    WithoutEffect,
-}
-
-/// The columns of one format.
-pub(super) struct Columns {
-    roles: &'static [(&'static str, Role)],
-    /// Whether times are a clock's.
-    is_wall_clock: bool,
-    /// Whether rows without an answer are failures to be left out.
-    has_failures: bool,
-}
-
-pub(super) const AZURE: Columns = Columns {
-    roles: &[("timestamp", Role::Clock), ("contexttokens", Role::Input), ("generatedtokens", Role::Output)],
-    is_wall_clock: true,
-    has_failures: false,
-};
-
-pub(super) const BURST_GPT: Columns = Columns {
-    roles: &[
-        ("timestamp", Role::Arrival(Unit::Seconds)),
-        ("request tokens", Role::Input),
-        ("response tokens", Role::Output),
-        ("session id", Role::Session),
-        ("elapsed time", Role::WithoutEffect),
-        ("model", Role::WithoutEffect),
-        ("total tokens", Role::WithoutEffect),
-        ("log type", Role::WithoutEffect),
-    ],
-    is_wall_clock: true,
-    has_failures: true,
-};
-
-pub(super) const PLAIN: Columns = Columns {
-    roles: &[
-        ("arrival_s", Role::Arrival(Unit::Seconds)),
-        ("arrival_ms", Role::Arrival(Unit::Milliseconds)),
-        ("arrival_us", Role::Arrival(Unit::Microseconds)),
-        ("arrival_ns", Role::Arrival(Unit::Nanoseconds)),
-        ("arrival_time_s", Role::Arrival(Unit::Seconds)),
-        ("arrival_time_ms", Role::Arrival(Unit::Milliseconds)),
-        ("arrival_time_ns", Role::Arrival(Unit::Nanoseconds)),
-        ("timestamp_s", Role::Arrival(Unit::Seconds)),
-        ("timestamp_ms", Role::Arrival(Unit::Milliseconds)),
-        ("arrival_timestamp", Role::Arrival(Unit::Seconds)), // Splitwise
-        ("arrived_at", Role::Arrival(Unit::Seconds)),        // Vidur
-        ("input", Role::Input),
-        ("input_tokens", Role::Input),
-        ("input_length", Role::Input),
-        ("isl", Role::Input),
-        ("prompt_tokens", Role::Input),
-        ("prompt_size", Role::Input),
-        ("num_prefill_tokens", Role::Input),
-        ("output", Role::Output),
-        ("output_tokens", Role::Output),
-        ("output_length", Role::Output),
-        ("osl", Role::Output),
-        ("completion_tokens", Role::Output),
-        ("token_size", Role::Output),
-        ("num_decode_tokens", Role::Output),
-        ("session_id", Role::Session),
-        ("priority", Role::Priority),
-        ("request_id", Role::Name),
-    ],
-    is_wall_clock: false,
-    has_failures: false,
-};
-
-impl Columns {
-    fn role(&self, title: &str) -> Option<(&'static str, Role)> {
-        let title = title.trim().to_ascii_lowercase();
-        self.roles.iter().copied().find(|(name, _)| *name == title)
-    }
-
-    /// Whether `titles` name arrival, prompt and answer.
-    pub(super) fn fit(&self, titles: &[Cow<'_, str>]) -> bool {
-        let has = |wanted: fn(Role) -> bool| {
-            titles.iter().any(|title| self.role(title).is_some_and(|(_, role)| wanted(role)))
-        };
-        has(|role| matches!(role, Role::Arrival(_) | Role::Clock))
-            && has(|role| role == Role::Input)
-            && has(|role| role == Role::Output)
-    }
-}
 
 /// Reads one of the formats.
 pub(super) struct Csv {
     columns: &'static Columns,
     /// For every column of the file its name and meaning.
-    header: Option<Vec<Option<(&'static str, Role)>>>,
+    header: Option<Vec<Option<Column>>>,
 }
 
 impl Csv {
     pub(super) fn new(columns: &'static Columns) -> Self {
-        Csv { columns, header: None }
+        Csv {
+            columns,
+            header: None,
+        }
     }
 
     fn read_header(&mut self, sink: &mut Collector, text: &str, line: u32) {
         let titles = split(text);
-        let header: Vec<_> = titles.iter().map(|title| self.columns.role(title)).collect();
+        let header: Vec<_> = titles
+            .iter()
+            .map(|title| self.columns.column(title))
+            .collect();
         for (title, column) in titles.iter().zip(&header) {
             if column.is_none() {
                 sink.warn_of_key(line, title.trim());
             }
         }
-        let wanted: [(&str, fn(Role) -> bool); 3] = [
-            ("an arrival column", |role| matches!(role, Role::Arrival(_) | Role::Clock)),
-            ("a column of prompt tokens", |role| role == Role::Input),
-            ("a column of answer tokens", |role| role == Role::Output),
-        ];
-        for (what, is_wanted) in wanted {
-            let fitting: Vec<&str> =
-                header.iter().flatten().filter(|(_, role)| is_wanted(*role)).map(|(name, _)| *name).collect();
+        for (what, is_wanted) in NEEDED {
+            let fitting = header.iter().flatten().filter(|(_, role)| is_wanted(*role));
+            let fitting: Vec<&str> = fitting.map(|(name, _)| *name).collect();
             if fitting.len() != 1 {
-                let found = if fitting.is_empty() { "none".to_owned() } else { fitting.join(" and ") };
-                let names = self.columns.roles.iter().filter(|(_, role)| is_wanted(*role)).map(|(name, _)| *name);
-                let suggestion = format!("name one of: {}", names.collect::<Vec<_>>().join(", "));
-                sink.problem(Spot { line, field: "header" }, found, what, suggestion);
+                let found = if fitting.is_empty() {
+                    "none".to_owned()
+                } else {
+                    fitting.join(" and ")
+                };
+                let suggestion =
+                    format!("name one of: {}", self.columns.names(is_wanted).join(", "));
+                sink.problem(
+                    Spot {
+                        line,
+                        field: "header",
+                    },
+                    found,
+                    what,
+                    suggestion,
+                );
             }
         }
         self.header = Some(header);
     }
 
-    fn read_row(&self, sink: &mut Collector, header: &[Option<(&'static str, Role)>], text: &str, line: u32) {
+    fn read_row(&self, sink: &mut Collector, header: &[Option<Column>], text: &str, line: u32) {
         let values = split(text);
         if values.len() != header.len() {
             let found = format!("{} fields", values.len());
             let expected = format!("{}, as in the header", header.len());
             let spot = Spot { line, field: "" };
-            return sink.problem(spot, found, expected, "the file may be cut off: repair or remove the line");
+            return sink.problem(
+                spot,
+                found,
+                expected,
+                "the file may be cut off: repair or remove the line",
+            );
         }
         let mut row = Row::default();
         let mut is_good = true;
         for (column, value) in header.iter().zip(&values) {
             if let Some((name, role)) = *column {
-                is_good &= row.read(sink, Spot { line, field: name }, role, value.trim(), self.columns.has_failures);
+                is_good &= row.read(
+                    sink,
+                    Spot { line, field: name },
+                    role,
+                    value.trim(),
+                    self.columns.has_failures,
+                );
             }
         }
         let mut index = BROKEN;
-        if let (true, Some(input_tokens), Some(output_tokens)) = (is_good, row.input_tokens, row.output_tokens) {
+        if let (true, Some(input_tokens), Some(output_tokens)) =
+            (is_good, row.input_tokens, row.output_tokens)
+        {
             if row.is_failure {
                 return sink.warn(WarningKind::FailedRequests, line);
             }
@@ -192,7 +122,14 @@ impl Csv {
             }
         }
         if let Some(name) = row.name {
-            sink.name(Spot { line, field: "request_id" }, name, index);
+            sink.name(
+                Spot {
+                    line,
+                    field: "request_id",
+                },
+                name,
+                index,
+            );
         }
     }
 }
@@ -211,7 +148,14 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// Reads one field; false when it has a problem.
-    fn read(&mut self, sink: &mut Collector, spot: Spot, role: Role, text: &'a str, has_failures: bool) -> bool {
+    fn read(
+        &mut self,
+        sink: &mut Collector,
+        spot: Spot,
+        role: Role,
+        text: &'a str,
+        has_failures: bool,
+    ) -> bool {
         match role {
             Role::WithoutEffect => return true,
             Role::Session => self.session = Some(text).filter(|text| !text.is_empty()),
@@ -234,8 +178,12 @@ impl<'a> Row<'a> {
                 return self.input_tokens.is_some();
             }
             Role::Output => {
-                self.is_failure = has_failures && super::number::count(text) == Ok(0);
-                self.output_tokens = if self.is_failure { Some(0) } else { sink.tokens(spot, text) };
+                self.is_failure = has_failures && number::count(text) == Ok(0);
+                self.output_tokens = if self.is_failure {
+                    Some(0)
+                } else {
+                    sink.tokens(spot, text)
+                };
                 return self.output_tokens.is_some();
             }
             Role::Priority => match sink.priority(spot, text) {

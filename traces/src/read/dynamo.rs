@@ -18,7 +18,8 @@ use engine::Trigger;
 use rustc_hash::FxHashMap;
 
 use super::RowReader;
-use super::collect::{BROKEN, Collector, Draft, On, Spot, excerpt};
+use super::check::excerpt;
+use super::collect::{BROKEN, Collector, Draft, On, Spot};
 use super::fields::Fields;
 use super::number::Unit;
 use crate::trace::NewContent;
@@ -77,7 +78,12 @@ struct Record {
 
 impl Dynamo {
     pub(super) fn new(block_size: Option<u32>) -> Self {
-        Dynamo { block_size, has_block_size: false, requests: Vec::new(), hashes: Vec::new() }
+        Dynamo {
+            block_size,
+            has_block_size: false,
+            requests: Vec::new(),
+            hashes: Vec::new(),
+        }
     }
 
     /// Reads a record and says whether it is good; `None` for events that do not count.
@@ -88,7 +94,12 @@ impl Dynamo {
         let schema = fields.name_needed(&["schema"]);
         if schema.as_deref().is_some_and(|schema| schema != SCHEMA) {
             let found = excerpt(schema.unwrap_or_default().as_bytes());
-            fields.problem("schema", found, format!("`{SCHEMA}`"), "write the trace with that version");
+            fields.problem(
+                "schema",
+                found,
+                format!("`{SCHEMA}`"),
+                "write the trace with that version",
+            );
         }
         let mut record = Record::default();
         let event_ns = fields.nanoseconds(&["event_time_unix_ms"], Unit::Milliseconds);
@@ -112,7 +123,12 @@ impl Dynamo {
         Some((record, fields.finish()))
     }
 
-    fn request(&mut self, request: &mut Fields<'_, '_>, record: &mut Record, event_ns: Option<u64>) {
+    fn request(
+        &mut self,
+        request: &mut Fields<'_, '_>,
+        record: &mut Record,
+        event_ns: Option<u64>,
+    ) {
         record.name = request.name_needed(&["request_id"]).map(Into::into);
         record.output_tokens = request.tokens_needed(&["output_tokens"]);
         let received_ns = request.nanoseconds(&["request_received_ms"], Unit::Milliseconds);
@@ -132,7 +148,9 @@ impl Dynamo {
             let block_size = replay.tokens_needed(&["trace_block_size"]);
             self.check_block_size(&mut replay, block_size);
             let hashes = &mut self.hashes;
-            record.input_tokens = replay.prompt(&["input_length"], &["input_sequence_hashes"], hashes).0;
+            record.input_tokens = replay
+                .prompt(&["input_length"], &["input_sequence_hashes"], hashes)
+                .0;
             let is_good = replay.finish();
             request.noted_inside(is_good);
         }
@@ -148,7 +166,12 @@ impl Dynamo {
         let wanted = replay.sink.block_size();
         if found != wanted {
             let expected = format!("{wanted} in every record");
-            replay.problem("trace_block_size", found.to_string(), expected, "read the traces one by one");
+            replay.problem(
+                "trace_block_size",
+                found.to_string(),
+                expected,
+                "read the traces one by one",
+            );
         }
     }
 
@@ -164,14 +187,27 @@ impl Dynamo {
             input_tokens,
             output_tokens,
             own_tokens: input_tokens,
-            content: if self.hashes.is_empty() { NewContent::Private } else { NewContent::Blocks(&self.hashes) },
+            content: if self.hashes.is_empty() {
+                NewContent::Private
+            } else {
+                NewContent::Blocks(&self.hashes)
+            },
             extends: None,
             priority: 0,
             session,
         })?;
-        if let (Some(session), Some(start_ns), Some(end_ns)) = (record.session.take(), record.start_ns, record.end_ns) {
+        if let (Some(session), Some(start_ns), Some(end_ns)) =
+            (record.session.take(), record.start_ns, record.end_ns)
+        {
             let parent = record.parent.take();
-            self.requests.push(Recorded { row, line, start_ns, end_ns, session, parent });
+            self.requests.push(Recorded {
+                row,
+                line,
+                start_ns,
+                end_ns,
+                session,
+                parent,
+            });
         }
         Some(row)
     }
@@ -185,33 +221,61 @@ impl RowReader for Dynamo {
     }
 
     fn line(&mut self, sink: &mut Collector, bytes: &[u8], line: u32) {
-        let Some(mut fields) = Fields::parse(sink, bytes, line) else { return };
+        let Some(mut fields) = Fields::parse(sink, bytes, line) else {
+            return;
+        };
         let record = match fields.take(&["event"]) {
             Some(value) => fields.inside(value).and_then(|inner| self.record(inner)),
             None => self.record(fields),
         };
         if let Some((mut record, is_good)) = record {
-            let row = if is_good { self.add(sink, &mut record, line) } else { None };
+            let row = if is_good {
+                self.add(sink, &mut record, line)
+            } else {
+                None
+            };
             if let Some(name) = record.name {
-                sink.name(Spot { line, field: "request_id" }, &name, row.unwrap_or(BROKEN));
+                sink.name(
+                    Spot {
+                        line,
+                        field: "request_id",
+                    },
+                    &name,
+                    row.unwrap_or(BROKEN),
+                );
             }
         }
     }
 
     fn end(&mut self, sink: &mut Collector) {
         if !self.requests.is_empty() && self.requests.len() < sink.len() as usize {
-            let spot = Spot { line: self.requests[0].line, field: "agent_context" };
+            let spot = Spot {
+                line: self.requests[0].line,
+                field: "agent_context",
+            };
             let found = format!("it in {} of {} requests", self.requests.len(), sink.len());
-            sink.problem(spot, found, "it in all or none", "read agents' and other requests separately");
+            sink.problem(
+                spot,
+                found,
+                "it in all or none",
+                "read agents' and other requests separately",
+            );
         }
-        self.requests.sort_by_key(|request| (request.start_ns, request.end_ns, request.row));
+        self.requests
+            .sort_by_key(|request| (request.start_ns, request.end_ns, request.row));
         for (later, earlier) in causes(&self.requests) {
             let (later, earlier) = (&self.requests[later], &self.requests[earlier]);
             let (trigger, delay_ns) = match later.start_ns.checked_sub(earlier.end_ns) {
                 Some(gap) => (Trigger::Completion, gap),
                 None => (Trigger::Dispatch, later.start_ns - earlier.start_ns),
             };
-            sink.wait(later.row, later.line, On::Row(earlier.row), trigger, delay_ns);
+            sink.wait(
+                later.row,
+                later.line,
+                On::Row(earlier.row),
+                trigger,
+                delay_ns,
+            );
             sink.follows_others(later.row);
         }
     }
@@ -228,14 +292,26 @@ fn causes(requests: &[Recorded]) -> Vec<(usize, usize)> {
     }
     for (first, request) in requests.iter().enumerate() {
         let child = &sessions[&*request.session];
-        let parent = request.parent.as_deref().filter(|&parent| parent != &*request.session);
-        let Some(parent) = parent.and_then(|parent| sessions.get(parent)).filter(|_| child[0] == first) else {
+        let parent = request
+            .parent
+            .as_deref()
+            .filter(|&parent| parent != &*request.session);
+        let Some(parent) = parent
+            .and_then(|parent| sessions.get(parent))
+            .filter(|_| child[0] == first)
+        else {
             continue;
         };
         let spawn = parent.partition_point(|&index| index < first);
         pairs.extend(spawn.checked_sub(1).map(|spawn| (first, parent[spawn])));
-        let last = child.iter().copied().max_by_key(|&index| (requests[index].end_ns, index)).expect("not empty");
-        let join = parent.partition_point(|&index| requests[index].start_ns < requests[last].end_ns || index < last);
+        let last = child
+            .iter()
+            .copied()
+            .max_by_key(|&index| (requests[index].end_ns, index))
+            .expect("not empty");
+        let join = parent.partition_point(|&index| {
+            requests[index].start_ns < requests[last].end_ns || index < last
+        });
         pairs.extend(parent.get(join).map(|&join| (join, last)));
     }
     pairs

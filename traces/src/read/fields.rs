@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use serde_json::error::Category;
 
-use super::collect::{Collector, Spot, excerpt};
+use super::check::excerpt;
+use super::collect::{Collector, Spot};
 use super::json::{Object, Value};
 use super::number::{self, Unit};
 
@@ -28,12 +29,22 @@ impl<'c, 'a> Fields<'c, 'a> {
             Err(error) => {
                 let at = error.valid_up_to();
                 let found = format!("bytes {} at column {}", excerpt(&bytes[at..]), at + 1);
-                sink.problem(spot, found, "UTF-8 text", "check that this is a trace, or convert it to UTF-8");
+                sink.problem(
+                    spot,
+                    found,
+                    "UTF-8 text",
+                    "check that this is a trace, or convert it to UTF-8",
+                );
                 return None;
             }
         };
         match Object::parse(text) {
-            Ok(object) => Some(Fields { sink, line, object, is_good: true }),
+            Ok(object) => Some(Fields {
+                sink,
+                line,
+                object,
+                is_good: true,
+            }),
             Err(error) => {
                 report_syntax(sink, spot, text, &error);
                 None
@@ -44,10 +55,20 @@ impl<'c, 'a> Fields<'c, 'a> {
     /// The fields of an object within the row. Hand the answer of its `finish` to [`Fields::noted_inside`].
     pub(super) fn inside(&mut self, value: Value<'a>) -> Option<Fields<'_, 'a>> {
         match value.as_object() {
-            Some(object) => Some(Fields { sink: self.sink, line: self.line, object, is_good: true }),
+            Some(object) => Some(Fields {
+                sink: self.sink,
+                line: self.line,
+                object,
+                is_good: true,
+            }),
             None => {
                 let found = excerpt(value.text.as_bytes());
-                self.problem(value.name, found, "an object", "compare with docs/trace-formats.md");
+                self.problem(
+                    value.name,
+                    found,
+                    "an object",
+                    "compare with docs/trace-formats.md",
+                );
                 None
             }
         }
@@ -60,7 +81,10 @@ impl<'c, 'a> Fields<'c, 'a> {
     }
 
     fn spot(&self, field: &'static str) -> Spot {
-        Spot { line: self.line, field }
+        Spot {
+            line: self.line,
+            field,
+        }
     }
 
     /// Reports a problem of this row.
@@ -90,7 +114,11 @@ impl<'c, 'a> Fields<'c, 'a> {
     pub(super) fn take(&mut self, names: &[&'static str]) -> Option<Value<'a>> {
         let (value, again) = self.object.take(names);
         if let (Some(value), Some(again)) = (value, again) {
-            let found = if value.name == again { "it twice".to_owned() } else { format!("`{again}` too") };
+            let found = if value.name == again {
+                "it twice".to_owned()
+            } else {
+                format!("`{again}` too")
+            };
             self.problem(value.name, found, "one value", "remove one of the two");
         }
         value
@@ -107,14 +135,12 @@ impl<'c, 'a> Fields<'c, 'a> {
 
     /// Reports a field that is not there.
     pub(super) fn missing(&mut self, names: &[&'static str]) {
-        self.problem(names[0], "nothing", "a value", "add it, or choose another --format");
-    }
-
-    /// A number of tokens, if there is one.
-    pub(super) fn tokens(&mut self, names: &[&'static str]) -> Option<u32> {
-        let value = self.take(names)?;
-        let tokens = self.sink.tokens(self.spot(value.name), value.text);
-        self.noted(tokens)
+        self.problem(
+            names[0],
+            "nothing",
+            "a value",
+            "add it, or choose another --format",
+        );
     }
 
     /// A number of tokens that must be there.
@@ -127,7 +153,9 @@ impl<'c, 'a> Fields<'c, 'a> {
     /// A time or span in nanoseconds, if there is one.
     pub(super) fn nanoseconds(&mut self, names: &[&'static str], unit: Unit) -> Option<u64> {
         let value = self.take(names)?;
-        let ns = self.sink.nanoseconds(self.spot(value.name), value.text, unit);
+        let ns = self
+            .sink
+            .nanoseconds(self.spot(value.name), value.text, unit);
         self.noted(ns)
     }
 
@@ -137,7 +165,12 @@ impl<'c, 'a> Fields<'c, 'a> {
         let whole = number::count(value.text).ok();
         if whole.is_none() {
             let found = excerpt(value.text.as_bytes());
-            self.problem(value.name, found, "a whole number, 0 or more", "repair or remove the row");
+            self.problem(
+                value.name,
+                found,
+                "a whole number, 0 or more",
+                "repair or remove the row",
+            );
         }
         whole
     }
@@ -145,46 +178,60 @@ impl<'c, 'a> Fields<'c, 'a> {
     /// A name, if there is one.
     pub(super) fn name(&mut self, names: &[&'static str]) -> Option<Cow<'a, str>> {
         let value = self.take(names)?;
+        self.name_of(value)
+    }
+
+    fn name_of(&mut self, value: Value<'a>) -> Option<Cow<'a, str>> {
         let name = value.as_name().filter(|name| !name.is_empty());
         if name.is_none() {
             let found = excerpt(value.text.as_bytes());
-            self.problem(value.name, found, "a name", "write it as a string that is not empty");
+            self.problem(
+                value.name,
+                found,
+                "a name",
+                "write it as a string that is not empty",
+            );
         }
         name
     }
 
     /// A name that must be there.
     pub(super) fn name_needed(&mut self, names: &[&'static str]) -> Option<Cow<'a, str>> {
-        if !names.iter().any(|name| self.has(name)) {
-            self.missing(names);
-        }
-        self.name(names)
+        let value = self.take_needed(names)?;
+        self.name_of(value)
     }
 
     /// Dynamo's priority, larger first, as vLLM's, smaller first.
     pub(super) fn dynamo_priority(&mut self, names: &[&'static str]) -> i32 {
-        let Some(value) = self.take(names) else { return 0 };
+        let Some(value) = self.take(names) else {
+            return 0;
+        };
         let priority = self.sink.priority(self.spot(value.name), value.text);
         self.noted(priority).unwrap_or(0).saturating_neg()
     }
 
-    /// Replaces `ids` by a list of block hashes; false when there is none.
-    pub(super) fn hashes(&mut self, names: &[&'static str], ids: &mut Vec<u64>) -> bool {
+    /// Replaces `ids` by a list of block ids. `None` when there is none, false when it has a problem.
+    fn block_ids(&mut self, names: &[&'static str], ids: &mut Vec<u64>) -> Option<bool> {
         ids.clear();
-        let Some(value) = self.take(names) else { return false };
+        let value = self.take(names)?;
         let mut wrong = None;
         let is_list = value.each_item(|index, text| match number::count(text) {
             Ok(id) => ids.push(id),
             Err(_) => wrong = wrong.or(Some((index, text))),
         });
         if !is_list {
-            self.problem(value.name, excerpt(value.text.as_bytes()), "a list of block ids", "write [1, 2, 3]");
+            self.problem(
+                value.name,
+                excerpt(value.text.as_bytes()),
+                "a list of block ids",
+                "write [1, 2, 3]",
+            );
         } else if let Some((index, text)) = wrong {
             let found = format!("{} as item {index}", excerpt(text.as_bytes()));
             let expected = "block ids that are whole numbers from 0 to 18446744073709551615";
             self.problem(value.name, found, expected, "number the blocks");
         }
-        true
+        Some(is_list && wrong.is_none())
     }
 
     /// The length of a prompt in whole or partial blocks, and whether its block ids are in `ids`. Without a length all
@@ -195,22 +242,23 @@ impl<'c, 'a> Fields<'c, 'a> {
         hashes: &[&'static str],
         ids: &mut Vec<u64>,
     ) -> (Option<u32>, bool) {
-        let has_length = lengths.iter().any(|name| self.has(name));
-        let tokens = self.tokens(lengths);
-        let has_hashes = self.hashes(hashes, ids);
-        match tokens {
-            Some(tokens) if has_hashes => self.check_hash_count(hashes[0], tokens, ids.len()),
-            None if !has_length && !ids.is_empty() => {
-                let tokens = ids.len() as u64 * u64::from(self.sink.block_size());
-                return (u32::try_from(tokens).ok(), true);
+        let length = self.take(lengths);
+        let hashes_are_good = self.block_ids(hashes, ids);
+        let Some(value) = length else {
+            if ids.is_empty() && hashes_are_good != Some(false) {
+                self.missing(lengths);
             }
-            None if !has_length => self.missing(lengths),
-            _ => {}
+            let tokens = ids.len() as u64 * u64::from(self.sink.block_size());
+            return (u32::try_from(tokens).ok(), hashes_are_good.is_some());
+        };
+        let tokens = self.sink.tokens(self.spot(value.name), value.text);
+        if let (Some(tokens), Some(true)) = (tokens, hashes_are_good) {
+            self.check_hash_count(hashes[0], tokens, ids.len());
         }
-        (tokens, has_hashes)
+        (self.noted(tokens), hashes_are_good.is_some())
     }
 
-    /// A list of vocabulary ids, if there is one.
+    /// A list of vocabulary ids; `None` when there is none or it has a problem.
     pub(super) fn token_ids(&mut self, names: &[&'static str]) -> Option<Vec<u32>> {
         let value = self.take(names)?;
         let (mut ids, mut wrong) = (Vec::new(), None);
@@ -219,22 +267,29 @@ impl<'c, 'a> Fields<'c, 'a> {
             _ => wrong = wrong.or(Some((index, text))),
         });
         if !is_list {
-            self.problem(value.name, excerpt(value.text.as_bytes()), "a list of token ids", "write [1, 2, 3]");
+            self.problem(
+                value.name,
+                excerpt(value.text.as_bytes()),
+                "a list of token ids",
+                "write [1, 2, 3]",
+            );
         } else if let Some((index, text)) = wrong {
             let found = format!("{} as item {index}", excerpt(text.as_bytes()));
             let expected = "token ids that are whole numbers from 0 to 4294967295";
             self.problem(value.name, found, expected, "tokenize the text again");
         }
-        Some(ids)
+        (is_list && wrong.is_none()).then_some(ids)
     }
 
     /// Whether there is one block id per block of `tokens` tokens; reports it where not.
-    pub(super) fn check_hash_count(&mut self, field: &'static str, tokens: u32, count: usize) {
+    fn check_hash_count(&mut self, field: &'static str, tokens: u32, count: usize) {
         let block_size = self.sink.block_size();
         let blocks = tokens.div_ceil(block_size) as usize;
         if count != blocks {
             let expected = format!("{blocks} for {tokens} tokens in blocks of {block_size}");
-            let fits = (0..20).map(|power| 1 << power).find(|&size| tokens.div_ceil(size) as usize == count);
+            let fits = (0..20)
+                .map(|power| 1 << power)
+                .find(|&size| tokens.div_ceil(size) as usize == count);
             let suggestion = match fits {
                 Some(size) => format!("check the trace's block size ({size} would fit this row)"),
                 None => "check the trace's block size and the row's length".to_owned(),
@@ -266,7 +321,10 @@ fn report_syntax(sink: &mut Collector, spot: Spot, text: &str, error: &serde_jso
     let at = text.floor_char_boundary(error.column().saturating_sub(1));
     let rest = &text[at..];
     let (found, suggestion) = if error.classify() == Category::Eof {
-        ("a line that ends in the middle".to_owned(), "the file may be cut off: fetch it again, or remove the line")
+        (
+            "a line that ends in the middle".to_owned(),
+            "the file may be cut off: fetch it again, or remove the line",
+        )
     } else {
         let found = format!("{} at column {}", excerpt(rest.as_bytes()), at + 1);
         let suggestion = if text.starts_with('[') {

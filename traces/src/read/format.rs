@@ -6,8 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::collect::{Collector, Spot, excerpt};
-use super::csv::{self, Columns, Csv};
+use super::check::excerpt;
+use super::collect::{Collector, Spot};
+use super::columns::{self, Columns};
+use super::csv::{self, Csv};
 use super::json::Object;
 use super::{RowReader, agentic, bailian, dynamo, mooncake, sharegpt};
 
@@ -81,18 +83,18 @@ impl Format {
             Format::Dynamo => Box::new(dynamo::Dynamo::new(block_size)),
             Format::Bailian => Box::new(bailian::Bailian::default()),
             Format::ShareGpt => Box::new(sharegpt::ShareGpt),
-            Format::Azure => Box::new(Csv::new(&csv::AZURE)),
-            Format::BurstGpt => Box::new(Csv::new(&csv::BURST_GPT)),
-            Format::Csv => Box::new(Csv::new(&csv::PLAIN)),
+            Format::Azure => Box::new(Csv::new(&columns::AZURE)),
+            Format::BurstGpt => Box::new(Csv::new(&columns::BURST_GPT)),
+            Format::Csv => Box::new(Csv::new(&columns::PLAIN)),
         }
     }
 
     /// The columns of a format that has a header.
     fn columns(self) -> Option<&'static Columns> {
         match self {
-            Format::Azure => Some(&csv::AZURE),
-            Format::BurstGpt => Some(&csv::BURST_GPT),
-            Format::Csv => Some(&csv::PLAIN),
+            Format::Azure => Some(&columns::AZURE),
+            Format::BurstGpt => Some(&columns::BURST_GPT),
+            Format::Csv => Some(&columns::PLAIN),
             _ => None,
         }
     }
@@ -104,11 +106,23 @@ impl Format {
             Format::Mooncake => {
                 has(&["output_length", "output_tokens"])
                     && (has(&["hash_ids", "input_length", "input_tokens"]))
-                    && !has(&["chat_id", "not_before_ms", "wait_for", "tool_wait_ms", "branches", "dependencies"])
+                    && !has(&[
+                        "chat_id",
+                        "not_before_ms",
+                        "wait_for",
+                        "tool_wait_ms",
+                        "branches",
+                        "dependencies",
+                    ])
             }
-            Format::AgenticMooncake => {
-                has(&["hash_id_scope", "not_before_ms", "wait_for", "tool_wait_ms", "branches", "dependencies"])
-            }
+            Format::AgenticMooncake => has(&[
+                "hash_id_scope",
+                "not_before_ms",
+                "wait_for",
+                "tool_wait_ms",
+                "branches",
+                "dependencies",
+            ]),
             Format::Dynamo => has(&["event_type", "event"]),
             Format::Bailian => has(&["chat_id"]),
             Format::ShareGpt => has(&["input_toks", "sub_requests"]),
@@ -128,30 +142,49 @@ impl FromStr for Format {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let format = Format::ALL.into_iter().find(|format| format.name() == name);
-        format.ok_or_else(|| format!("no trace format is called `{name}`; there are {}", names(&Format::ALL)))
+        format.ok_or_else(|| {
+            format!(
+                "no trace format is called `{name}`; there are {}",
+                names(&Format::ALL)
+            )
+        })
     }
 }
 
 fn names(formats: &[Format]) -> String {
-    formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+    formats
+        .iter()
+        .map(|format| format.name())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The format of a file whose first line is `line`; reports what cannot be told.
 pub(super) fn detect(sink: &mut Collector, line: &[u8], number: u32) -> Option<Format> {
     let text = std::str::from_utf8(line).unwrap_or_default();
     let fitting: Vec<Format> = match Object::parse(text) {
-        Ok(object) => Format::ALL.into_iter().filter(|format| format.is_line(&object)).collect(),
+        Ok(object) => Format::ALL
+            .into_iter()
+            .filter(|format| format.is_line(&object))
+            .collect(),
         Err(_) => {
             let titles = csv::split(text);
-            let fits = |format: &Format| format.columns().is_some_and(|columns| columns.fit(&titles));
+            let fits =
+                |format: &Format| format.columns().is_some_and(|columns| columns.fit(&titles));
             Format::ALL.into_iter().filter(fits).collect()
         }
     };
     if let [format] = fitting[..] {
         return Some(format);
     }
-    let spot = Spot { line: number, field: "" };
-    let expected = format!("the first line of one of the formats {}", names(&Format::ALL));
+    let spot = Spot {
+        line: number,
+        field: "",
+    };
+    let expected = format!(
+        "the first line of one of the formats {}",
+        names(&Format::ALL)
+    );
     if fitting.is_empty() {
         let suggestion = if text.starts_with('[') {
             "write one object per line (jq -c '.[]' does that)"
@@ -163,7 +196,12 @@ pub(super) fn detect(sink: &mut Collector, line: &[u8], number: u32) -> Option<F
         sink.problem(spot, excerpt(line), expected, suggestion);
     } else {
         let found = format!("a line that could be {}", names(&fitting));
-        sink.problem(spot, found, "a line of one format only", "name the format with --format");
+        sink.problem(
+            spot,
+            found,
+            "a line of one format only",
+            "name the format with --format",
+        );
     }
     None
 }

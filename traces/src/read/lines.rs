@@ -51,7 +51,13 @@ impl<'r> Lines<'r> {
         } else {
             Box::new(file)
         };
-        Ok(Lines { reader, limit, line: Vec::new(), number: 0, is_put_back: false })
+        Ok(Lines {
+            reader,
+            limit,
+            line: Vec::new(),
+            number: 0,
+            is_put_back: false,
+        })
     }
 
     /// The next line that is not blank, without the white space at its ends, and its number, from 1.
@@ -76,7 +82,9 @@ impl<'r> Lines<'r> {
         loop {
             self.line.clear();
             let mut limited = self.reader.by_ref().take(self.limit as u64 + 1);
-            let len = limited.read_until(b'\n', &mut self.line).map_err(LineError::Broken)?;
+            let len = limited
+                .read_until(b'\n', &mut self.line)
+                .map_err(LineError::Broken)?;
             if len == 0 {
                 return Ok(false);
             }
@@ -92,7 +100,11 @@ impl<'r> Lines<'r> {
 }
 
 fn trimmed(line: &[u8], number: u32) -> &[u8] {
-    let line = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
+    let line = if number == 1 {
+        line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
+    } else {
+        line
+    };
     line.trim_ascii()
 }
 
@@ -106,7 +118,9 @@ mod tests {
         let mut found = Vec::new();
         loop {
             match lines.next() {
-                Ok(Some((line, number))) => found.push((String::from_utf8(line.to_vec()).unwrap(), number)),
+                Ok(Some((line, number))) => {
+                    found.push((String::from_utf8(line.to_vec()).unwrap(), number))
+                }
                 Ok(None) => return Ok(found),
                 Err(error) => return Err(format!("after {}: {error:?}", lines.number())),
             }
@@ -121,7 +135,11 @@ mod tests {
 
     #[test]
     fn blank_lines_are_passed_over_and_counted() {
-        let expected = vec![("a".to_string(), 1), ("b c".to_string(), 4), ("d".to_string(), 5)];
+        let expected = vec![
+            ("a".to_string(), 1),
+            ("b c".to_string(), 4),
+            ("d".to_string(), 5),
+        ];
         assert_eq!(all(b"\xef\xbb\xbfa\n\n \r\n b c\r\nd", 100), Ok(expected));
         assert_eq!(all(b"", 100), Ok(Vec::new()));
         assert_eq!(all(b"\n\n", 100), Ok(Vec::new()));
@@ -142,7 +160,11 @@ mod tests {
         let expected = vec![("one".to_string(), 1), ("two".to_string(), 2)];
         let gz = [gzip("one\nt"), gzip("wo\n")].concat();
         assert_eq!(all(&gz, 100), Ok(expected.clone()));
-        let zst = [zstd::encode_all(&b"one\nt"[..], 1).unwrap(), zstd::encode_all(&b"wo\n"[..], 1).unwrap()].concat();
+        let zst = [
+            zstd::encode_all(&b"one\nt"[..], 1).unwrap(),
+            zstd::encode_all(&b"wo\n"[..], 1).unwrap(),
+        ]
+        .concat();
         assert_eq!(all(&zst, 100), Ok(expected));
     }
 
@@ -152,7 +174,11 @@ mod tests {
         for whole in [gzip(&text), zstd::encode_all(text.as_bytes(), 1).unwrap()] {
             for cut in 1..whole.len() {
                 if cut >= 4 {
-                    assert!(all(&whole[..cut], 100).is_err(), "cut at {cut} of {}", whole.len());
+                    assert!(
+                        all(&whole[..cut], 100).is_err(),
+                        "cut at {cut} of {}",
+                        whole.len()
+                    );
                 }
             }
             assert_eq!(all(&whole, 100).unwrap().len(), 1000);
@@ -163,8 +189,14 @@ mod tests {
     fn no_line_is_longer_than_the_limit() {
         assert_eq!(all(b"12345\n", 5), Ok(vec![("12345".to_string(), 1)]));
         assert_eq!(all(b"12345", 5), Ok(vec![("12345".to_string(), 1)]));
-        assert_eq!(all(b"1\n123456\n", 5), Err("after 2: TooLong(5)".to_string()));
+        assert_eq!(
+            all(b"1\n123456\n", 5),
+            Err("after 2: TooLong(5)".to_string())
+        );
         let bomb = zstd::encode_all(&vec![b' '; 1 << 22][..], 1).unwrap();
-        assert_eq!(all(&bomb, 1 << 20), Err("after 1: TooLong(1048576)".to_string()));
+        assert_eq!(
+            all(&bomb, 1 << 20),
+            Err("after 1: TooLong(1048576)".to_string())
+        );
     }
 }

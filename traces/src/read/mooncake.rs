@@ -16,11 +16,11 @@
 use engine::Trigger;
 use rustc_hash::FxHashMap;
 
+use super::RowReader;
 use super::collect::{BROKEN, Collector, Draft, On, Spot};
 use super::fields::Fields;
 use super::number::Unit;
 use super::plain_line::{self, PlainLine};
-use super::RowReader;
 use crate::trace::NewContent;
 
 const TIMESTAMP: &[&str] = &["timestamp", "created_time"];
@@ -62,12 +62,20 @@ struct Checked {
 
 impl Mooncake {
     pub(super) fn new(is_delta: bool) -> Self {
-        Mooncake { is_delta, turns: FxHashMap::default(), hashes: Vec::new() }
+        Mooncake {
+            is_delta,
+            turns: FxHashMap::default(),
+            hashes: Vec::new(),
+        }
     }
 
     fn plain_row(&self, sink: &Collector, plain: PlainLine, line: u32) -> Option<Checked> {
-        let input_tokens = i32::try_from(plain.input_length).ok().filter(|&tokens| tokens > 0)? as u32;
-        let output_tokens = i32::try_from(plain.output_length).ok().filter(|&tokens| tokens > 0)? as u32;
+        let input_tokens = i32::try_from(plain.input_length)
+            .ok()
+            .filter(|&tokens| tokens > 0)? as u32;
+        let output_tokens = i32::try_from(plain.output_length)
+            .ok()
+            .filter(|&tokens| tokens > 0)? as u32;
         let is_whole = input_tokens.div_ceil(sink.block_size()) as usize == self.hashes.len();
         is_whole.then_some(Checked {
             line,
@@ -83,7 +91,9 @@ impl Mooncake {
 
     /// Reads any row, reports what is wrong with it, and adds it.
     fn general_row(&mut self, sink: &mut Collector, bytes: &[u8], line: u32) {
-        let Some(mut fields) = Fields::parse(sink, bytes, line) else { return };
+        let Some(mut fields) = Fields::parse(sink, bytes, line) else {
+            return;
+        };
         let name = fields.name(&["request_id"]);
         let session = fields.name(&["session_id"]);
         let timestamp_ns = fields.nanoseconds(TIMESTAMP, Unit::Milliseconds);
@@ -110,16 +120,33 @@ impl Mooncake {
             _ => BROKEN,
         };
         if let (BROKEN, Some(session)) = (row, session) {
-            self.turns.insert(session, Turn { row: BROKEN, timestamp_ns: None, tokens: 0 });
+            self.turns.insert(
+                session,
+                Turn {
+                    row: BROKEN,
+                    timestamp_ns: None,
+                    tokens: 0,
+                },
+            );
         }
         if let Some(name) = name {
-            sink.name(Spot { line, field: "request_id" }, &name, row);
+            sink.name(
+                Spot {
+                    line,
+                    field: "request_id",
+                },
+                &name,
+                row,
+            );
         }
     }
 
     /// Adds a row, as the next turn of its session if it has one.
     fn add(&mut self, sink: &mut Collector, row: &Checked) -> Option<u32> {
-        let previous = row.session.and_then(|session| self.turns.get(&session)).copied();
+        let previous = row
+            .session
+            .and_then(|session| self.turns.get(&session))
+            .copied();
         let before = match previous {
             Some(turn) if self.is_delta => turn.tokens,
             _ => 0,
@@ -132,11 +159,21 @@ impl Mooncake {
             Some(turn) => delay(sink, row, turn)?,
             None => check_first(sink, row).then_some(0)?,
         };
-        let content = if row.has_hashes { NewContent::Blocks(&self.hashes) } else { NewContent::Private };
-        let extends = previous.map(|turn| turn.row).filter(|&turn| self.is_delta && turn != BROKEN);
+        let content = if row.has_hashes {
+            NewContent::Blocks(&self.hashes)
+        } else {
+            NewContent::Private
+        };
+        let extends = previous
+            .map(|turn| turn.row)
+            .filter(|&turn| self.is_delta && turn != BROKEN);
         let index = sink.push(&Draft {
             line: row.line,
-            start_ns: if previous.is_some() { None } else { row.timestamp_ns },
+            start_ns: if previous.is_some() {
+                None
+            } else {
+                row.timestamp_ns
+            },
             input_tokens: input_tokens as u32,
             output_tokens: row.output_tokens,
             own_tokens: row.input_tokens,
@@ -146,12 +183,27 @@ impl Mooncake {
             session: row.session,
         })?;
         if let Some(turn) = previous.filter(|turn| turn.row != BROKEN) {
-            sink.wait(index, row.line, On::Row(turn.row), Trigger::Completion, delay_ns);
+            sink.wait(
+                index,
+                row.line,
+                On::Row(turn.row),
+                Trigger::Completion,
+                delay_ns,
+            );
         }
         if let Some(session) = row.session {
-            let timestamp_ns = row.timestamp_ns.or(previous.and_then(|turn| turn.timestamp_ns));
+            let timestamp_ns = row
+                .timestamp_ns
+                .or(previous.and_then(|turn| turn.timestamp_ns));
             let tokens = input_tokens + u64::from(row.output_tokens);
-            self.turns.insert(session, Turn { row: index, timestamp_ns, tokens });
+            self.turns.insert(
+                session,
+                Turn {
+                    row: index,
+                    timestamp_ns,
+                    tokens,
+                },
+            );
         }
         Some(index)
     }
@@ -160,8 +212,16 @@ impl Mooncake {
 /// A row that follows no other: notes a missing time, refuses a delay.
 fn check_first(sink: &mut Collector, row: &Checked) -> bool {
     if row.delay_ns.is_some_and(|delay| delay > 0) {
-        let spot = Spot { line: row.line, field: DELAY[0] };
-        sink.problem(spot, "a delay", "none in the first turn of a session", "use `timestamp` for the first turn");
+        let spot = Spot {
+            line: row.line,
+            field: DELAY[0],
+        };
+        sink.problem(
+            spot,
+            "a delay",
+            "none in the first turn of a session",
+            "use `timestamp` for the first turn",
+        );
         return false;
     }
     if row.timestamp_ns.is_none() {
@@ -172,7 +232,10 @@ fn check_first(sink: &mut Collector, row: &Checked) -> bool {
 
 /// How long a later turn waits after the previous one is complete.
 fn delay(sink: &mut Collector, row: &Checked, previous: Turn) -> Option<u64> {
-    let spot = Spot { line: row.line, field: TIMESTAMP[0] };
+    let spot = Spot {
+        line: row.line,
+        field: TIMESTAMP[0],
+    };
     match (row.delay_ns, row.timestamp_ns, previous.timestamp_ns) {
         (Some(delay), _, _) => Some(delay),
         (None, None, _) => Some(0),
@@ -183,7 +246,12 @@ fn delay(sink: &mut Collector, row: &Checked, previous: Turn) -> Option<u64> {
             None
         }
         (None, Some(now), Some(before)) if now < before => {
-            sink.problem(spot, "a turn before the previous one", "turns in order of time", "sort the session's rows");
+            sink.problem(
+                spot,
+                "a turn before the previous one",
+                "turns in order of time",
+                "sort the session's rows",
+            );
             None
         }
         (None, Some(now), Some(before)) => Some(now - before),

@@ -33,7 +33,9 @@ pub(crate) fn count(text: &str) -> Result<u64, Wrong> {
     if let 1..=19 = text.len()
         && text.bytes().all(|byte| byte.is_ascii_digit())
     {
-        return Ok(text.bytes().fold(0, |value, byte| value * 10 + u64::from(byte - b'0')));
+        return Ok(text
+            .bytes()
+            .fold(0, |value, byte| value * 10 + u64::from(byte - b'0')));
     }
     let decimal = Decimal::parse(text)?;
     match decimal.scaled(0)? {
@@ -73,7 +75,11 @@ impl Decimal {
             Some(at) => (&unsigned[..at], exponent(&unsigned[at + 1..])?),
             None => (unsigned, 0),
         };
-        let mut decimal = Decimal { digits: 0, exponent, is_exact: true };
+        let mut decimal = Decimal {
+            digits: 0,
+            exponent,
+            is_exact: true,
+        };
         let (mut kept, mut has_digit, mut after_point) = (0, false, false);
         for byte in mantissa.bytes() {
             match byte {
@@ -107,14 +113,22 @@ impl Decimal {
             return Ok((0, true));
         }
         let (whole, is_exact) = if shift >= 0 {
-            let factor = u32::try_from(shift).ok().and_then(|shift| 10u128.checked_pow(shift));
+            let factor = u32::try_from(shift)
+                .ok()
+                .and_then(|shift| 10u128.checked_pow(shift));
             let whole = factor.and_then(|factor| self.digits.checked_mul(factor));
             (whole.ok_or(Wrong::TooLarge)?, true)
         } else {
-            match u32::try_from(-shift).ok().and_then(|shift| 10u128.checked_pow(shift)) {
+            match u32::try_from(-shift)
+                .ok()
+                .and_then(|shift| 10u128.checked_pow(shift))
+            {
                 Some(part) => {
                     let (whole, rest) = (self.digits / part, self.digits % part);
-                    (whole + u128::from(rest >= part - rest && rest > 0), rest == 0)
+                    (
+                        whole + u128::from(rest >= part - rest && rest > 0),
+                        rest == 0,
+                    )
                 }
                 None => (0, false),
             }
@@ -154,7 +168,9 @@ mod tests {
         assert_eq!(count("1.5"), Err(Wrong::Fraction));
         assert_eq!(count("1e-400"), Err(Wrong::Fraction));
         assert_eq!(count("-3"), Err(Wrong::Negative));
-        for text in ["", ".", "-", "NaN", "inf", "1.2.3", "0x10", "1e", "1e+", "1 2", "\"7\"", "null"] {
+        for text in [
+            "", ".", "-", "NaN", "inf", "1.2.3", "0x10", "1e", "1e+", "1 2", "\"7\"", "null",
+        ] {
             assert_eq!(count(text), Err(Wrong::NotANumber), "{text}");
         }
     }
@@ -168,7 +184,10 @@ mod tests {
         assert_eq!(nanoseconds("-1e-12", Unit::Seconds), Err(Wrong::Negative));
         assert_eq!(nanoseconds("0.5", Unit::Nanoseconds), Ok(1));
         assert_eq!(nanoseconds("0.4999", Unit::Nanoseconds), Ok(0));
-        assert_eq!(nanoseconds("1753780607550317897", Unit::Nanoseconds), Ok(1_753_780_607_550_317_897));
+        assert_eq!(
+            nanoseconds("1753780607550317897", Unit::Nanoseconds),
+            Ok(1_753_780_607_550_317_897)
+        );
         assert_eq!(nanoseconds("1e30", Unit::Seconds), Err(Wrong::TooLarge));
         assert_eq!(nanoseconds("0e999999999999", Unit::Seconds), Ok(0));
     }

@@ -36,7 +36,11 @@ pub(super) fn scan(line: &[u8], hash_ids: &mut Vec<u64>) -> Option<PlainLine> {
     }
     rest.expect(b'}')?;
     rest.0.is_empty().then_some(())?;
-    Some(PlainLine { timestamp_ms: timestamp?, input_length: input?, output_length: output? })
+    Some(PlainLine {
+        timestamp_ms: timestamp?,
+        input_length: input?,
+        output_length: output?,
+    })
 }
 
 fn set(field: &mut Option<u64>, value: u64) -> Option<()> {
@@ -79,7 +83,10 @@ impl<'a> Rest<'a> {
         };
         let is_plain = len == 1 || (len > 1 && self.0[0] != b'0');
         self.0 = &self.0[len..];
-        let ends = matches!(self.0.first(), Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n'));
+        let ends = matches!(
+            self.0.first(),
+            Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n')
+        );
         (is_plain && ends).then_some(value)
     }
 
@@ -122,8 +129,15 @@ fn up_to_eight_digits(chunk: [u8; 8]) -> (u64, usize) {
 
 /// The number at the front and how many digits it has; `None` above 18, where it might not fit.
 fn up_to_eighteen_digits(bytes: &[u8]) -> Option<(u64, usize)> {
-    let len = bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len());
-    let value = |digits: &[u8]| digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+    let len = bytes
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(bytes.len());
+    let value = |digits: &[u8]| {
+        digits
+            .iter()
+            .fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
+    };
     (len <= 18).then(|| (value(&bytes[..len]), len))
 }
 
@@ -133,7 +147,11 @@ mod tests {
 
     #[test]
     fn the_common_line_is_read_in_any_order_and_spacing() {
-        let row = PlainLine { timestamp_ms: 5, input_length: 600, output_length: 7 };
+        let row = PlainLine {
+            timestamp_ms: 5,
+            input_length: 600,
+            output_length: 7,
+        };
         for line in [
             r#"{"timestamp": 5, "input_length": 600, "output_length": 7, "hash_ids": [46, 47]}"#,
             r#"{"hash_ids":[46,47],"output_length":7,"input_length":600,"timestamp":5}"#,
@@ -155,8 +173,27 @@ mod tests {
             assert_eq!(Rest(list.as_bytes()).numbers(&mut ids), Some(()), "{list}");
             assert_eq!(ids, [text.parse::<u64>().unwrap(); 3]);
         }
-        for list in ["[,1]", "[1, ]", "[1,]", "[1 , ]", "[1,,2]", "[1 2]", "[01]", "[1, 02]", "[1", "[1,", "[", "[1.0]", "[1e3]", "[123456789012345678901]"] {
-            assert_eq!(Rest(format!("{list}        ").as_bytes()).numbers(&mut Vec::new()), None, "{list}");
+        for list in [
+            "[,1]",
+            "[1, ]",
+            "[1,]",
+            "[1 , ]",
+            "[1,,2]",
+            "[1 2]",
+            "[01]",
+            "[1, 02]",
+            "[1",
+            "[1,",
+            "[",
+            "[1.0]",
+            "[1e3]",
+            "[123456789012345678901]",
+        ] {
+            assert_eq!(
+                Rest(format!("{list}        ").as_bytes()).numbers(&mut Vec::new()),
+                None,
+                "{list}"
+            );
         }
     }
 

@@ -10,7 +10,8 @@
 
 use engine::{Dependency, RequestId, Span, Time};
 
-use super::collect::{BROKEN, Collector, NO_START, On, Spot, excerpt};
+use super::check::excerpt;
+use super::collect::{BROKEN, Collector, NO_START, On, Spot};
 use crate::error::{Problems, Warning, WarningKind};
 use crate::trace::Trace;
 
@@ -27,7 +28,12 @@ impl Collector {
         let arrivals = self.arrivals(origin, &order, &waits);
         if self.starts.is_empty() && self.problems.is_empty() {
             let spot = Spot { line: 0, field: "" };
-            self.problem(spot, "no request", "at least one", "check that this is the right file");
+            self.problem(
+                spot,
+                "no request",
+                "at least one",
+                "check that this is the right file",
+            );
         }
         if self.is_strict {
             self.warnings_become_problems();
@@ -35,7 +41,8 @@ impl Collector {
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
-        self.builder.schedule(|row| Time::from_ns(arrivals[row]), &waits);
+        self.builder
+            .schedule(|row| Time::from_ns(arrivals[row]), &waits);
         Ok((self.builder.finish(), self.warnings))
     }
 
@@ -46,7 +53,10 @@ impl Collector {
         }
         if self.starts.iter().any(|&start| start != NO_START) {
             for line in lines {
-                let spot = Spot { line, field: "timestamp" };
+                let spot = Spot {
+                    line,
+                    field: "timestamp",
+                };
                 let expected = "a time in every row that waits for no other";
                 self.problem(spot, "nothing", expected, "add the time or remove the row");
             }
@@ -72,7 +82,14 @@ impl Collector {
                 Some(BROKEN) => {}
                 Some(on) => {
                     let delay = Span::from_ns(wait.delay_ns.min(LONGEST_NS));
-                    resolved.push((wait.row, Dependency { on: RequestId(on), trigger: wait.trigger, delay }));
+                    resolved.push((
+                        wait.row,
+                        Dependency {
+                            on: RequestId(on),
+                            trigger: wait.trigger,
+                            delay,
+                        },
+                    ));
                 }
                 None if is_needed => self.unknown_name(wait.line, &wait.on),
                 None => self.warn(WarningKind::MissingParents, wait.line),
@@ -83,9 +100,17 @@ impl Collector {
         }
         for group in resolved.chunk_by(|a, b| a.0 == b.0) {
             if group.len() > usize::from(u16::MAX) {
-                let spot = Spot { line: self.builder.line(group[0].0), field: "dependencies" };
+                let spot = Spot {
+                    line: self.builder.line(group[0].0),
+                    field: "dependencies",
+                };
                 let found = format!("{} dependencies", group.len());
-                self.problem(spot, found, "at most 65535 for one request", "remove redundant ones");
+                self.problem(
+                    spot,
+                    found,
+                    "at most 65535 for one request",
+                    "remove redundant ones",
+                );
             }
         }
         resolved
@@ -93,16 +118,34 @@ impl Collector {
 
     fn unknown_name(&mut self, line: u32, on: &On) {
         if let On::Name(name) = on {
-            let spot = Spot { line, field: "dependencies" };
+            let spot = Spot {
+                line,
+                field: "dependencies",
+            };
             let found = excerpt(name.as_bytes());
-            self.problem(spot, found, "the name of a request of this file", "add the request or remove the dependency");
+            self.problem(
+                spot,
+                found,
+                "the name of a request of this file",
+                "add the request or remove the dependency",
+            );
         }
     }
 
     /// The time of the file that is time zero of the trace.
     fn origin(&self) -> u64 {
-        let earliest = self.starts.iter().copied().filter(|&start| start != NO_START).min().unwrap_or(0);
-        if self.is_wall_clock || earliest > LONGEST_NS { earliest } else { 0 }
+        let earliest = self
+            .starts
+            .iter()
+            .copied()
+            .filter(|&start| start != NO_START)
+            .min()
+            .unwrap_or(0);
+        if self.is_wall_clock || earliest > LONGEST_NS {
+            earliest
+        } else {
+            0
+        }
     }
 
     /// Rows such that each comes after those it waits for; empty when no row waits.
@@ -117,7 +160,9 @@ impl Collector {
             open[row as usize] += 1;
             followers[dependency.on.0 as usize].push(row);
         }
-        let mut order: Vec<u32> = (0..rows as u32).filter(|&row| open[row as usize] == 0).collect();
+        let mut order: Vec<u32> = (0..rows as u32)
+            .filter(|&row| open[row as usize] == 0)
+            .collect();
         let mut next = 0;
         while let Some(&row) = order.get(next) {
             next += 1;
@@ -138,11 +183,18 @@ impl Collector {
     fn report_cycle(&mut self, open: &[u32], waits: &[(u32, Dependency)]) {
         let before = |row: u32| {
             let from = waits.partition_point(|wait| wait.0 < row);
-            let mut on = waits[from..].iter().take_while(|wait| wait.0 == row).map(|wait| wait.1.on.0);
-            on.find(|&on| open[on as usize] > 0).expect("a row that is left over waits for one that is left over")
+            let mut on = waits[from..]
+                .iter()
+                .take_while(|wait| wait.0 == row)
+                .map(|wait| wait.1.on.0);
+            on.find(|&on| open[on as usize] > 0)
+                .expect("a row that is left over waits for one that is left over")
         };
         let left = open.iter().filter(|&&open| open > 0).count();
-        let mut row = open.iter().position(|&open| open > 0).expect("rows are left over") as u32;
+        let mut row = open
+            .iter()
+            .position(|&open| open > 0)
+            .expect("rows are left over") as u32;
         for _ in 0..left {
             row = before(row);
         }
@@ -155,11 +207,26 @@ impl Collector {
             }
         }
         const SHOWN: usize = 10;
-        let chain: Vec<String> = lines.iter().take(SHOWN).map(|line| format!("line {line}")).collect();
+        let chain: Vec<String> = lines
+            .iter()
+            .take(SHOWN)
+            .map(|line| format!("line {line}"))
+            .collect();
         let dots = if lines.len() > SHOWN { " -> ..." } else { "" };
-        let spot = Spot { line: lines[0], field: "dependencies" };
-        let found = format!("a cycle ({}{dots}; {left} rows can never be sent)", chain.join(" -> "));
-        self.problem(spot, found, "requests that wait only for earlier ones", "remove one of the dependencies");
+        let spot = Spot {
+            line: lines[0],
+            field: "dependencies",
+        };
+        let found = format!(
+            "a cycle ({}{dots}; {left} rows can never be sent)",
+            chain.join(" -> ")
+        );
+        self.problem(
+            spot,
+            found,
+            "requests that wait only for earlier ones",
+            "remove one of the dependencies",
+        );
     }
 
     /// For every row its arrival in nanoseconds.
@@ -169,7 +236,8 @@ impl Collector {
         for &row in order {
             let from = waits.partition_point(|wait| wait.0 < row);
             for (_, dependency) in waits[from..].iter().take_while(|wait| wait.0 == row) {
-                let release = arrivals[dependency.on.0 as usize].saturating_add(dependency.delay.0 / 1000);
+                let release =
+                    arrivals[dependency.on.0 as usize].saturating_add(dependency.delay.0 / 1000);
                 arrivals[row as usize] = arrivals[row as usize].max(release);
             }
         }
@@ -184,13 +252,26 @@ impl Collector {
 
     fn too_late(&mut self, line: u32, field: &'static str, ns: u64) {
         let found = format!("{:.0} days", ns as f64 / 86_400e9);
-        self.problem(Spot { line, field }, found, "at most 200 days", "check the unit of the times");
+        self.problem(
+            Spot { line, field },
+            found,
+            "at most 200 days",
+            "check the unit of the times",
+        );
     }
 
     fn warnings_become_problems(&mut self) {
         for warning in std::mem::take(&mut self.warnings) {
-            let spot = Spot { line: warning.first.line, field: "" };
-            self.problem(spot, warning.found(), warning.expected(), "repair the file or read it without strict checks");
+            let spot = Spot {
+                line: warning.first.line,
+                field: "",
+            };
+            self.problem(
+                spot,
+                warning.found(),
+                warning.expected(),
+                "repair the file or read it without strict checks",
+            );
         }
     }
 }

@@ -36,7 +36,9 @@ impl Call {
         if self.answer.is_empty() {
             return None;
         }
-        prompt.strip_prefix(&self.prompt.as_deref()?[..])?.strip_prefix(&self.answer[..])
+        prompt
+            .strip_prefix(self.prompt.as_deref()?)?
+            .strip_prefix(&self.answer[..])
     }
 }
 
@@ -46,15 +48,23 @@ fn call(fields: &mut Fields<'_, '_>) -> Option<Call> {
     let output_tokens = fields.tokens_needed(&["output_toks"]);
     let prompt = fields.token_ids(&["input_tok_ids"]);
     let answer = fields.token_ids(&["output_tok_ids"]);
-    let tool_ns = fields.nanoseconds(&["tool_duration_ns"], Unit::Nanoseconds).unwrap_or(0);
-    for (field, tokens, ids) in
-        [("input_tok_ids", input_tokens, &prompt), ("output_tok_ids", output_tokens, &answer)]
-    {
+    let tool_ns = fields
+        .nanoseconds(&["tool_duration_ns"], Unit::Nanoseconds)
+        .unwrap_or(0);
+    for (field, tokens, ids) in [
+        ("input_tok_ids", input_tokens, &prompt),
+        ("output_tok_ids", output_tokens, &answer),
+    ] {
         if let (Some(tokens), Some(ids)) = (tokens, ids)
             && ids.len() != tokens as usize
         {
             let found = format!("{} ids", ids.len());
-            fields.problem(field, found, format!("{tokens}, one per token"), "tokenize the text again");
+            fields.problem(
+                field,
+                found,
+                format!("{tokens}, one per token"),
+                "tokenize the text again",
+            );
         }
     }
     Some(Call {
@@ -74,15 +84,27 @@ struct Line {
 }
 
 /// Adds a call; `previous` is the one before in its session.
-fn add(sink: &mut Collector, call: &Call, line: &Line, previous: Option<(u32, &Call)>) -> Option<u32> {
-    if !sink.fits(line.number, u64::from(call.input_tokens), u64::from(call.output_tokens)) {
+fn add(
+    sink: &mut Collector,
+    call: &Call,
+    line: &Line,
+    previous: Option<(u32, &Call)>,
+) -> Option<u32> {
+    if !sink.fits(
+        line.number,
+        u64::from(call.input_tokens),
+        u64::from(call.output_tokens),
+    ) {
         return None;
     }
     let prompt = call.prompt.as_deref();
     let continued = previous.and_then(|(row, before)| Some((row, before.continued_by(prompt?)?)));
     let own = continued.map_or(prompt, |(_, own)| Some(own));
     let content = match own {
-        Some(prompt) => NewContent::Tokens { prompt, answer: &call.answer },
+        Some(prompt) => NewContent::Tokens {
+            prompt,
+            answer: &call.answer,
+        },
         None => NewContent::Private,
     };
     sink.push(&Draft {
@@ -102,9 +124,17 @@ fn add(sink: &mut Collector, call: &Call, line: &Line, previous: Option<(u32, &C
 fn add_session(sink: &mut Collector, calls: &[Call], line: &Line) {
     let mut previous: Option<(u32, &Call)> = None;
     for call in calls {
-        let Some(row) = add(sink, call, line, previous) else { return };
+        let Some(row) = add(sink, call, line, previous) else {
+            return;
+        };
         if let Some((before, call_before)) = previous {
-            sink.wait(row, line.number, On::Row(before), Trigger::Completion, call_before.tool_ns);
+            sink.wait(
+                row,
+                line.number,
+                On::Row(before),
+                Trigger::Completion,
+                call_before.tool_ns,
+            );
         }
         previous = Some((row, call));
     }
@@ -114,7 +144,12 @@ fn add_session(sink: &mut Collector, calls: &[Call], line: &Line) {
 fn sub_requests<'a>(fields: &mut Fields<'_, 'a>, value: Value<'a>) -> Vec<Call> {
     let list = value.as_list().unwrap_or_default();
     if list.is_empty() {
-        fields.problem(value.name, "no call", "a list of at least one call", "remove the session");
+        fields.problem(
+            value.name,
+            "no call",
+            "a list of at least one call",
+            "remove the session",
+        );
     }
     let mut calls = Vec::with_capacity(list.len());
     for item in list {
@@ -129,7 +164,9 @@ fn sub_requests<'a>(fields: &mut Fields<'_, 'a>, value: Value<'a>) -> Vec<Call> 
 
 impl RowReader for ShareGpt {
     fn line(&mut self, sink: &mut Collector, bytes: &[u8], line: u32) {
-        let Some(mut fields) = Fields::parse(sink, bytes, line) else { return };
+        let Some(mut fields) = Fields::parse(sink, bytes, line) else {
+            return;
+        };
         let start_ns = fields.nanoseconds(&["arrival_time_ns"], Unit::Nanoseconds);
         let session = fields.name(&["session_id"]);
         let calls = match fields.take(&["sub_requests"]) {
@@ -144,7 +181,15 @@ impl RowReader for ShareGpt {
                 Some(name) => Some(sink.session(&name)),
                 None => (calls.len() > 1).then(|| sink.session(&format!("\0{line}"))),
             };
-            add_session(sink, &calls, &Line { number: line, start_ns, session });
+            add_session(
+                sink,
+                &calls,
+                &Line {
+                    number: line,
+                    start_ns,
+                    session,
+                },
+            );
         }
     }
 }
