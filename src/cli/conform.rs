@@ -33,11 +33,22 @@ pub fn run(args: ConformArgs) -> Result<ExitCode, Failure> {
     let is_identical = |verdict: &&Verdict| verdict.difference.is_none();
     let all = verdicts.iter().all(|verdict| verdict.difference.is_none());
     // A case counts once, however many releases and modes it was compared in.
-    let case = |verdict: &Verdict| verdict.name.split(' ').next().unwrap_or_default().to_owned();
+    let case = |verdict: &Verdict| {
+        verdict
+            .name
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
     let mut cases: Vec<String> = verdicts.iter().map(case).collect();
     cases.sort();
     cases.dedup();
-    let failed = |name: &&String| verdicts.iter().any(|v| case(v) == **name && v.difference.is_some());
+    let failed = |name: &&String| {
+        verdicts
+            .iter()
+            .any(|v| case(v) == **name && v.difference.is_some())
+    };
     let identical = cases.len() - cases.iter().filter(failed).count();
     if json {
         let steps: u64 = verdicts.iter().map(|verdict| verdict.steps).sum();
@@ -59,5 +70,9 @@ pub fn run(args: ConformArgs) -> Result<ExitCode, Failure> {
         );
         print(&text)?;
     }
-    Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
 }

@@ -71,12 +71,18 @@ impl Cli {
 impl Failure {
     /// Something is wrong with what the user gave.
     pub fn input(messages: impl IntoIterator<Item = String>) -> Failure {
-        Failure { messages: messages.into_iter().collect(), code: BAD_INPUT }
+        Failure {
+            messages: messages.into_iter().collect(),
+            code: BAD_INPUT,
+        }
     }
 
     /// A run or a comparison failed.
     pub fn run(message: impl Into<String>) -> Failure {
-        Failure { messages: vec![message.into()], code: FAILED }
+        Failure {
+            messages: vec![message.into()],
+            code: FAILED,
+        }
     }
 
     /// Says it on stderr.
@@ -91,8 +97,13 @@ impl Failure {
 
 /// Writes a result to stdout. A reader that went away early (`| head`) has what it wanted.
 pub fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::run(format!("stdout: {error}"))),
+    match io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::run(format!("stdout: {error}")))
+        }
         _ => Ok(()),
     }
 }

@@ -16,7 +16,9 @@ use sweeps::workloads;
 
 /// Replay a workload through one deployment and print what users would see.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dynosim replay examples/peer.yaml --trace trace.jsonl --workers 8 --router round-robin")]
+#[command(
+    after_help = "Example:\n  dynosim replay examples/peer.yaml --trace trace.jsonl --workers 8 --router round-robin"
+)]
 pub struct ReplayArgs {
     /// Scenario file (YAML)
     pub scenario: PathBuf,
@@ -86,7 +88,10 @@ impl FieldArgs {
             ("engine.block_size", &self.block_size),
             ("engine.num_gpu_blocks", &self.num_gpu_blocks),
             ("workload.load.concurrency", &self.concurrency),
-            ("workload.load.arrival_speedup_ratio", &self.arrival_speedup_ratio),
+            (
+                "workload.load.arrival_speedup_ratio",
+                &self.arrival_speedup_ratio,
+            ),
             ("seed", &self.seed),
         ];
         if self.trace.is_some() {
@@ -100,44 +105,86 @@ impl FieldArgs {
         for text in &self.set {
             match text.split_once('=') {
                 Some((field, value)) => overrides.push((field.to_owned(), value.to_owned())),
-                None => problems.push(format!("--set {text}: expected FIELD=VALUE, for example pools.agg.workers=4")),
+                None => problems.push(format!(
+                    "--set {text}: expected FIELD=VALUE, for example pools.agg.workers=4"
+                )),
             }
         }
-        if problems.is_empty() { Ok(overrides) } else { Err(Failure::input(problems)) }
+        if problems.is_empty() {
+            Ok(overrides)
+        } else {
+            Err(Failure::input(problems))
+        }
     }
 }
 
 /// Reads a scenario file and applies overrides.
 pub fn load_scenario(path: &Path, overrides: &[(String, String)]) -> Result<Scenario, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::input([format!("{}: {error}", path.display())]))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::input([format!("{}: found bytes that are not UTF-8, expected YAML", path.display())]))?;
-    scenario::load(Some(path), &text, overrides).map_err(|problems| Failure::input([problems.to_string()]))
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::input([format!("{}: {error}", path.display())]))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Failure::input([format!(
+            "{}: found bytes that are not UTF-8, expected YAML",
+            path.display()
+        )])
+    })?;
+    scenario::load(Some(path), &text, overrides)
+        .map_err(|problems| Failure::input([problems.to_string()]))
 }
 
 pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     if !(args.window_s > 0.0 && args.window_s.is_finite()) {
-        return Err(Failure::input([format!("--window-s: found {}, expected a positive length", args.window_s)]));
+        return Err(Failure::input([format!(
+            "--window-s: found {}, expected a positive length",
+            args.window_s
+        )]));
     }
     if !(args.speedup > 0.0 && args.speedup.is_finite()) {
-        return Err(Failure::input([format!("--speedup: found {}, expected a positive factor", args.speedup)]));
+        return Err(Failure::input([format!(
+            "--speedup: found {}, expected a positive factor",
+            args.speedup
+        )]));
     }
     let scenario = load_scenario(&args.scenario, &args.fields.overrides()?)?;
     let loaded = workloads::make(&scenario.workload, scenario.seed).map_err(Failure::input)?;
     for warning in &loaded.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
-    let steps = if args.stepping || args.live { Steps::Stepping } else { Steps::Coasting };
-    let simulation =
-        Simulation::new(&scenario, &loaded, steps).map_err(|error| Failure::input([error.to_string()]))?;
-    let recording = if args.live { run_live(&simulation, args.speedup)? } else { simulation.run() };
-    let report = report(&args.scenario.display().to_string(), &scenario, &simulation, &recording);
+    let steps = if args.stepping || args.live {
+        Steps::Stepping
+    } else {
+        Steps::Coasting
+    };
+    let simulation = Simulation::new(&scenario, &loaded, steps)
+        .map_err(|error| Failure::input([error.to_string()]))?;
+    let recording = if args.live {
+        run_live(&simulation, args.speedup)?
+    } else {
+        simulation.run()
+    };
+    let report = report(
+        &args.scenario.display().to_string(),
+        &scenario,
+        &simulation,
+        &recording,
+    );
     if let Some(folder) = &args.out {
-        write_files(folder, &report, &recording, &simulation, Span::from_s(args.window_s)).map_err(|error| {
-            Failure::run(error.to_string())
-        })?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| Failure::input([format!("--out {}: {error}", folder.display())]))?;
+        write_files(
+            folder,
+            &report,
+            &recording,
+            &simulation,
+            Span::from_s(args.window_s),
+        )
+        .map_err(|error| Failure::run(error.to_string()))?;
     }
-    print(&if args.json { report.json() } else { text::summary(&report) })?;
+    print(&if args.json {
+        report.json()
+    } else {
+        text::summary(&report)
+    })?;
     if report.summary.requests.unfinished > 0 {
         return Err(Failure::run(stuck(&simulation, &recording)));
     }
@@ -145,22 +192,36 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
 }
 
 /// The report of a run.
-pub fn report(name: &str, scenario: &Scenario, simulation: &Simulation, recording: &Recording) -> Report {
+pub fn report(
+    name: &str,
+    scenario: &Scenario,
+    simulation: &Simulation,
+    recording: &Recording,
+) -> Report {
     let provenance = Provenance {
         scenario: name.to_owned(),
         seed: scenario.seed,
         digest: simulation.digest().to_string(),
         timing: Timing::from(simulation.timing_source().clone()),
     };
-    Report::new(provenance, summarize(recording, &simulation.pool_names(), scenario.sla))
+    Report::new(
+        provenance,
+        summarize(recording, &simulation.pool_names(), scenario.sla),
+    )
 }
 
 /// Runs on the real clock and proves that the decisions are those of the virtual one: the journal, played into a fresh
 /// cluster, must lead to the same actions.
 fn run_live(simulation: &Simulation, speedup: f64) -> Result<Recording, Failure> {
-    let run = simulation.run_live(speedup).map_err(|error| Failure::run(format!("the live run failed: {error}")))?;
+    let run = simulation
+        .run_live(speedup)
+        .map_err(|error| Failure::run(format!("the live run failed: {error}")))?;
     let played = run.journal.play(&mut simulation.fresh_cluster());
-    played.map_err(|departure| Failure::run(format!("the journal of the live run does not replay: {departure:?}")))?;
+    played.map_err(|departure| {
+        Failure::run(format!(
+            "the journal of the live run does not replay: {departure:?}"
+        ))
+    })?;
     let _ = writeln!(
         std::io::stderr(),
         "journal of {} events replayed on the virtual clock: the same actions",
@@ -182,7 +243,11 @@ fn write_files(
     requests.write(&folder.join("requests.parquet"))?;
     rows::windows(&series(recording, window)).write(&folder.join("series.csv"))?;
     timeline::write(recording, &pools, &folder.join("timeline.json"))?;
-    aiperf::write_aggregate(report, recording, &folder.join("profile_export_aiperf.json"))?;
+    aiperf::write_aggregate(
+        report,
+        recording,
+        &folder.join("profile_export_aiperf.json"),
+    )?;
     aiperf::write_records(recording, &folder.join("profile_export.jsonl"))?;
     report.write(&folder.join("report.json"))
 }
@@ -191,7 +256,10 @@ fn write_files(
 fn stuck(simulation: &Simulation, recording: &Recording) -> String {
     let unfinished = |record: &&sim::RequestRecord| record.outcome == sim::Outcome::Unfinished;
     let count = recording.requests.iter().filter(unfinished).count();
-    let first = recording.requests.iter().position(|record| record.outcome == sim::Outcome::Unfinished);
+    let first = recording
+        .requests
+        .iter()
+        .position(|record| record.outcome == sim::Outcome::Unfinished);
     format!(
         "{count} requests were not finished when nothing more could happen (the first is request {}, digest {}): a worker \
          preempts requests of equal priority and arrival in turn, or a duration limit left turns of a session unsent",
