@@ -28,6 +28,8 @@ fn variants(scenario: &Scenario) -> Vec<Scenario> {
     };
     variant(&|s| s.workers = 1);
     variant(&|s| s.concurrency = None);
+    variant(&|s| s.duration_ns = None);
+    variant(&|s| s.warmup_requests = 0);
     variant(&|s| s.engine.async_scheduling = false);
     variant(&|s| s.engine.watermark = 0.0);
     variant(&|s| s.engine.long_prefill_token_threshold = 0);
@@ -50,10 +52,12 @@ fn variants(scenario: &Scenario) -> Vec<Scenario> {
             s.requests[request].prompt.truncate(1);
         });
     }
+    variants.iter_mut().for_each(number_sessions);
     variants
 }
 
-/// Without one request; who waited for it no longer does, who quoted it has a text of its own instead.
+/// Without one request; who waited for it no longer does, who quoted it has a text of its own instead. A request that
+/// waits for nobody any more begins a session of its own, with all that wait for it.
 fn without(scenario: &Scenario, gone: usize) -> Scenario {
     let mut smaller = scenario.clone();
     smaller.requests.remove(gone);
@@ -76,4 +80,22 @@ fn without(scenario: &Scenario, gone: usize) -> Scenario {
         }
     }
     smaller
+}
+
+fn number_sessions(scenario: &mut Scenario) {
+    for index in 0..scenario.requests.len() {
+        let first = scenario.requests[index].after.first();
+        let session = first.map_or(index, |dependency| scenario.requests[dependency.on].session);
+        let after = &scenario.requests[index].after;
+        let own: Vec<_> = after
+            .iter()
+            .filter(|dependency| {
+                scenario.concurrency.is_none()
+                    || scenario.requests[dependency.on].session == session
+            })
+            .copied()
+            .collect();
+        scenario.requests[index].after = own;
+        scenario.requests[index].session = session;
+    }
 }

@@ -4,7 +4,7 @@ use super::record::{Rejection, RequestRecord, Run};
 use super::scenario::{Policy, Scenario, Segment};
 
 /// All kinds, in the order of [`marks`].
-pub const MARKS: [&str; 19] = [
+pub const MARKS: [&str; 22] = [
     "asynchronous",
     "prefix hit",
     "hit on an answer",
@@ -24,6 +24,9 @@ pub const MARKS: [&str; 19] = [
     "dependency rejected",
     "placed and finished at one instant",
     "two workers end at one instant",
+    "closed loop",
+    "closed loop of sessions",
+    "cut by the end of sending",
 ];
 
 /// Which of [`MARKS`] a run (with its log) earned.
@@ -55,6 +58,8 @@ pub fn marks(scenario: &Scenario, run: &Run) -> Vec<&'static str> {
         .map(|worker| worker.log.iter().map(|step| step.end_ns).collect())
         .collect();
     let two_workers_meet = ends.len() > 1 && ends[0].iter().any(|end| ends[1].contains(end));
+    let mut asked = scenario.requests.iter();
+    let has_links = asked.any(|request| !request.after.is_empty());
     let verdicts = [
         engine.async_scheduling,
         any(&|_, record| record.cached_tokens.is_some_and(|tokens| tokens > 0)),
@@ -88,6 +93,9 @@ pub fn marks(scenario: &Scenario, run: &Run) -> Vec<&'static str> {
         refused(Rejection::DependencyRejected),
         any(&is_placed_when_another_ends),
         two_workers_meet,
+        scenario.concurrency.is_some(),
+        scenario.concurrency.is_some() && has_links,
+        scenario.duration_ns.is_some() && any(&|_, record| record.sent_ns.is_none()),
     ];
     MARKS
         .iter()

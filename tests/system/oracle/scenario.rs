@@ -1,7 +1,8 @@
 //! What is simulated: engine settings, step cost, workers, router, load, requests. Plain data.
 //!
 //! The form on disk is that of a recorded case (`NAME.case.json`), with more keys where a recorded case has no need of
-//! them: `vllm`, `workers`, `router`, `concurrency`, `reject_what_cannot_fit` and, per request, `after`.
+//! them: `vllm`, `workers`, `router`, `concurrency`, `duration_ns`, `warmup_requests`, `reject_what_cannot_fit` and, per
+//! request, `session` and `after`.
 
 use serde_json::{Value, json};
 
@@ -18,8 +19,12 @@ pub struct Scenario {
     pub workers: usize,
     /// Who gets which request.
     pub router: Router,
-    /// Closed loop: how many requests may be in flight. `None`: requests are sent by their times.
+    /// Closed loop: how many sessions may be open. `None`: requests are sent by their times.
     pub concurrency: Option<usize>,
+    /// Nothing is sent after this time.
+    pub duration_ns: Option<u64>,
+    /// That many requests, the first of the list, are left out of the statistics; changes nothing else.
+    pub warmup_requests: usize,
     /// The front end refuses what can never fit a worker's KV cache.
     pub reject_what_cannot_fit: bool,
     /// In order of arrival; a request is known by its index.
@@ -86,7 +91,9 @@ pub struct Request {
     pub output_len: usize,
     /// Smaller is served first.
     pub priority: i64,
-    /// Requests it waits for, all of them earlier in the list.
+    /// The conversation it belongs to; counts in a closed loop only.
+    pub session: usize,
+    /// Requests it waits for, all of them earlier in the list. In a closed loop they belong to its own session.
     pub after: Vec<Dependency>,
 }
 
@@ -107,7 +114,7 @@ pub struct Dependency {
     pub delay_ns: u64,
 }
 
-/// The moment a dependent request waits for. Both are the time of refusal for a refused request.
+/// The moment a dependent request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     Sent,
@@ -150,6 +157,8 @@ impl Scenario {
             "workers": self.workers,
             "router": match self.router { Router::RoundRobin => "round-robin", Router::LeastLoaded => "least-loaded" },
             "concurrency": self.concurrency,
+            "duration_ns": self.duration_ns,
+            "warmup_requests": self.warmup_requests,
             "reject_what_cannot_fit": self.reject_what_cannot_fit,
             "requests": self.requests.iter().map(Request::to_json).collect::<Vec<_>>(),
         })
@@ -174,10 +183,13 @@ impl Scenario {
                 Some(other) => panic!("router `{other}`"),
             },
             concurrency: optional(&case["concurrency"]),
+            duration_ns: case["duration_ns"].as_u64(),
+            warmup_requests: optional(&case["warmup_requests"]).unwrap_or(0),
             reject_what_cannot_fit: case["reject_what_cannot_fit"].as_bool().unwrap_or(false),
             requests: list(&case["requests"])
                 .iter()
-                .map(Request::from_json)
+                .enumerate()
+                .map(|(index, request)| Request::from_json(index, request))
                 .collect(),
         }
     }
@@ -246,11 +258,13 @@ impl Request {
             }).collect::<Vec<_>>(),
             "output_len": self.output_len,
             "priority": self.priority,
+            "session": self.session,
             "after": after.collect::<Vec<_>>(),
         })
     }
 
-    fn from_json(request: &Value) -> Request {
+    /// A request without a session has one of its own.
+    fn from_json(index: usize, request: &Value) -> Request {
         Request {
             arrival_ns: number(&request["arrival_ns"]),
             prompt: list(&request["prompt"])
@@ -269,6 +283,7 @@ impl Request {
                 .collect(),
             output_len: size(&request["output_len"]),
             priority: request["priority"].as_i64().unwrap_or(0),
+            session: optional(&request["session"]).unwrap_or(index),
             after: request["after"]
                 .as_array()
                 .into_iter()

@@ -19,9 +19,10 @@ pub struct Run {
 /// What became of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestRecord {
-    /// When the front end got it; `None` if it never was sent.
+    /// When the front end got it or, if it was refused because it waited for a refused one, gave it up. `None` if it
+    /// never was sent.
     pub sent_ns: Option<u64>,
-    /// Why it was refused, at the time it was sent.
+    /// Why it was refused, at that time.
     pub rejected: Option<Rejection>,
     pub worker: Option<usize>,
     /// When the first batch that it was part of began.

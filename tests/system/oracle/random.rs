@@ -16,11 +16,26 @@ pub fn scenario(seed: u64) -> Scenario {
     let mut dice = Dice(Pcg64::new(u128::from(seed), 0x0dac1e));
     let engine = engine(&mut dice);
     let cost = cost(&mut dice);
-    let has_sessions = dice.chance(25);
-    let concurrency = (!has_sessions && dice.chance(25)).then(|| dice.between(1, 8));
+    let links = match (dice.chance(30), dice.chance(25)) {
+        (false, _) => Links::None,
+        (true, true) => Links::OwnSession,
+        (true, false) => Links::Any,
+    };
+    let closes_loop = links == Links::OwnSession || (links == Links::None && dice.chance(25));
+    let concurrency = closes_loop.then(|| dice.between(1, 8));
+    let requests = requests(&mut dice, &engine, cost, links);
+    let last = requests.last().map_or(0, |request| request.arrival_ns);
     Scenario {
         name: format!("seed {seed}"),
-        requests: requests(&mut dice, &engine, cost, has_sessions),
+        duration_ns: dice
+            .chance(5)
+            .then(|| dice.between(0, last as usize) as u64),
+        warmup_requests: if dice.chance(10) {
+            dice.between(1, 10)
+        } else {
+            0
+        },
+        requests,
         engine,
         cost,
         workers: dice.pick(&[1, 1, 1, 2, 2, 3, 4]),
@@ -28,6 +43,14 @@ pub fn scenario(seed: u64) -> Scenario {
         concurrency,
         reject_what_cannot_fit: true,
     }
+}
+
+/// Who may wait for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    None,
+    OwnSession,
+    Any,
 }
 
 struct Dice(Pcg64);
@@ -119,7 +142,7 @@ fn cost(dice: &mut Dice) -> StepCost {
     }
 }
 
-fn requests(dice: &mut Dice, engine: &Engine, cost: StepCost, has_sessions: bool) -> Vec<Request> {
+fn requests(dice: &mut Dice, engine: &Engine, cost: StepCost, links: Links) -> Vec<Request> {
     let count = match dice.between(0, 2) {
         0 => dice.between(1, 8),
         1 => dice.between(5, 20),
@@ -156,16 +179,19 @@ fn requests(dice: &mut Dice, engine: &Engine, cost: StepCost, has_sessions: bool
         if !is_regular && gap > 0 {
             arrival_ns += dice.between(0, 2 * tick as usize) as u64;
         }
+        let after = if links != Links::None && index > 0 && dice.chance(60) {
+            after(dice, &requests, links, tick)
+        } else {
+            Vec::new()
+        };
+        let first = after.first();
         requests.push(Request {
+            session: first.map_or(index, |dependency| requests[dependency.on].session),
             arrival_ns,
             prompt: prompt(dice, &requests, engine.block_size, longest_prompt.max(1)),
             output_len: output_len(dice, longest_output),
             priority: dice.between(0, 3) as i64 - 1,
-            after: if has_sessions && index > 0 && dice.chance(60) {
-                after(dice, index, tick)
-            } else {
-                Vec::new()
-            },
+            after,
         });
     }
     requests
@@ -243,15 +269,20 @@ fn prompt(dice: &mut Dice, earlier: &[Request], block_size: usize, longest: usiz
     prompt
 }
 
-fn after(dice: &mut Dice, index: usize, tick: u64) -> Vec<Dependency> {
+fn after(dice: &mut Dice, earlier: &[Request], links: Links, tick: u64) -> Vec<Dependency> {
+    let index = earlier.len();
     let count = if dice.chance(80) { 1 } else { 2 };
     let mut after: Vec<Dependency> = Vec::new();
-    for _ in 0..count {
-        let on = if dice.chance(50) {
+    while after.len() < count {
+        let on = if after.is_empty() && dice.chance(50) {
             index - 1
         } else {
             dice.between(0, index - 1)
         };
+        let is_stranger = |other: &Dependency| earlier[other.on].session != earlier[on].session;
+        if links == Links::OwnSession && after.iter().any(is_stranger) {
+            continue;
+        }
         let moment = if dice.chance(80) {
             Moment::Finished
         } else {

@@ -1,16 +1,14 @@
 //! The naive simulator proves itself on the recorded decisions of the real scheduler.
 
-mod oracle;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use oracle::cluster::run;
-use oracle::marks::{MARKS, marks};
-use oracle::random::scenario;
-use oracle::recorded::recorded_runs;
-use oracle::scenario::{Scenario, Version};
-use oracle::shrink::smallest;
+use crate::oracle::cluster::run;
+use crate::oracle::marks::{MARKS, marks};
+use crate::oracle::random::scenario;
+use crate::oracle::recorded::recorded_runs;
+use crate::oracle::scenario::{Scenario, Version};
+use crate::oracle::shrink::smallest;
 
 /// Replays a folder of recorded cases; returns how many runs there were.
 fn replay(folder: &Path) -> usize {
@@ -55,7 +53,8 @@ fn random_scenarios_reach_every_kind_of_trouble() {
         let run = run(&scenario, true);
         endless += u64::from(run.is_endless);
         for (request, record) in run.requests.iter().enumerate().filter(|_| !run.is_endless) {
-            let is_over = record.rejected.is_some() || record.finish_ns.is_some();
+            let is_late = scenario.duration_ns.is_some() && record.sent_ns.is_none();
+            let is_over = record.rejected.is_some() || record.finish_ns.is_some() || is_late;
             assert!(
                 is_over,
                 "seed {seed}: request {request} never ends\n{}",

@@ -1,0 +1,173 @@
+//! The simulator under test on the oracle's scenarios.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use calibration::Linear;
+use engine::vllm::{SchedulingPolicy, VllmConfig, VllmVersion};
+use engine::{
+    Dependency, NewRequest, RequestId, Run, Span, StepTime, Time, Trigger, Workload,
+    WorkloadBuilder,
+};
+use sim::{Cluster, ClusterSpec, GapRun, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
+
+use crate::oracle::scenario::{
+    Engine, Moment, Policy, Request, Router, Scenario, Segment, Version,
+};
+
+/// More events than any of our scenarios can have.
+const TOO_MANY_EVENTS: u64 = 5_000_000;
+
+/// Runs a scenario.
+pub fn run(scenario: &Scenario, coasting: bool) -> Recording {
+    let cluster = Cluster::new(&spec(scenario, coasting), workload(scenario));
+    run_to_end(cluster, &[timing(scenario)])
+}
+
+/// Runs a cluster; panics rather than run for ever.
+pub fn run_to_end(cluster: Cluster, timing: &[Arc<dyn StepTime>]) -> Recording {
+    let mut events = 0;
+    virtual_clock::run_observed(cluster, timing, |_, _, _| {
+        events += 1;
+        assert!(events < TOO_MANY_EVENTS, "the run has an end");
+    })
+}
+
+/// The deployment and the load.
+pub fn spec(scenario: &Scenario, coasting: bool) -> ClusterSpec {
+    ClusterSpec {
+        pools: vec![PoolSpec {
+            name: "all".to_owned(),
+            workers: scenario.workers as u32,
+            gpus_per_worker: 1,
+            engine: config(&scenario.engine),
+        }],
+        router: match scenario.router {
+            Router::RoundRobin => RouterSpec::RoundRobin,
+            Router::LeastLoaded => RouterSpec::LeastLoaded,
+        },
+        load: LoadSpec {
+            concurrency: scenario.concurrency.map(|sessions| sessions as u32),
+            warmup_requests: scenario.warmup_requests as u32,
+            duration: scenario.duration_ns.map(Span::from_ns),
+        },
+        seed: 1,
+        coasting,
+        track_block_ids: false,
+    }
+}
+
+/// Settings of a worker.
+pub fn config(engine: &Engine) -> VllmConfig {
+    VllmConfig {
+        version: match engine.version {
+            Version::V0_32 => VllmVersion::V0_32,
+            Version::V0_33 => VllmVersion::V0_33,
+        },
+        block_size: engine.block_size as u32,
+        num_gpu_blocks: engine.num_gpu_blocks as u32,
+        max_num_seqs: engine.max_num_seqs as u32,
+        max_num_batched_tokens: engine.max_num_batched_tokens as u32,
+        max_model_len: engine.max_model_len as u32,
+        enable_prefix_caching: engine.enable_prefix_caching,
+        enable_chunked_prefill: engine.enable_chunked_prefill,
+        long_prefill_token_threshold: engine.long_prefill_token_threshold as u32,
+        long_prefill_token_threshold_adaptive: engine.long_prefill_token_threshold_adaptive,
+        scheduler_reserve_full_isl: engine.scheduler_reserve_full_isl,
+        max_num_active_seqs: engine.max_num_active_seqs.map(|sequences| sequences as u32),
+        policy: match engine.policy {
+            Policy::Fcfs => SchedulingPolicy::Fcfs,
+            Policy::Priority => SchedulingPolicy::Priority,
+        },
+        watermark: engine.watermark,
+        async_scheduling: engine.async_scheduling,
+    }
+}
+
+/// How long a step takes.
+pub fn timing(scenario: &Scenario) -> Arc<dyn StepTime> {
+    let cost = scenario.cost;
+    Arc::new(Linear::from_ns(cost.a, cost.b, cost.c))
+}
+
+/// The requests; they keep their numbers.
+pub fn workload(scenario: &Scenario) -> Arc<Workload> {
+    let mut builder = WorkloadBuilder::new();
+    for request in &scenario.requests {
+        push(&mut builder, request);
+    }
+    assert!(
+        scenario
+            .requests
+            .is_sorted_by_key(|request| request.arrival_ns),
+        "a workload is sorted by arrival, and requests are to keep their numbers"
+    );
+    Arc::new(builder.finish())
+}
+
+fn push(builder: &mut WorkloadBuilder, request: &Request) {
+    let run = |segment: &Segment| match *segment {
+        Segment::Content { id, len } => Run {
+            first: WorkloadBuilder::block_token(id as u32, 0),
+            len: len as u32,
+        },
+        Segment::Output { request, len } => Run {
+            first: WorkloadBuilder::output_token(request as u32, 0),
+            len: len as u32,
+        },
+    };
+    let prompt: Vec<Run> = request.prompt.iter().map(run).collect();
+    let dependencies: Vec<Dependency> = request
+        .after
+        .iter()
+        .map(|dependency| Dependency {
+            on: RequestId(dependency.on as u32),
+            trigger: match dependency.moment {
+                Moment::Sent => Trigger::Dispatch,
+                Moment::Finished => Trigger::Completion,
+            },
+            delay: Span::from_ns(dependency.delay_ns),
+        })
+        .collect();
+    builder.push(NewRequest {
+        arrival: Time::from_ns(request.arrival_ns),
+        prompt: &prompt,
+        output_tokens: request.output_len as u32,
+        priority: i32::try_from(request.priority).expect("priorities are small"),
+        session: request.session as u32,
+        dependencies: &dependencies,
+    });
+}
+
+/// How often each gap between two tokens of a request occurred.
+pub fn gap_counts(gaps: &[GapRun]) -> BTreeMap<u64, u64> {
+    let mut counts = BTreeMap::new();
+    for run in gaps {
+        for step in 0..i64::from(run.steps) {
+            let gap = run.first.0 as i64 + run.slope_ps * step;
+            *counts.entry(gap as u64).or_default() += u64::from(run.sequences);
+        }
+    }
+    counts
+}
+
+/// The first difference between two recordings, however their gaps are cut into runs.
+pub fn difference(a: &Recording, b: &Recording) -> Option<String> {
+    let (gaps_a, gaps_b) = (gap_counts(&a.gaps), gap_counts(&b.gaps));
+    first_difference("request", &a.requests, &b.requests)
+        .or_else(|| first_difference("worker", &a.workers, &b.workers))
+        .or_else(|| {
+            (gaps_a != gaps_b).then(|| format!("gaps (ps: count):\n  {gaps_a:?}\n  {gaps_b:?}"))
+        })
+}
+
+/// The first place at which two lists of equal length differ.
+pub fn first_difference<T: PartialEq + Debug>(what: &str, a: &[T], b: &[T]) -> Option<String> {
+    assert!(a.len() == b.len(), "as many of each on both sides");
+    let index = (0..a.len()).find(|&index| a[index] != b[index])?;
+    Some(format!(
+        "{what} {index}:\n  {:?}\n  {:?}",
+        a[index], b[index]
+    ))
+}
