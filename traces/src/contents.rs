@@ -34,7 +34,7 @@ impl Contents {
         if trace.rows.iter().all(is_told_in_hashes) {
             by_hashes(trace)
         } else {
-            by_tokens(trace, trace.block_size)
+            Contents::by_tokens(trace, trace.block_size)
         }
     }
 
@@ -45,7 +45,53 @@ impl Contents {
         if block_size == trace.block_size {
             Contents::of(trace)
         } else {
-            by_tokens(trace, block_size)
+            Contents::by_tokens(trace, block_size)
+        }
+    }
+
+    /// Token by token, in blocks of `block_size` tokens.
+    pub(crate) fn by_tokens(trace: &Trace, block_size: u32) -> Contents {
+        let mut tree = PrefixTreeBuilder::new();
+        let (mut turns, mut runs) = (Vec::new(), Vec::new());
+        let mut leaves = Vec::with_capacity(trace.rows.len());
+        for index in 0..trace.rows.len() as u32 {
+            trace.prompt_into(index, &mut turns, &mut runs);
+            leaves.push(tree.insert(&runs));
+        }
+        let known_rows = trace
+            .rows
+            .iter()
+            .filter(|row| row.content != Content::Private || row.extends.is_some())
+            .count();
+        Contents {
+            block_size,
+            tree: tree.finish(),
+            leaves,
+            depth_per_block: block_size,
+            known_rows,
+        }
+    }
+
+    /// Appends one id per block of a row's prompt, the partial last one included. The same blocks have the same ids.
+    /// Only where tokens are compared.
+    pub(crate) fn blocks_into(&self, row: usize, input_tokens: u32, ids: &mut Vec<u64>) {
+        assert_eq!(
+            self.depth_per_block, self.block_size,
+            "ids are made from tokens"
+        );
+        let mut path = Vec::new();
+        self.tree.path_into(self.leaves[row], &mut path);
+        for node in path {
+            // A block belongs to the node of its last token.
+            let (from, to) = (
+                self.blocks_by(self.tree.start(node)),
+                self.blocks_by(self.tree.end(node)),
+            );
+            ids.extend((from..to).map(|block| (u64::from(node.0) << 32) | u64::from(block)));
+        }
+        if !input_tokens.is_multiple_of(self.block_size) {
+            const PARTIAL: u64 = 1 << 31;
+            ids.push((u64::from(self.leaves[row].0) << 32) | PARTIAL);
         }
     }
 
@@ -135,27 +181,5 @@ fn append_hashes(blocks: &[u32], runs: &mut Vec<Run>) {
             Some(run) if run.first + u64::from(run.len) == id => run.len += 1,
             _ => runs.push(Run { first: id, len: 1 }),
         }
-    }
-}
-
-fn by_tokens(trace: &Trace, block_size: u32) -> Contents {
-    let mut tree = PrefixTreeBuilder::new();
-    let (mut turns, mut runs) = (Vec::new(), Vec::new());
-    let mut leaves = Vec::with_capacity(trace.rows.len());
-    for index in 0..trace.rows.len() as u32 {
-        trace.prompt_into(index, &mut turns, &mut runs);
-        leaves.push(tree.insert(&runs));
-    }
-    let known_rows = trace
-        .rows
-        .iter()
-        .filter(|row| row.content != Content::Private || row.extends.is_some())
-        .count();
-    Contents {
-        block_size,
-        tree: tree.finish(),
-        leaves,
-        depth_per_block: block_size,
-        known_rows,
     }
 }

@@ -97,6 +97,14 @@ impl Lengths {
             .collect()
     }
 
+    /// A length; where the distribution is that of a sample, the one at probability `uniform`.
+    pub(crate) fn draw_at(&self, uniform: f64, rng: &mut impl Rng) -> u32 {
+        match self {
+            Lengths::Empirical(quantiles) => quantiles.at(uniform).max(1.0).round() as u32,
+            _ => self.draw(rng),
+        }
+    }
+
     /// A length before rounding, at least 1.
     fn draw_real(&self, rng: &mut impl Rng) -> f64 {
         match *self {

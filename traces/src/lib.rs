@@ -9,6 +9,7 @@ pub mod error;
 mod fault;
 mod intern;
 pub mod lengths;
+pub mod like;
 pub mod quantiles;
 mod random;
 pub mod rate;
@@ -16,6 +17,7 @@ pub mod read;
 pub mod reuse;
 pub mod synth;
 pub mod trace;
+pub mod transform;
 
 pub use describe::Description;
 pub use error::{Place, Problem, Problems, TraceError, Warning, WarningKind};

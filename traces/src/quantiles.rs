@@ -39,6 +39,12 @@ impl Quantiles {
     /// probability and is reproduced within 1 % or 0.25, whichever is more.
     #[must_use]
     pub fn of_sample(sample: impl IntoIterator<Item = f64>) -> Quantiles {
+        Quantiles::of_sample_within(sample, ABSOLUTE_TOLERANCE)
+    }
+
+    /// As [`Quantiles::of_sample`], reproduced within 1 % or `tolerance`, whichever is more.
+    #[must_use]
+    pub fn of_sample_within(sample: impl IntoIterator<Item = f64>, tolerance: f64) -> Quantiles {
         let mut values: Vec<f64> = sample.into_iter().collect();
         assert!(!values.is_empty(), "a sample holds at least one value");
         values.sort_by(f64::total_cmp);
@@ -53,7 +59,7 @@ impl Quantiles {
         );
         stairs.push((1.0, values[values.len() - 1]));
         Quantiles {
-            points: reduced(&stairs)
+            points: reduced(&stairs, tolerance)
                 .into_iter()
                 .map(|(p, value)| (rounded(p), rounded(value)))
                 .collect(),
@@ -85,10 +91,16 @@ impl Quantiles {
     /// The same probabilities with other values, put in order.
     #[must_use]
     pub fn map(&self, f: impl Fn(f64) -> f64) -> Quantiles {
+        self.map_at(|_, value| f(value))
+    }
+
+    /// As [`Quantiles::map`]; `f` takes probability and value.
+    #[must_use]
+    pub fn map_at(&self, f: impl Fn(f64, f64) -> f64) -> Quantiles {
         let mut values: Vec<f64> = self
             .points
             .iter()
-            .map(|&(_, value)| rounded(f(value)))
+            .map(|&(p, value)| rounded(f(p, value)))
             .collect();
         values.sort_by(f64::total_cmp);
         Quantiles {
@@ -143,14 +155,14 @@ fn rounded(value: f64) -> f64 {
 }
 
 /// Douglas and Peucker on `stairs`, which has at least two points.
-fn reduced(stairs: &[(f64, f64)]) -> Vec<(f64, f64)> {
+fn reduced(stairs: &[(f64, f64)], tolerance: f64) -> Vec<(f64, f64)> {
     let last = stairs.len() - 1;
     let mut is_kept = vec![false; stairs.len()];
     is_kept[0] = true;
     is_kept[last] = true;
     let mut open = vec![(0, last)];
     while let Some((from, to)) = open.pop() {
-        if let Some(farthest) = farthest_outside_tolerance(stairs, from, to) {
+        if let Some(farthest) = farthest_outside(tolerance, stairs, from, to) {
             is_kept[farthest] = true;
             open.push((from, farthest));
             open.push((farthest, to));
@@ -165,7 +177,12 @@ fn reduced(stairs: &[(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 /// The inner point that lies farthest from the line between two points in units of its tolerance, if outside of it.
-fn farthest_outside_tolerance(stairs: &[(f64, f64)], from: usize, to: usize) -> Option<usize> {
+fn farthest_outside(
+    tolerance: f64,
+    stairs: &[(f64, f64)],
+    from: usize,
+    to: usize,
+) -> Option<usize> {
     let ((p0, v0), (p1, v1)) = (stairs[from], stairs[to]);
     if v0 == v1 {
         return None;
@@ -173,7 +190,7 @@ fn farthest_outside_tolerance(stairs: &[(f64, f64)], from: usize, to: usize) -> 
     let slope = (v1 - v0) / (p1 - p0);
     let mut farthest = (1.0, None);
     for (index, &(p, v)) in stairs.iter().enumerate().take(to).skip(from + 1) {
-        let tolerance = ABSOLUTE_TOLERANCE.max(RELATIVE_TOLERANCE * v.abs());
+        let tolerance = tolerance.max(RELATIVE_TOLERANCE * v.abs());
         let distance = (v0 + slope * (p - p0) - v).abs() / tolerance;
         if distance > farthest.0 {
             farthest = (distance, Some(index));

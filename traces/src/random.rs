@@ -15,7 +15,7 @@ pub(crate) enum Purpose {
     Kind = 2,
     /// How many turns a session has.
     Turns = 3,
-    /// Which system prompt a session begins with.
+    /// Which group of system prompts a session belongs to.
     SystemPrompt = 4,
     /// Length of a system prompt.
     SystemTokens = 5,
@@ -23,7 +23,7 @@ pub(crate) enum Purpose {
     FirstInput = 6,
     /// Length of an answer.
     Output = 7,
-    /// What a follow-up keeps of the conversation and adds to it.
+    /// In which way a turn follows another.
     FollowUp = 8,
     /// How long a user thinks.
     Think = 9,
@@ -33,6 +33,45 @@ pub(crate) enum Purpose {
     Sample = 11,
     /// Lengths drawn outside of a session.
     Lengths = 12,
+    /// How much of the previous prompt a follow-up keeps.
+    Kept = 13,
+    /// Length of the text that a follow-up adds.
+    UserText = 14,
+    /// Whether a fraction of a turn is one.
+    Round = 15,
+    /// Which of the prompts of its group a session begins with.
+    SystemRank = 16,
+}
+
+/// Steps of Roberts' sequences (2018), which fill the square and the cube of five dimensions more evenly than chance
+/// would: powers of 1/φ, where φ solves φ^(dimensions + 1) = φ + 1, times 2^64.
+const EVEN_STEPS: [u64; 7] = [
+    // 0.7548776662 and its square: the pairs (kind, system prompt) and (turns, first text) of sessions.
+    0xc13f_a9a9_02a6_328f,
+    0x91e1_0da5_c79e_7b1c,
+    // 0.8812714616 and its powers: answer, way, kept share, new text and thinking of requests.
+    0xe19b_01aa_9d42_c633,
+    0xc6d1_d6c8_ed0c_9631,
+    0xaf36_d01e_f751_8dbb,
+    0x9a69_443f_36f7_10e6,
+    0x8814_03b9_339b_d42d,
+];
+
+/// The `index`-th number from 0 to 1 for `purpose`, spread evenly together with those for the purposes of its group.
+/// The sequence begins at a place that depends on the seed and on `group`.
+pub(crate) fn evenly(seed: u64, purpose: Purpose, group: u64, index: u64) -> f64 {
+    let step = match purpose {
+        Purpose::Kind | Purpose::Turns => 0,
+        Purpose::SystemPrompt | Purpose::FirstInput => 1,
+        Purpose::Output => 2,
+        Purpose::FollowUp => 3,
+        Purpose::Kept => 4,
+        Purpose::UserText => 5,
+        Purpose::Think => 6,
+        _ => unreachable!("{purpose:?} is not drawn evenly"),
+    };
+    let start = mix(mix(mix(seed).wrapping_add(purpose as u64)) ^ mix(group));
+    (start.wrapping_add(index.wrapping_mul(EVEN_STEPS[step])) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// The generator for `purpose` and `entity` under `seed`.
