@@ -36,8 +36,9 @@ pub struct Trace {
 /// One request of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// When it may be sent at the earliest, in whole nanoseconds. With dependencies this is never later than the last of
-    /// them plus its delay, so it does not hold a request back that its dependencies have released.
+    /// When it may be sent at the earliest, in whole nanoseconds. A row with dependencies arrives when they allow it if
+    /// requests take no time, or at a later time that the file insists on; so its arrival does not hold it back once
+    /// its dependencies have released it, unless it is meant to.
     pub arrival: Time,
     /// Prompt tokens, at least 1; with `output_tokens` below 2^31.
     pub input_tokens: u32,
