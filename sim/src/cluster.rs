@@ -162,11 +162,16 @@ impl Cluster {
         match event {
             Event::Ran(ran) => self.ran(now, &ran, actions),
             Event::Arrival { request } => self.arrive(now, request, actions),
-            Event::Plan { worker } => {
-                let worker = &mut self.workers[worker.0 as usize];
-                worker.is_woken = false;
-                worker.plan(&mut self.recording.requests, actions);
-            }
+            Event::Plan { worker } => self.plan(now, worker, actions),
+        }
+    }
+
+    /// A worker looks for something to do.
+    fn plan(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
+        let worker = &mut self.workers[id.0 as usize];
+        worker.is_woken = false;
+        if worker.plan(&mut self.recording.requests, actions) {
+            self.wake(now, id, actions);
         }
     }
 
@@ -241,13 +246,13 @@ impl Cluster {
         }
     }
 
-    /// Refuses a request, and with it all that quote its answer.
+    /// Refuses a request, and with it all that wait for it.
     fn refuse(&mut self, now: Time, id: RequestId, reason: Rejection, actions: &mut Vec<Action>) {
         let record = &mut self.recording.requests[id.0 as usize];
         record.arrival = record.arrival.min(now);
         record.finish = now;
         record.outcome = Outcome::Rejected(reason);
-        let dependents: Vec<RequestId> = self.load.quoting(id).collect();
+        let dependents: Vec<RequestId> = self.load.waiting_for(id).collect();
         for dependent in dependents {
             if self.recording.requests[dependent.0 as usize].outcome == Outcome::Unfinished {
                 self.refuse(now, dependent, Rejection::DependencyRejected, actions);

@@ -77,8 +77,8 @@ impl Event {
 /// Something the serving system wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Run the newest plan of a worker behind what it already runs: one step at least, up to `up_to` equal ones. Say so
-    /// with [`Event::Ran`] when at most `ahead` of them are left, and then after each.
+    /// Run the newest plan of a worker behind what it already runs: one step at least, up to `up_to` equal ones. A worker
+    /// hands out one plan per event. Say so with [`Event::Ran`] when at most `ahead` of them are left, and then after each.
     Run {
         /// Where.
         worker: WorkerId,

@@ -1,19 +1,20 @@
 //! Who sends which request when: open loop, closed loop, sessions.
 //!
-//! *Open loop*: a request without dependencies is sent at its arrival time. *Closed loop*: the requests without
-//! dependencies are sent in order, one whenever fewer than `concurrency` sessions are open; their arrival times are
-//! ignored. In both, a request with dependencies (the next turn of a conversation) is sent when all it waits for has
-//! happened and the delays are over; in a closed loop it uses the slot of its session, which is free again when no
-//! request of the session is left.
+//! *Open loop*: a request without dependencies is sent at its arrival time. *Closed loop*: arrival times are ignored;
+//! conversations are begun in order, one whenever fewer than `concurrency` are open. A conversation is all requests of
+//! one session, and of sessions that wait for each other; those of its requests that wait for nothing are sent when it
+//! begins, and its slot is free again when no request of it is left. In both loops a request with dependencies (the
+//! next turn) is sent when all it waits for has happened and the delays are over.
 
 use crate::event::{Action, Event};
 use engine::{RequestId, Span, Time, Trigger, Workload};
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// How requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LoadSpec {
-    /// Sessions open at once; `None` for open loop.
+    /// Conversations open at once; `None` for open loop.
     pub concurrency: Option<u32>,
     /// Requests (the first of the workload) that are served but left out of all statistics.
     pub warmup_requests: u32,
@@ -31,8 +32,8 @@ pub struct Load {
     dependents: Dependents,
     /// By request: how many dependencies are open, and when it may be sent at the earliest. Empty without dependencies.
     open: Vec<(u16, Time)>,
-    /// By session: requests not ended. Empty in an open loop.
-    session_left: Vec<u32>,
+    /// Empty in an open loop.
+    conversations: Conversations,
 }
 
 /// Who waits for whom, grouped by the request waited for.
@@ -47,11 +48,19 @@ impl Load {
     #[must_use]
     pub fn new(spec: LoadSpec, workload: Arc<Workload>) -> Self {
         let has_dependencies = !workload.dependencies.is_empty();
-        let open = |request: &engine::Request| (request.dependency_count, request.arrival);
-        let session_left = if spec.concurrency.is_some() {
-            requests_per_session(&workload)
+        let is_closed = spec.concurrency.is_some();
+        let open = |request: &engine::Request| {
+            let ready = if is_closed {
+                Time::ZERO
+            } else {
+                request.arrival
+            };
+            (request.dependency_count, ready)
+        };
+        let conversations = if is_closed {
+            Conversations::new(&workload)
         } else {
-            Vec::new()
+            Conversations::default()
         };
         Load {
             spec,
@@ -66,7 +75,7 @@ impl Load {
             } else {
                 Vec::new()
             },
-            session_left,
+            conversations,
             workload,
         }
     }
@@ -97,35 +106,32 @@ impl Load {
     /// `request` ended: its last token arrived, or it was refused.
     pub fn ended(&mut self, now: Time, request: RequestId, actions: &mut Vec<Action>) {
         self.trigger(now, request, Trigger::Completion, actions);
-        if self.spec.concurrency.is_some() {
-            let session = self.workload.requests[request.0 as usize].session as usize;
-            self.session_left[session] -= 1;
-            if self.session_left[session] == 0 {
-                self.send_next(now, actions);
-            }
+        if self.spec.concurrency.is_some() && self.conversations.ended(request) {
+            self.send_next(now, actions);
         }
     }
 
-    /// Requests that wait for the end of `request`: their prompts quote its answer.
-    pub fn quoting(&self, request: RequestId) -> impl Iterator<Item = RequestId> {
+    /// Requests that wait for `request`.
+    pub fn waiting_for(&self, request: RequestId) -> impl Iterator<Item = RequestId> {
         let waiting = self.dependents.of(request).iter();
-        waiting
-            .filter(|(_, on, _)| *on == Trigger::Completion)
-            .map(|&(waiting, _, _)| waiting)
+        waiting.map(|&(waiting, _, _)| waiting)
     }
 
-    /// Sends the next request without dependencies: at its time in an open loop, now in a closed one.
+    /// Open loop: sends the next request without dependencies, at its time. Closed loop: begins the next conversation.
     fn send_next(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.spec.concurrency.is_some() {
+            if let Some(roots) = self.conversations.begin_next() {
+                for request in roots {
+                    self.send(now, request, actions);
+                }
+            }
+            return;
+        }
         while let Some(request) = self.workload.requests.get(self.next as usize) {
             let id = RequestId(self.next);
             self.next += 1;
             if request.dependency_count == 0 {
-                let time = if self.spec.concurrency.is_some() {
-                    now
-                } else {
-                    request.arrival
-                };
-                self.send(time, id, actions);
+                self.send(request.arrival, id, actions);
                 return;
             }
         }
@@ -163,12 +169,7 @@ impl Load {
             *ready = (*ready).max(now + delay);
             let (left, ready) = (*left, *ready);
             if left == 0 {
-                let time = if self.spec.concurrency.is_some() {
-                    now + delay
-                } else {
-                    ready
-                };
-                self.send(time.max(now), waiting, actions);
+                self.send(ready.max(now), waiting, actions);
             }
         }
     }
@@ -210,16 +211,93 @@ impl Dependents {
     }
 }
 
-fn requests_per_session(workload: &Workload) -> Vec<u32> {
-    let sessions = workload
-        .requests
-        .iter()
-        .map(|request| request.session + 1)
-        .max()
-        .unwrap_or(0);
-    let mut left = vec![0; sessions as usize];
-    for request in &workload.requests {
-        left[request.session as usize] += 1;
+/// Requests that share a slot of a closed loop.
+#[derive(Debug, Clone, Default)]
+struct Conversations {
+    /// By request: its conversation, named by its first request.
+    of: Vec<u32>,
+    /// By first request: requests not ended.
+    left: Vec<u32>,
+    /// By first request: its requests without dependencies.
+    roots: FxHashMap<u32, Vec<RequestId>>,
+    /// The next request to look at for a conversation to begin.
+    next: u32,
+}
+
+impl Conversations {
+    fn new(workload: &Workload) -> Self {
+        let count = workload.requests.len();
+        let mut of: Vec<u32> = (0..count as u32).collect();
+        let mut first_of_session = FxHashMap::default();
+        for (index, request) in workload.requests.iter().enumerate() {
+            let index = index as u32;
+            join(
+                &mut of,
+                *first_of_session.entry(request.session).or_insert(index),
+                index,
+            );
+            for dependency in workload.dependencies_of(request) {
+                join(&mut of, dependency.on.0, index);
+            }
+        }
+        let mut conversations = Conversations {
+            left: vec![0; count],
+            ..Conversations::default()
+        };
+        for (index, request) in workload.requests.iter().enumerate() {
+            let first = find(&mut of, index as u32);
+            conversations.left[first as usize] += 1;
+            if request.dependency_count == 0 && first != index as u32 {
+                let roots = conversations.roots.entry(first).or_default();
+                roots.push(RequestId(index as u32));
+            }
+        }
+        // A first request that waits for a later one is not a root itself.
+        let firsts = (0..count as u32).filter(|&index| of[index as usize] == index);
+        for first in firsts {
+            if workload.requests[first as usize].dependency_count == 0
+                && let Some(roots) = conversations.roots.get_mut(&first)
+            {
+                roots.insert(0, RequestId(first));
+            }
+        }
+        conversations.of = of;
+        conversations
     }
-    left
+
+    /// The requests with which the next conversation begins.
+    fn begin_next(&mut self) -> Option<Vec<RequestId>> {
+        let count = self.of.len() as u32;
+        while self.next < count && find(&mut self.of, self.next) != self.next {
+            self.next += 1;
+        }
+        let first = self.next;
+        if first == count {
+            return None;
+        }
+        self.next += 1;
+        let alone = || vec![RequestId(first)];
+        Some(self.roots.remove(&first).unwrap_or_else(alone))
+    }
+
+    /// Takes note of the end of a request; true if it was the last of its conversation.
+    fn ended(&mut self, request: RequestId) -> bool {
+        let first = find(&mut self.of, request.0);
+        self.left[first as usize] -= 1;
+        self.left[first as usize] == 0
+    }
+}
+
+/// The first request of the conversation of `index`, with the way to it made shorter.
+fn find(of: &mut [u32], mut index: u32) -> u32 {
+    while of[index as usize] != index {
+        of[index as usize] = of[of[index as usize] as usize];
+        index = of[index as usize];
+    }
+    index
+}
+
+fn join(of: &mut [u32], a: u32, b: u32) {
+    let (a, b) = (find(of, a), find(of, b));
+    of[a.max(b) as usize] = a.min(b);
 }

@@ -101,8 +101,13 @@ impl Worker {
         &self.scheduler
     }
 
-    /// Plans until nothing more can be in flight, or there is nothing to do.
-    pub(crate) fn plan(&mut self, records: &mut [RequestRecord], actions: &mut Vec<Action>) {
+    /// Goes on with a coast, or asks the scheduler for a plan, at most one at a time: a driver prices the newest. True if
+    /// more could be in flight.
+    pub(crate) fn plan(
+        &mut self,
+        records: &mut [RequestRecord],
+        actions: &mut Vec<Action>,
+    ) -> bool {
         if std::mem::take(&mut self.is_cut) {
             self.scheduler.stop_coasting();
         }
@@ -112,7 +117,7 @@ impl Worker {
                 continue;
             }
             let Some(plan) = self.scheduler.plan() else {
-                return;
+                return false;
             };
             for request in &plan.preempted {
                 records[request.0 as usize].preemptions += 1;
@@ -131,7 +136,7 @@ impl Worker {
                     continue;
                 }
                 // An empty batch waits behind the one in flight, and the worker with it.
-                return;
+                return false;
             }
             let up_to = if self.coasts { plan.up_to } else { 1 };
             if !self.coasts {
@@ -142,7 +147,9 @@ impl Worker {
                 up_to,
                 ahead: depth - 1,
             });
+            return self.scheduler.steps_in_flight() < depth;
         }
+        false
     }
 
     /// Enters finished steps into the books.

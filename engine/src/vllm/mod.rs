@@ -235,23 +235,41 @@ impl Scheduler {
                 at += 1;
                 continue;
             }
+            // Fixed before anybody is preempted: tokens that a victim gives back go to those behind.
             let new_tokens = sequence.uncomputed().min(cap).min(*budget);
-            if self.has_blocks_for(sequence, new_tokens) {
-                self.schedule(plan, id, new_tokens);
-                *budget -= new_tokens;
-                at += 1;
-                continue;
+            match self.make_room(plan, budget, at, new_tokens) {
+                Ok(place) => {
+                    self.schedule(plan, id, new_tokens);
+                    *budget -= new_tokens;
+                    at = place + 1;
+                }
+                Err(place) if self.goes_on_after_self_preemption() => at = place,
+                Err(_) => return,
             }
+        }
+    }
+
+    /// Preempts until the sequence at place `at` can have its blocks (R9), and says at which place it is then; if it was
+    /// its own victim, the place of those behind it as an error.
+    fn make_room(
+        &mut self,
+        plan: &mut StepPlan,
+        budget: &mut u32,
+        mut at: usize,
+        new_tokens: u32,
+    ) -> Result<usize, usize> {
+        let id = self.running[at];
+        while !self.has_blocks_for(&self.sequences[id as usize], new_tokens) {
             let victim = self.victim();
-            let is_self = self.running[victim] == id;
             self.preempt(plan, victim, budget);
+            if victim == at {
+                return Err(at);
+            }
             if victim < at {
                 at -= 1;
             }
-            if is_self && !self.goes_on_after_self_preemption() {
-                return;
-            }
         }
+        Ok(at)
     }
 
     fn has_blocks_for(&self, sequence: &Sequence, new_tokens: u32) -> bool {

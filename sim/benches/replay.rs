@@ -1,0 +1,261 @@
+//! The cost of a replay on the virtual clock: an hour of traffic in long prompts, in the settings where it differs.
+//!
+//! `cargo bench -p sim --bench replay`
+//!
+//! Before the clock runs, a table of counts is printed that do not depend on the machine: events the driver handled,
+//! engine steps they stand for, tokens generated. Cost follows the events. A made-up workload serves, and the Mooncake
+//! conversation trace where a folder `shared/data/traces` lies beside the repository.
+
+use calibration::{Polynomial, PolynomialSpec};
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use engine::vllm::VllmConfig;
+use engine::{StepTime, Time, Workload};
+use sim::event::Event;
+use sim::router::KvRouterSpec;
+use sim::{Cluster, ClusterSpec, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use traces::{ReadOptions, SynthSpec};
+
+/// Tokens of KV cache per worker, unless a case says less.
+const POOL_TOKENS: u32 = 1 << 20;
+const SEED: u64 = 1;
+
+fn main() {
+    for (name, workload) in [
+        ("made-up", Some(&*MADE_UP)),
+        ("conversation", TRACE.as_ref()),
+    ] {
+        match workload {
+            Some(workload) => print_counts(name, workload),
+            None => println!("{name}: no such file beside the repository, skipped\n"),
+        }
+    }
+    divan::main();
+}
+
+static MADE_UP: LazyLock<Arc<Workload>> = LazyLock::new(|| {
+    let trace = SynthSpec::conversation()
+        .generate(SEED)
+        .expect("the preset is a good one");
+    Arc::new(trace.workload())
+});
+
+static TRACE: LazyLock<Option<Arc<Workload>>> = LazyLock::new(|| {
+    let file = "../../shared/data/traces/mooncake_conversation_trace.jsonl";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let loaded = path
+        .exists()
+        .then(|| traces::read(&path, &ReadOptions::default()));
+    loaded.map(|loaded| {
+        Arc::new(
+            loaded
+                .expect("the public trace is well-formed")
+                .trace
+                .workload(),
+        )
+    })
+});
+
+/// One setting: a deployment and how fast requests come.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    name: &'static str,
+    workers: u32,
+    block_size: u32,
+    pool_tokens: u32,
+    /// Arrivals come so many times faster.
+    speedup: u64,
+    router: RouterSpec,
+}
+
+const BASE: Case = Case {
+    name: "block 512",
+    workers: 8,
+    block_size: 512,
+    pool_tokens: POOL_TOKENS,
+    speedup: 1,
+    router: RouterSpec::RoundRobin,
+};
+
+fn cases() -> [Case; 7] {
+    let kv = RouterSpec::Kv(KvRouterSpec::default());
+    [
+        BASE,
+        Case {
+            name: "block 16",
+            block_size: 16,
+            ..BASE
+        },
+        Case {
+            name: "2 workers",
+            workers: 2,
+            ..BASE
+        },
+        Case {
+            name: "overloaded",
+            speedup: 8,
+            ..BASE
+        },
+        Case {
+            name: "preempting",
+            speedup: 8,
+            pool_tokens: POOL_TOKENS / 8,
+            ..BASE
+        },
+        Case {
+            name: "kv router",
+            router: kv,
+            ..BASE
+        },
+        Case {
+            name: "kv router, block 16",
+            router: kv,
+            block_size: 16,
+            ..BASE
+        },
+    ]
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A case ready to run, as often as wanted.
+struct Replay {
+    cluster: Cluster,
+    timing: [Arc<dyn StepTime>; 1],
+}
+
+impl Replay {
+    fn new(case: &Case, workload: &Arc<Workload>) -> Replay {
+        let timing = Polynomial::new(PolynomialSpec::default(), u64::from(case.pool_tokens));
+        let pool = PoolSpec {
+            name: "aggregated".to_owned(),
+            workers: case.workers,
+            gpus_per_worker: 1,
+            engine: VllmConfig {
+                block_size: case.block_size,
+                num_gpu_blocks: case.pool_tokens / case.block_size,
+                async_scheduling: false,
+                ..VllmConfig::default()
+            },
+        };
+        let spec = ClusterSpec {
+            pools: vec![pool],
+            router: case.router,
+            load: LoadSpec::default(),
+            seed: SEED,
+            coasting: true,
+            track_block_ids: false,
+        };
+        Replay {
+            cluster: Cluster::new(&spec, sped_up(workload, case.speedup)),
+            timing: [Arc::new(
+                timing.expect("the default curve fits every pool of the cases"),
+            )],
+        }
+    }
+
+    fn run(&self) -> Recording {
+        virtual_clock::run(self.cluster.clone(), &self.timing)
+    }
+}
+
+fn sped_up(workload: &Arc<Workload>, speedup: u64) -> Arc<Workload> {
+    let mut workload = workload.clone();
+    if speedup != 1 {
+        for request in &mut Arc::make_mut(&mut workload).requests {
+            request.arrival = Time(request.arrival.0 / speedup);
+        }
+    }
+    workload
+}
+
+#[divan::bench(args = cases())]
+fn made_up(bencher: Bencher<'_, '_>, case: Case) {
+    measure(bencher, &case, &MADE_UP);
+}
+
+#[divan::bench(args = TRACE.iter().flat_map(|_| cases()))]
+fn conversation_trace(bencher: Bencher<'_, '_>, case: Case) {
+    let workload = TRACE
+        .as_ref()
+        .expect("there are no cases without the trace");
+    measure(bencher, &case, workload);
+}
+
+fn measure(bencher: Bencher<'_, '_>, case: &Case, workload: &Arc<Workload>) {
+    let replay = Replay::new(case, workload);
+    bencher
+        .counter(ItemsCount::new(workload.requests.len()))
+        .bench_local(|| replay.run());
+}
+
+/// What a replay amounts to; the same on every machine.
+#[derive(Debug, Default)]
+struct Counts {
+    arrivals: u64,
+    plans: u64,
+    /// Ends of runs of steps.
+    runs: u64,
+    steps: u64,
+}
+
+impl Counts {
+    fn of(replay: &Replay) -> (Counts, Recording) {
+        let mut counts = Counts::default();
+        let recording =
+            virtual_clock::run_observed(replay.cluster.clone(), &replay.timing, |_, event, _| {
+                match event {
+                    Event::Arrival { .. } => counts.arrivals += 1,
+                    Event::Plan { .. } => counts.plans += 1,
+                    Event::Ran(ran) => {
+                        counts.runs += 1;
+                        counts.steps += u64::from(ran.steps);
+                    }
+                }
+            });
+        (counts, recording)
+    }
+}
+
+fn print_counts(name: &str, workload: &Arc<Workload>) {
+    println!("{name}: {} requests", workload.requests.len());
+    println!(
+        "{:>20} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>10} {:>8}",
+        "", "arrivals", "plans", "runs", "events", "steps", "tokens", "preempted", "refused"
+    );
+    for case in cases() {
+        let (counts, recording) = Counts::of(&Replay::new(&case, workload));
+        let Counts {
+            arrivals,
+            plans,
+            runs,
+            steps,
+        } = counts;
+        let tokens: u64 = recording
+            .requests
+            .iter()
+            .map(|record| u64::from(record.output_tokens))
+            .sum();
+        let preemptions: u64 = recording
+            .requests
+            .iter()
+            .map(|record| u64::from(record.preemptions))
+            .sum();
+        let is_refused =
+            |record: &&sim::RequestRecord| matches!(record.outcome, sim::Outcome::Rejected(_));
+        let refused = recording.requests.iter().filter(is_refused).count();
+        let events = arrivals + plans + runs;
+        println!(
+            "{:>20} {arrivals:>9} {plans:>9} {runs:>9} {events:>9} {steps:>10} {tokens:>10} {preemptions:>10} {refused:>8}",
+            case.name
+        );
+    }
+    println!();
+}
