@@ -18,6 +18,7 @@ pub mod reuse;
 pub mod synth;
 pub mod trace;
 pub mod transform;
+pub mod write;
 
 pub use describe::Description;
 pub use error::{Place, Problem, Problems, TraceError, Warning, WarningKind};
