@@ -1,6 +1,22 @@
-//! Workloads in: trace files become one compact [`Trace`], whatever their format.
+//! Workloads in: trace files become one compact [`Trace`], whatever their format, and so do generated ones.
 //!
-//! [`trace`] is the type that readers, generators and transforms share; [`Trace::workload`] hands it to the simulator.
+//! ```text
+//! file ── read ───┐                       ┌── describe, reuse   (what is in it)
+//!                 ├──> Trace ── transform ┼── write             (a valid trace again)
+//! spec ── synth ──┘      │                └── Trace::workload ──> engine::Workload ──> simulations
+//!   ^                    │
+//!   └─────── like ───────┘  (a spec whose traces resemble a given one)
+//! ```
+//!
+//! * [`trace`]: the type that all others share. One row per request in order of arrival; contents are dense integers,
+//!   because all that matters about them is where two are equal. [`TraceBuilder`] is the one way to make one.
+//! * [`read`](mod@read): nine formats (`docs/trace-formats.md`), plain, gzip or zstd, one line at a time. To add a
+//!   format: a file in `read/` with a `RowReader`, a variant of [`Format`] and how its first line is known, a section
+//!   of the page.
+//! * [`error`]: everything that is wrong with a file, at once, each with its place and a suggestion.
+//!
+//! Formats stop here: what leaves the crate is a [`Trace`] or an [`engine::Workload`], which is shared read-only by all
+//! simulations of a sweep. Nothing here reads a clock or draws an unseeded random number.
 
 pub mod arrivals;
 pub mod contents;
@@ -20,10 +36,10 @@ pub mod trace;
 pub mod transform;
 pub mod write;
 
-pub use describe::Description;
-pub use error::{Place, Problem, Problems, TraceError, Warning, WarningKind};
 pub use arrivals::{Arrivals, Process};
 pub use contents::Contents;
+pub use describe::Description;
+pub use error::{Place, Problem, Problems, TraceError, Warning, WarningKind};
 pub use fault::Fault;
 pub use lengths::Lengths;
 pub use quantiles::Quantiles;
