@@ -1,6 +1,8 @@
 //! Everything that can happen to a serving system, everything it can ask for, and the one order of events.
 
 use engine::{RequestId, Span, Time};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// Index of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,12 +62,18 @@ pub fn sum_of_steps(first: Span, slope_ps: i64, steps: u32) -> Span {
     Span(u64::try_from(total).expect("step times are positive and a run is shorter than 213 days"))
 }
 
+/// What happens first at one instant: rank, then the number of what it concerns.
+pub type Order = (u8, u32);
+
+/// Events by time and order, the next on top.
+pub(crate) type EventQueue<Entry> = BinaryHeap<Reverse<(Time, Order, Entry)>>;
+
 impl Event {
     /// What happens first at one instant: by rank, then by the stable number of what it concerns. Step finished,
     /// (transfer finished, worker ready, fault or cancel: to come), arrival, plan. No two events of one instant have
     /// the same rank and number.
     #[must_use]
-    pub fn order(&self) -> (u8, u32) {
+    pub fn order(&self) -> Order {
         match self {
             Event::Ran(ran) => (0, ran.worker.0),
             Event::Arrival { request } => (4, request.0),

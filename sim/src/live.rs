@@ -6,12 +6,12 @@
 //! `speedup`. All times are simulated ones: real time since the start times `speedup`.
 
 use crate::cluster::Cluster;
-use crate::event::{Action, Event, Ran, WorkerId};
+use crate::event::{Action, Event, EventQueue, Order, Ran, WorkerId};
 use crate::journal::{Entry, Journal};
 use crate::record::Recording;
 use engine::{Span, StepTime, Time};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ async fn serve(mut cluster: Cluster, timing: &[Arc<dyn StepTime>], clock: Clock)
         workers: (0..cluster.workers().len())
             .map(|id| spawn_worker(id, clock, ended.clone()))
             .collect(),
-        timers: BinaryHeap::new(),
+        timers: EventQueue::new(),
         due: BTreeMap::new(),
         running: 0,
     };
@@ -137,9 +137,9 @@ fn spawn_worker(id: usize, clock: Clock, ended: UnboundedSender<Ran>) -> Unbound
 struct Driver {
     clock: Clock,
     workers: Vec<UnboundedSender<Step>>,
-    timers: BinaryHeap<Reverse<(Time, (u8, u32), EventKey)>>,
+    timers: EventQueue<EventKey>,
     /// Events of this instant, by their order.
-    due: BTreeMap<(u8, u32), Event>,
+    due: BTreeMap<Order, Event>,
     /// Steps handed to workers and not ended.
     running: usize,
 }

@@ -6,11 +6,11 @@
 //! to the step boundary at which the scheduler would have seen what caused it.
 
 use crate::cluster::Cluster;
-use crate::event::{Action, Event, Ran, WorkerId, sum_of_steps};
+use crate::event::{Action, Event, EventQueue, Ran, WorkerId, sum_of_steps};
 use crate::record::Recording;
 use engine::{Span, StepTime, Time};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Runs a cluster to the end; `timing` holds one model per pool.
@@ -41,7 +41,7 @@ pub fn run_observed(
 struct Driver<'a> {
     timing: Vec<&'a dyn StepTime>,
     lanes: Vec<Lane>,
-    queue: BinaryHeap<Reverse<(Time, (u8, u32), Entry)>>,
+    queue: EventQueue<Entry>,
     observes_steps: bool,
 }
 
@@ -119,7 +119,7 @@ impl<'a> Driver<'a> {
         Driver {
             timing,
             lanes,
-            queue: BinaryHeap::new(),
+            queue: EventQueue::new(),
             observes_steps: cluster.observes_steps(),
         }
     }
