@@ -1,7 +1,7 @@
 //! Trace files in, of any format and compression: bytes → lines → rows → [`Trace`].
 //!
-//! [`lines`] undoes the compression and hands out one line at a time; [`format`](mod@format) looks at the first line; the
-//! reader of the format takes each line apart; [`check`] looks at every value, [`collect`] keeps the rows; [`schedule`] puts
+//! `lines` undoes the compression and hands out one line at a time; `format` looks at the first line; the
+//! reader of the format takes each line apart; `check` looks at every value, `collect` keeps the rows; `schedule` puts
 //! them in order at the end. A file is never held as a whole, neither as text nor as a tree of JSON values.
 //!
 //! Nothing in a file can make a reader panic or take memory out of proportion; what is wrong is reported all at once.
