@@ -160,10 +160,6 @@ impl Replay {
             )],
         }
     }
-
-    fn run(&self) -> Recording {
-        virtual_clock::run(self.cluster.clone(), &self.timing)
-    }
 }
 
 fn sped_up(workload: &Arc<Workload>, speedup: u64) -> Arc<Workload> {
@@ -193,7 +189,8 @@ fn measure(bencher: Bencher<'_, '_>, case: &Case, workload: &Arc<Workload>) {
     let replay = Replay::new(case, workload);
     bencher
         .counter(ItemsCount::new(workload.requests.len()))
-        .bench_local(|| replay.run());
+        .with_inputs(|| replay.cluster.clone())
+        .bench_local_values(|cluster| virtual_clock::run(cluster, &replay.timing));
 }
 
 /// What a replay amounts to; the same on every machine.
