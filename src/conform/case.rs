@@ -48,7 +48,6 @@ impl CaseRequest {
 /// `NAME.steps.jsonl.gz`.
 #[derive(Debug)]
 pub struct Recording {
-    pub version: String,
     pub config: VllmConfig,
     pub steps: Vec<Step>,
     pub requests: Vec<RequestLine>,
@@ -211,7 +210,6 @@ impl Recording {
         let end = end.ok_or_else(|| format!("{}: no end line (truncated?)", path.display()))?;
         let config = config(&header).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Recording {
-            version: header.vllm,
             config,
             steps,
             requests,
