@@ -48,10 +48,10 @@ impl Linear {
     pub fn checked(self) -> Result<Linear, CalibrationError> {
         let mut problems = Vec::new();
         let bounds = [
-            ("base", self.base_ps, MAX_BASE_PS),
-            ("per_new_token", self.per_new_token_ps, MAX_NEW_TOKEN_PS),
+            ("base_ns", self.base_ps, MAX_BASE_PS),
+            ("per_new_token_ns", self.per_new_token_ps, MAX_NEW_TOKEN_PS),
             (
-                "per_context_token",
+                "per_context_token_ns",
                 self.per_context_token_ps,
                 MAX_CONTEXT_TOKEN_PS,
             ),
@@ -60,15 +60,15 @@ impl Linear {
             if found > most {
                 problems.push(Problem::new(
                     field,
-                    format!("{found} ps"),
-                    format!("at most {most} ps"),
+                    format!("{} ns", found / 1_000),
+                    format!("at most {} ns", most / 1_000),
                 ));
             }
         }
         if bounds.iter().all(|&(_, found, _)| found == 0) {
             problems.push(Problem::new(
-                "base",
-                "0 ps, like the other coefficients",
+                "base_ns",
+                "0, like the other coefficients",
                 "a step that takes time",
             ));
         }

@@ -11,11 +11,24 @@ pub fn set(root: &mut Node, field: &str, text: &str, log: &Log) {
     let names: Vec<&str> = field.trim().split('.').map(str::trim).collect();
     let place = Place::Override(field.to_owned());
     if names.iter().any(|name| name.is_empty()) {
-        log.add(Some(&place), "", quoted(field), "a field as in `engine.block_size`");
+        log.add(
+            Some(&place),
+            "",
+            quoted(field),
+            "a field as in `engine.block_size`",
+        );
         return;
     }
     let value = parse_override(field, text);
-    set_in(root, &Path { names: &names, at: 0 }, &value, log);
+    set_in(
+        root,
+        &Path {
+            names: &names,
+            at: 0,
+        },
+        &value,
+        log,
+    );
 }
 
 /// A dotted path, and how far it has been followed.
@@ -26,7 +39,10 @@ struct Path<'a> {
 
 impl Path<'_> {
     fn next(&self) -> Path<'_> {
-        Path { names: self.names, at: self.at + 1 }
+        Path {
+            names: self.names,
+            at: self.at + 1,
+        }
     }
 
     fn followed(&self) -> String {
@@ -40,21 +56,40 @@ fn set_in(node: &mut Node, path: &Path<'_>, value: &Node, log: &Log) {
         return;
     };
     if node.is_null() {
-        *node = Node { place: value.place.clone(), raw: String::new(), value: Value::Map(Vec::new()) };
+        *node = Node {
+            place: value.place.clone(),
+            raw: String::new(),
+            value: Value::Map(Vec::new()),
+        };
     }
     match &mut node.value {
         Value::Map(entries) => {
-            let index = entries.iter().position(|entry| entry.name == name).unwrap_or_else(|| {
-                let null = Node { place: value.place.clone(), raw: String::new(), value: Value::Null };
-                entries.push(Entry { name: name.to_owned(), place: value.place.clone(), node: null });
-                entries.len() - 1
-            });
+            let index = entries
+                .iter()
+                .position(|entry| entry.name == name)
+                .unwrap_or_else(|| {
+                    let null = Node {
+                        place: value.place.clone(),
+                        raw: String::new(),
+                        value: Value::Null,
+                    };
+                    entries.push(Entry {
+                        name: name.to_owned(),
+                        place: value.place.clone(),
+                        node: null,
+                    });
+                    entries.len() - 1
+                });
             set_in(&mut entries[index].node, &path.next(), value, log);
         }
         Value::List(items) => set_in_list(items, name, path, value, log),
         _ => {
-            let found = format!("{} is {}", path.followed(), node.found());
-            log.add(Some(&value.place), &path.followed(), found, "a section or a list");
+            log.add(
+                Some(&value.place),
+                &path.followed(),
+                node.found(),
+                "a section or a list",
+            );
         }
     }
 }
@@ -62,23 +97,44 @@ fn set_in(node: &mut Node, path: &Path<'_>, value: &Node, log: &Log) {
 fn set_in_list(items: &mut [Node], name: &str, path: &Path<'_>, value: &Node, log: &Log) {
     let names: Vec<String> = items.iter().map(name_of).collect();
     if name == "*" {
-        items.iter_mut().for_each(|item| set_in(item, &path.next(), value, log));
+        items
+            .iter_mut()
+            .for_each(|item| set_in(item, &path.next(), value, log));
         return;
     }
-    let index = names.iter().position(|item| item == name).or_else(|| name.parse().ok());
+    let index = names
+        .iter()
+        .position(|item| item == name)
+        .or_else(|| name.parse().ok());
     if let Some(item) = index.and_then(|index| items.get_mut(index)) {
         set_in(item, &path.next(), value, log);
         return;
     }
-    let expected = format!("one of {}", names.join(", "));
-    let suggestion = did_you_mean(name, names.iter().map(String::as_str));
-    log.add_with(Some(&value.place), &path.followed(), quoted(name), expected, suggestion);
+    let known: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !name.is_empty())
+        .collect();
+    let expected = if known.is_empty() {
+        "a list of named items".to_owned()
+    } else {
+        format!("one of {}", known.join(", "))
+    };
+    let suggestion = did_you_mean(name, known);
+    log.add_with(
+        Some(&value.place),
+        &path.followed(),
+        quoted(name),
+        expected,
+        suggestion,
+    );
 }
 
 /// What an item of a list is addressed by.
 fn name_of(item: &Node) -> String {
-    item.get("name").map_or_else(String::new, |name| match &name.value {
-        Value::Text(text) => text.clone(),
-        _ => name.raw.clone(),
-    })
+    item.get("name")
+        .map_or_else(String::new, |name| match &name.value {
+            Value::Text(text) => text.clone(),
+            _ => name.raw.clone(),
+        })
 }

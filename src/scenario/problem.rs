@@ -33,7 +33,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong, in the order in which the scenario is read.
+/// Everything that is wrong: overrides first, then by line and column of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -53,17 +53,26 @@ impl std::error::Error for Problems {}
 #[derive(Debug)]
 pub struct Log {
     file: String,
-    problems: RefCell<Vec<Problem>>,
+    problems: RefCell<Vec<(Option<Place>, Problem)>>,
 }
 
 impl Log {
     /// A log of the problems of this file.
     pub fn new(file: &str) -> Log {
-        Log { file: file.to_owned(), problems: RefCell::default() }
+        Log {
+            file: file.to_owned(),
+            problems: RefCell::default(),
+        }
     }
 
     /// Adds a problem; `place` is absent where the file as a whole is meant.
-    pub fn add(&self, place: Option<&Place>, field: &str, found: impl Into<String>, expected: impl Into<String>) {
+    pub fn add(
+        &self,
+        place: Option<&Place>,
+        field: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) {
         self.add_with(place, field, found, expected, None);
     }
 
@@ -76,34 +85,45 @@ impl Log {
         expected: impl Into<String>,
         suggestion: Option<String>,
     ) {
-        let place = match place {
-            None => self.file.clone(),
-            Some(Place::File { line, column }) => format!("{}:{line}:{column}", self.file),
-            Some(Place::Override(field)) => format!("--set {field}"),
-        };
+        let text = place.map_or_else(|| self.file.clone(), |place| place.text(&self.file));
         let (found, expected) = (found.into(), expected.into());
-        let problem = Problem { place, field: field.to_owned(), found, expected, suggestion };
+        let problem = Problem {
+            place: text,
+            field: field.to_owned(),
+            found,
+            expected,
+            suggestion,
+        };
         let mut problems = self.problems.borrow_mut();
-        if !problems.contains(&problem) {
-            problems.push(problem);
+        if problems.iter().all(|(_, other)| *other != problem) {
+            problems.push((place.cloned(), problem));
         }
     }
 
     /// `value` if nothing was wrong.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
-        let problems = self.problems.into_inner();
+        let mut problems = self.problems.into_inner();
         match value {
             Some(value) if problems.is_empty() => Ok(value),
             _ => {
                 assert!(!problems.is_empty(), "what could not be read was reported");
-                Err(Problems(problems))
+                problems.sort_by_key(|(place, _)| match place {
+                    None | Some(Place::Override(_)) => (0, 0),
+                    Some(Place::File { line, column }) => (*line, *column),
+                });
+                Err(Problems(
+                    problems.into_iter().map(|(_, problem)| problem).collect(),
+                ))
             }
         }
     }
 }
 
 /// `did you mean ...?` with the candidate nearest to `name`, if one is near enough.
-pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     let name = name.to_lowercase();
     let mut best: Option<(f64, &str)> = None;
     for candidate in candidates {

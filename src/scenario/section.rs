@@ -6,8 +6,12 @@
 
 use super::problem::{Log, did_you_mean};
 use super::tree::{Node, Place, Value};
+use calibration::CalibrationError;
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
+
+/// What is found where nobody asks for a name.
+pub const UNKNOWN_FIELD: &str = "an unknown field";
 
 /// A section of the scenario.
 #[derive(Debug)]
@@ -36,22 +40,39 @@ impl<'a> Section<'a> {
     }
 
     /// The section at `path` over the layers of another.
-    fn over(log: &'a Log, path: &str, node: Option<&'a Node>, below: &[(&'a Node, String)]) -> Section<'a> {
+    fn over(
+        log: &'a Log,
+        path: &str,
+        node: Option<&'a Node>,
+        below: &[(&'a Node, String)],
+    ) -> Section<'a> {
         let mut layers = Vec::new();
         if let Some(node) = node.filter(|node| !node.is_null()) {
             match node.value {
                 Value::Map(_) => layers.push((node, path.to_owned())),
-                _ => log.add(Some(&node.place), path, node.found(), "a section of named fields"),
+                _ => log.add(
+                    Some(&node.place),
+                    path,
+                    node.found(),
+                    "a section of named fields",
+                ),
             }
         }
         layers.extend_from_slice(below);
-        Section { log, layers, path: path.to_owned(), known: RefCell::default() }
+        Section {
+            log,
+            layers,
+            path: path.to_owned(),
+            known: RefCell::default(),
+        }
     }
 
     /// The section of this name.
     pub fn section(&self, name: &'static str) -> Section<'a> {
         let field = self.field(name);
-        let path = field.as_ref().map_or_else(|| self.path_of(name), |field| field.path.clone());
+        let path = field
+            .as_ref()
+            .map_or_else(|| self.path_of(name), |field| field.path.clone());
         Section::new(self.log, &path, field.map(|field| field.node))
     }
 
@@ -64,8 +85,14 @@ impl<'a> Section<'a> {
     /// The field, if something is written there. A null in an upper layer hides what is below.
     pub fn field(&self, name: &'static str) -> Option<Field<'a>> {
         self.known.borrow_mut().push(name);
-        let (node, path) = self.layers.iter().find_map(|(layer, path)| Some((layer.get(name)?, path)))?;
-        (!node.is_null()).then(|| Field { node, path: join(path, name) })
+        let (node, path) = self
+            .layers
+            .iter()
+            .find_map(|(layer, path)| Some((layer.get(name)?, path)))?;
+        (!node.is_null()).then(|| Field {
+            node,
+            path: join(path, name),
+        })
     }
 
     /// True if something is written there.
@@ -73,9 +100,9 @@ impl<'a> Section<'a> {
         self.field(name).is_some()
     }
 
-    /// True if nothing at all is written in this section.
-    pub fn is_empty(&self) -> bool {
-        self.layers.is_empty()
+    /// Where problems go.
+    pub fn log(&self) -> &'a Log {
+        self.log
     }
 
     /// The dotted path of a field of this section.
@@ -89,7 +116,9 @@ impl<'a> Section<'a> {
         match (&field.node.value, &field.node.place) {
             (Value::Text(text), _) => Some((text.clone(), field)),
             // An override is meant as text where text is expected, whatever it would be in YAML.
-            (_, Place::Override(_)) | (Value::Number(_), _) => Some((field.node.raw.clone(), field)),
+            (_, Place::Override(_)) | (Value::Number(_), _) => {
+                Some((field.node.raw.clone(), field))
+            }
             _ => {
                 self.wrong(&field, "text");
                 None
@@ -111,6 +140,7 @@ impl<'a> Section<'a> {
             return Some(whole);
         }
         let expected = match (*range.start(), *range.end()) {
+            (only, end) if only == end => only.to_string(),
             (least, u64::MAX) => format!("a whole number from {least} on"),
             (least, most) => format!("a whole number from {least} to {most}"),
         };
@@ -132,8 +162,8 @@ impl<'a> Section<'a> {
         {
             return Some(number);
         }
-        let expected = if *range.end() == f64::MAX {
-            format!("a number from {} on", range.start())
+        let expected = if *range.start() == f64::MIN_POSITIVE {
+            format!("a number above 0, at most {}", range.end())
         } else {
             format!("a number from {} to {}", range.start(), range.end())
         };
@@ -154,14 +184,26 @@ impl<'a> Section<'a> {
     /// One of several words; `-` and `_` are alike, and so are upper and lower case.
     pub fn choice<T: Copy>(&self, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let (text, field) = self.text(name)?;
-        let same = |word: &str| word.to_lowercase().replace('_', "-") == text.trim().to_lowercase().replace('_', "-");
+        let same = |word: &str| {
+            word.to_lowercase().replace('_', "-") == text.trim().to_lowercase().replace('_', "-")
+        };
         if let Some((_, choice)) = choices.iter().find(|(word, _)| same(word)) {
             return Some(*choice);
         }
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        let expected = if words.len() == 1 { words[0].to_owned() } else { format!("one of {}", words.join(", ")) };
+        let expected = if words.len() == 1 {
+            words[0].to_owned()
+        } else {
+            format!("one of {}", words.join(", "))
+        };
         let suggestion = did_you_mean(&text, words);
-        self.log.add_with(Some(&field.node.place), &field.path, field.node.found(), expected, suggestion);
+        self.log.add_with(
+            Some(&field.node.place),
+            &field.path,
+            field.node.found(),
+            expected,
+            suggestion,
+        );
         None
     }
 
@@ -179,8 +221,7 @@ impl<'a> Section<'a> {
     pub fn not_modelled(&self, names: &[&'static str]) {
         for name in names {
             if let Some(field) = self.field(name) {
-                let hint = "remove it; nothing is silently ignored";
-                self.unmodelled(&field, hint);
+                self.unmodelled(&field, "remove it");
             }
         }
     }
@@ -188,48 +229,157 @@ impl<'a> Section<'a> {
     /// Reports a value that this simulator does not model.
     pub fn unmodelled(&self, field: &Field<'_>, suggestion: &str) {
         let (place, found) = (Some(&field.node.place), field.node.found());
-        let expected = "nothing here, it is not modelled yet";
-        self.log.add_with(place, &field.path, found, expected, Some(suggestion.to_owned()));
+        let expected = "nothing: it is not modelled yet";
+        self.log.add_with(
+            place,
+            &field.path,
+            found,
+            expected,
+            Some(suggestion.to_owned()),
+        );
     }
 
     /// Reports that a field does not fit the others. The place is the field's, or the section's if it is not written.
-    pub fn conflict(&self, name: &'static str, found: impl Into<String>, expected: impl Into<String>, suggestion: &str) {
+    pub fn conflict(
+        &self,
+        name: &'static str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        suggestion: &str,
+    ) {
         let (place, path) = match self.field(name) {
             Some(field) => (Some(field.node.place.clone()), field.path),
-            None => (self.layers.first().map(|(layer, _)| layer.place.clone()), self.path_of(name)),
+            None => (
+                self.layers.first().map(|(layer, _)| layer.place.clone()),
+                self.path_of(name),
+            ),
         };
         let suggestion = (!suggestion.is_empty()).then(|| suggestion.to_owned());
-        self.log.add_with(place.as_ref(), &path, found, expected, suggestion);
+        self.log
+            .add_with(place.as_ref(), &path, found, expected, suggestion);
     }
 
-    /// Reports names that nobody asked for, in the upper layer only: a lower one is finished by who made it.
-    pub fn finish(self) {
-        let Some((Node { value: Value::Map(entries), .. }, path)) = self.layers.first() else { return };
+    /// Reports what a registry or a model has against a field. A problem that names another field of this section goes
+    /// there.
+    pub fn refused(&self, name: &'static str, error: &CalibrationError) {
+        for problem in error.problems() {
+            let suggestion = problem.suggestion.as_deref().unwrap_or_default();
+            let known = self
+                .known
+                .borrow()
+                .iter()
+                .copied()
+                .find(|known| *known == problem.field);
+            match (known, problem.found.as_str()) {
+                (Some(field), found) => {
+                    self.conflict(field, found, problem.expected.clone(), suggestion)
+                }
+                (None, "nothing") => {
+                    self.conflict(
+                        name,
+                        format!("no {}", problem.field),
+                        problem.expected.clone(),
+                        suggestion,
+                    );
+                }
+                (None, found) => {
+                    self.conflict(
+                        name,
+                        format!("{} {found}", problem.field),
+                        problem.expected.clone(),
+                        suggestion,
+                    );
+                }
+            }
+        }
+        let found = self
+            .field(name)
+            .map_or_else(|| "nothing".to_owned(), |field| field.node.found());
+        match error {
+            CalibrationError::Invalid(_) => {}
+            CalibrationError::NotModelled { reasons, .. } => {
+                self.conflict(
+                    name,
+                    found,
+                    "one that is modelled",
+                    &format!("not modelled yet: {}", reasons.join("; ")),
+                );
+            }
+            CalibrationError::DoesNotFit { detail, .. } => {
+                self.conflict(
+                    name,
+                    "too little memory",
+                    "room for weights and KV cache",
+                    detail,
+                );
+            }
+            CalibrationError::Read { .. } | CalibrationError::Json { .. } => {
+                self.conflict(name, found, "a readable config.json", &error.to_string());
+            }
+        }
+    }
+
+    /// Reports names that nobody asked for. Those of a lower layer are reported by the section it came from.
+    pub fn finish(&self) {
+        let Some((
+            Node {
+                value: Value::Map(entries),
+                ..
+            },
+            path,
+        )) = self.layers.first()
+        else {
+            return;
+        };
         if *path != self.path {
             return;
         }
         let known = self.known.borrow();
-        for entry in entries.iter().filter(|entry| !known.contains(&entry.name.as_str())) {
+        for entry in entries
+            .iter()
+            .filter(|entry| !known.contains(&entry.name.as_str()))
+        {
             let path = join(path, &entry.name);
             let suggestion = did_you_mean(&entry.name, known.iter().copied())
                 .unwrap_or_else(|| format!("fields here are {}", listed(&known)));
-            self.log.add_with(Some(&entry.place), &path, "an unknown field", "a known one", Some(suggestion));
+            self.log.add_with(
+                Some(&entry.place),
+                &path,
+                UNKNOWN_FIELD,
+                "a known one",
+                Some(suggestion),
+            );
         }
     }
 
     fn wrong(&self, field: &Field<'_>, expected: &str) {
         let suggestion = rewritten(field.node, expected);
-        self.log.add_with(Some(&field.node.place), &field.path, field.node.found(), expected, suggestion);
+        self.log.add_with(
+            Some(&field.node.place),
+            &field.path,
+            field.node.found(),
+            expected,
+            suggestion,
+        );
     }
 }
 
 /// What the writer probably meant: a number in quotes, or with separators.
 fn rewritten(node: &Node, expected: &str) -> Option<String> {
-    let Value::Text(text) = &node.value else { return None };
+    let Value::Text(text) = &node.value else {
+        return None;
+    };
     if expected.contains("number") {
         let digits = text.trim().replace(['_', ','], "");
-        let number = digits.parse::<f64>().ok().filter(|number| number.is_finite())?;
-        return Some(if number == 0.0 { "write 0".to_owned() } else { format!("write {digits}") });
+        let number = digits
+            .parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite())?;
+        return Some(if number == 0.0 {
+            "write 0".to_owned()
+        } else {
+            format!("write {digits}")
+        });
     }
     match text.trim().to_lowercase().as_str() {
         "yes" | "on" | "true" if expected.starts_with("true") => Some("write true".to_owned()),
@@ -246,5 +396,9 @@ fn listed(names: &[&str]) -> String {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }

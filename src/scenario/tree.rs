@@ -23,8 +23,19 @@ pub enum Place {
 }
 
 impl Place {
+    /// For messages.
+    pub fn text(&self, file: &str) -> String {
+        match self {
+            Place::File { line, column } => format!("{file}:{line}:{column}"),
+            Place::Override(field) => format!("--set {field}"),
+        }
+    }
+
     fn of(marker: Marker) -> Place {
-        Place::File { line: marker.line(), column: marker.col() + 1 }
+        Place::File {
+            line: marker.line(),
+            column: marker.col() + 1,
+        }
     }
 }
 
@@ -80,8 +91,13 @@ impl Node {
 
     /// The named value, if this is a map that has it.
     pub fn get(&self, name: &str) -> Option<&Node> {
-        let Value::Map(entries) = &self.value else { return None };
-        entries.iter().find(|entry| entry.name == name).map(|entry| &entry.node)
+        let Value::Map(entries) = &self.value else {
+            return None;
+        };
+        entries
+            .iter()
+            .find(|entry| entry.name == name)
+            .map(|entry| &entry.node)
     }
 
     /// True when nothing is written.
@@ -93,38 +109,80 @@ impl Node {
 /// Text in back quotes, cut to a length that fits a line.
 pub fn quoted(text: &str) -> String {
     const SHOWN: usize = 60;
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
-    if text.chars().count() > SHOWN { format!("`{line}...`") } else { format!("`{line}`") }
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(SHOWN)
+        .collect();
+    if text.chars().count() > SHOWN {
+        format!("`{line}...`")
+    } else {
+        format!("`{line}`")
+    }
 }
 
 /// Reads a file that holds one YAML document. `None` after a problem.
 pub fn parse_file(text: &str, log: &Log) -> Option<Node> {
     if text.len() > MAX_BYTES {
-        log.add(None, "", format!("{} bytes", text.len()), "a scenario of at most 1 MiB");
+        log.add(
+            None,
+            "",
+            format!("{} bytes", text.len()),
+            "a scenario of at most 1 MiB",
+        );
         return None;
     }
     if let Some(line) = too_deep(text) {
-        let place = Place::File { line, column: MAX_INDENT };
-        log.add(Some(&place), "", "deeper nesting", format!("at most {MAX_INDENT} columns of indentation"));
+        let place = Place::File {
+            line,
+            column: MAX_INDENT,
+        };
+        log.add(
+            Some(&place),
+            "",
+            "deeper nesting",
+            format!("at most {MAX_INDENT} columns of indentation"),
+        );
         return None;
     }
     let documents = match MarkedYaml::load_from_str(text) {
         Ok(documents) => documents,
         Err(error) => {
-            let (found, expected) = match error.info() {
-                "duplicated key in mapping" => ("a name that was already given", "every field once"),
-                info => (info, "valid YAML"),
-            };
-            log.add(Some(&Place::of(*error.marker())), "", found, expected);
+            let place = Place::of(*error.marker());
+            match error.info() {
+                "duplicated key in mapping" => {
+                    log.add(
+                        Some(&place),
+                        "",
+                        "a name that was already given",
+                        "every field once",
+                    );
+                }
+                info => log.add_with(
+                    Some(&place),
+                    "",
+                    "broken YAML",
+                    "valid YAML",
+                    Some(info.to_owned()),
+                ),
+            }
             return None;
         }
     };
     if let Some(second) = documents.get(1) {
-        log.add(Some(&Place::of(second.span.start)), "", "a second YAML document", "one");
+        log.add(
+            Some(&Place::of(second.span.start)),
+            "",
+            "a second YAML document",
+            "one",
+        );
         return None;
     }
     let lines: Vec<&str> = text.lines().collect();
-    let root = documents.first().map(|document| node(document, &lines, log)).filter(|root| !root.is_null());
+    let root = documents
+        .first()
+        .map(|document| node(document, &lines, log))
+        .filter(|root| !root.is_null());
     if root.is_none() {
         log.add(None, "", "an empty file", "a scenario");
     }
@@ -135,24 +193,42 @@ pub fn parse_file(text: &str, log: &Log) -> Option<Node> {
 pub fn parse_override(field: &str, text: &str) -> Node {
     let place = Place::Override(field.to_owned());
     let log = Log::new("");
-    let parsed = if text.trim().is_empty() { None } else { parse_file(text, &log) };
-    let value = parsed.filter(|_| log.finish(Some(())).is_ok()).map(|node| moved(node.value, &place));
+    let parsed = if text.trim().is_empty() {
+        None
+    } else {
+        parse_file(text, &log)
+    };
+    let value = parsed
+        .filter(|_| log.finish(Some(())).is_ok())
+        .map(|node| moved(node.value, &place));
     let value = value.unwrap_or_else(|| match text.trim() {
         "" | "~" | "null" => Value::Null,
         _ => Value::Text(text.to_owned()),
     });
-    Node { place, raw: text.to_owned(), value }
+    Node {
+        place,
+        raw: text.to_owned(),
+        value,
+    }
 }
 
 /// The value as if all of it had been written at `place`.
 fn moved(value: Value, place: &Place) -> Value {
-    let node = |node: Node| Node { place: place.clone(), raw: node.raw, value: moved(node.value, place) };
+    let node = |node: Node| Node {
+        place: place.clone(),
+        raw: node.raw,
+        value: moved(node.value, place),
+    };
     match value {
         Value::List(items) => Value::List(items.into_iter().map(node).collect()),
         Value::Map(entries) => Value::Map(
             entries
                 .into_iter()
-                .map(|entry| Entry { name: entry.name, place: place.clone(), node: node(entry.node) })
+                .map(|entry| Entry {
+                    name: entry.name,
+                    place: place.clone(),
+                    node: node(entry.node),
+                })
                 .collect(),
         ),
         scalar => scalar,
@@ -164,9 +240,11 @@ fn moved(value: Value, place: &Place) -> Value {
 fn too_deep(text: &str) -> Option<usize> {
     let is_too_deep = |line: &str| {
         let rest = line.trim_start_matches([' ', '\t', '-', '?', ':']);
-        line.len() - rest.len() > MAX_INDENT && !rest.is_empty() && !rest.starts_with('#')
+        line.len() - rest.len() > MAX_INDENT && !line.trim().is_empty() && !rest.starts_with('#')
     };
-    text.split(['\n', '\r']).position(is_too_deep).map(|index| index + 1)
+    text.split(['\n', '\r'])
+        .position(is_too_deep)
+        .map(|index| index + 1)
 }
 
 fn node(yaml: &MarkedYaml<'_>, lines: &[&str], log: &Log) -> Node {
@@ -183,11 +261,19 @@ fn node(yaml: &MarkedYaml<'_>, lines: &[&str], log: &Log) -> Node {
                 Scalar::String(text) => Value::Text(text.to_string()),
             }
         }
-        YamlData::Sequence(items) => Value::List(items.iter().map(|item| node(item, lines, log)).collect()),
-        YamlData::Mapping(entries) => {
-            Value::Map(entries.iter().filter_map(|(key, value)| entry(key, value, lines, log)).collect())
+        YamlData::Sequence(items) => {
+            Value::List(items.iter().map(|item| node(item, lines, log)).collect())
         }
-        YamlData::Tagged(..) | YamlData::Alias(_) | YamlData::BadValue | YamlData::Representation(..) => {
+        YamlData::Mapping(entries) => Value::Map(
+            entries
+                .iter()
+                .filter_map(|(key, value)| entry(key, value, lines, log))
+                .collect(),
+        ),
+        YamlData::Tagged(..)
+        | YamlData::Alias(_)
+        | YamlData::BadValue
+        | YamlData::Representation(..) => {
             log.add(Some(&place), "", "a YAML tag or reference", "a plain value");
             Value::Null
         }
@@ -206,7 +292,11 @@ fn entry(key: &MarkedYaml<'_>, value: &MarkedYaml<'_>, lines: &[&str], log: &Log
             return None;
         }
     };
-    Some(Entry { name, place, node: node(value, lines, log) })
+    Some(Entry {
+        name,
+        place,
+        node: node(value, lines, log),
+    })
 }
 
 /// A scalar as it stands in the file, if it stands on one line.
@@ -216,5 +306,10 @@ fn written(yaml: &MarkedYaml<'_>, lines: &[&str]) -> Option<String> {
     if start.line() != end.line() {
         return Some(line.chars().skip(start.col()).collect());
     }
-    Some(line.chars().skip(start.col()).take(end.col().saturating_sub(start.col())).collect())
+    Some(
+        line.chars()
+            .skip(start.col())
+            .take(end.col().saturating_sub(start.col()))
+            .collect(),
+    )
 }

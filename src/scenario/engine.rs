@@ -1,0 +1,228 @@
+//! `engine`: the settings of a worker's scheduler, under vLLM's own names, and what does not go together.
+
+use super::section::Section;
+use ::engine::vllm::{SchedulingPolicy, VllmConfig, VllmVersion};
+use calibration::Precision;
+use sweeps::scenario::DEFAULT_GPU_MEMORY_UTILIZATION;
+
+const POLICIES: [(&str, SchedulingPolicy); 2] = [
+    ("fcfs", SchedulingPolicy::Fcfs),
+    ("priority", SchedulingPolicy::Priority),
+];
+const QUANTIZATIONS: [(&str, Precision); 1] = [("fp8", Precision::Fp8)];
+const KV_DTYPES: [(&str, Precision); 7] = [
+    ("auto", Precision::Bf16),
+    ("bfloat16", Precision::Bf16),
+    ("float16", Precision::Bf16),
+    ("bf16", Precision::Bf16),
+    ("fp8", Precision::Fp8),
+    ("fp8_e4m3", Precision::Fp8),
+    ("fp8_e5m2", Precision::Fp8),
+];
+const DTYPES: [(&str, ()); 5] = [
+    ("auto", ()),
+    ("bfloat16", ()),
+    ("float16", ()),
+    ("bf16", ()),
+    ("half", ()),
+];
+
+/// Options of vLLM that change what a scheduler does and are not modelled.
+const NOT_MODELLED: [&str; 22] = [
+    "cpu_offload_gb",
+    "disable_hybrid_kv_cache_manager",
+    "enable_dbo",
+    "enable_eplb",
+    "enable_expert_parallel",
+    "enable_lora",
+    "enforce_eager",
+    "kv_cache_memory_bytes",
+    "kv_offloading_size",
+    "kv_transfer_config",
+    "limit_mm_per_prompt",
+    "max_long_partial_prefills",
+    "max_loras",
+    "max_num_partial_prefills",
+    "num_gpu_blocks_override",
+    "num_lookahead_slots",
+    "num_scheduler_steps",
+    "pipeline_parallel_size",
+    "preemption_mode",
+    "scheduler_cls",
+    "speculative_config",
+    "swap_space",
+];
+
+/// What an engine section says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineFields {
+    /// Scheduler settings; `num_gpu_blocks` holds the default where it is not written.
+    pub config: VllmConfig,
+    /// `num_gpu_blocks` is written.
+    pub has_blocks: bool,
+    /// Share of the GPU memory the engine may use.
+    pub gpu_memory_utilization: f64,
+    /// Storage of the KV cache.
+    pub kv_cache: Precision,
+    /// Storage of the weights where it is not the model's own.
+    pub weights: Option<Precision>,
+}
+
+/// Reads the section: a pool's over the scenario's, or the scenario's alone. `model_len` is the model's longest context.
+pub fn read(section: &Section<'_>, model_len: Option<u32>) -> EngineFields {
+    section.not_modelled(&NOT_MODELLED);
+    backend(section);
+    let default = VllmConfig::default();
+    let most = VllmConfig::UNLIMITED;
+    let whole =
+        |name, least: u32, default: u32| section.whole32(name, least..=most).unwrap_or(default);
+    let flag = |name, default: bool| section.flag(name).unwrap_or(default);
+    let config = VllmConfig {
+        version: version(section).unwrap_or(default.version),
+        block_size: section
+            .whole32("block_size", 1..=65_536)
+            .unwrap_or(default.block_size),
+        // Block 0 is never used.
+        num_gpu_blocks: whole("num_gpu_blocks", 2, default.num_gpu_blocks),
+        max_num_seqs: whole("max_num_seqs", 1, default.max_num_seqs),
+        max_num_batched_tokens: whole("max_num_batched_tokens", 1, default.max_num_batched_tokens),
+        max_model_len: whole(
+            "max_model_len",
+            2,
+            model_len.unwrap_or(default.max_model_len),
+        ),
+        enable_prefix_caching: flag("enable_prefix_caching", default.enable_prefix_caching),
+        enable_chunked_prefill: flag("enable_chunked_prefill", default.enable_chunked_prefill),
+        long_prefill_token_threshold: whole(
+            "long_prefill_token_threshold",
+            0,
+            default.long_prefill_token_threshold,
+        ),
+        long_prefill_token_threshold_adaptive: flag("long_prefill_token_threshold_adaptive", false),
+        scheduler_reserve_full_isl: flag(
+            "scheduler_reserve_full_isl",
+            default.scheduler_reserve_full_isl,
+        ),
+        max_num_active_seqs: section.whole32("max_num_active_seqs", 1..=most),
+        policy: policy(section).unwrap_or(default.policy),
+        watermark: section
+            .number("watermark", 0.0..=0.99)
+            .unwrap_or(default.watermark),
+        async_scheduling: flag("async_scheduling", default.async_scheduling),
+    };
+    let _ = section.choice("dtype", &DTYPES);
+    EngineFields {
+        has_blocks: section.has("num_gpu_blocks"),
+        gpu_memory_utilization: section
+            .number("gpu_memory_utilization", 0.01..=1.0)
+            .unwrap_or(DEFAULT_GPU_MEMORY_UTILIZATION),
+        kv_cache: section
+            .choice("kv_cache_dtype", &KV_DTYPES)
+            .unwrap_or(Precision::Bf16),
+        weights: section.choice("quantization", &QUANTIZATIONS),
+        config,
+    }
+}
+
+fn backend(section: &Section<'_>) {
+    if let Some((backend, field)) = section.text("backend") {
+        match backend.to_lowercase().as_str() {
+            "vllm" => {}
+            "sglang" | "trtllm" | "tensorrt-llm" => {
+                section.unmodelled(&field, "the backend modelled is vllm")
+            }
+            _ => {
+                section.choice("backend", &[("vllm", ())]);
+            }
+        }
+    }
+}
+
+/// The releases whose schedules were recorded.
+fn version(section: &Section<'_>) -> Option<VllmVersion> {
+    let (text, _) = section.text("version")?;
+    let text = text.trim().trim_start_matches('v');
+    let mut numbers = text.split('.');
+    let release = match (
+        numbers.next(),
+        numbers.next(),
+        numbers.all(|part| part.parse::<u32>().is_ok()),
+    ) {
+        (Some("0"), Some("32"), true) => Some(VllmVersion::V0_32),
+        (Some("0"), Some("33"), true) => Some(VllmVersion::V0_33),
+        _ => None,
+    };
+    if release.is_none() {
+        let expected = "0.32 or 0.33, the releases whose schedules were recorded";
+        section.conflict(
+            "version",
+            format!("`{text}`"),
+            expected,
+            "choose the nearer one",
+        );
+    }
+    release
+}
+
+/// The command line calls it `scheduling_policy`, the configuration `policy`.
+fn policy(section: &Section<'_>) -> Option<SchedulingPolicy> {
+    let (long, short) = (
+        section.choice("scheduling_policy", &POLICIES),
+        section.choice("policy", &POLICIES),
+    );
+    if let (Some(long), Some(short)) = (long, short)
+        && long != short
+    {
+        section.conflict(
+            "policy",
+            "another value than scheduling_policy",
+            "one of the two",
+            "remove one",
+        );
+    }
+    long.or(short)
+}
+
+/// Combinations that vLLM refuses (R15), or that could never schedule anything.
+pub fn conflicts(section: &Section<'_>, config: &VllmConfig) {
+    let VllmConfig {
+        max_num_batched_tokens,
+        max_num_seqs,
+        max_model_len,
+        ..
+    } = *config;
+    if max_num_batched_tokens < max_num_seqs {
+        let expected = format!("at least max_num_seqs, {max_num_seqs}, as vLLM asks for");
+        let hint = format!("raise it to {max_num_seqs}, or lower max_num_seqs");
+        section.conflict(
+            "max_num_batched_tokens",
+            max_num_batched_tokens.to_string(),
+            expected,
+            &hint,
+        );
+    }
+    if !config.enable_chunked_prefill && max_num_batched_tokens < max_model_len {
+        let length = if max_model_len == VllmConfig::UNLIMITED {
+            "unlimited".to_owned()
+        } else {
+            max_model_len.to_string()
+        };
+        let expected = format!("at least max_model_len ({length}) when chunked prefill is off");
+        let hint = "set max_model_len to at most max_num_batched_tokens, or switch enable_chunked_prefill on";
+        section.conflict(
+            "max_num_batched_tokens",
+            max_num_batched_tokens.to_string(),
+            expected,
+            hint,
+        );
+    }
+    if config.long_prefill_token_threshold > max_model_len {
+        let expected = format!("at most max_model_len, {max_model_len}");
+        section.conflict(
+            "long_prefill_token_threshold",
+            config.long_prefill_token_threshold.to_string(),
+            expected,
+            "",
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! Scenario files: YAML text and overrides in, a checked [`Scenario`] out, or every problem at once.
+//!
+//! Three passes. [`tree`] reads YAML into values that know their place. [`patch`] applies `--set` overrides to that tree,
+//! so that an override is judged by the same rules as the file. Then one reader per section takes the fields it knows
+//! through [`section::Section`], which reports wrong kinds, values out of range and unknown names, and each reader
+//! reports what does not go together. Nothing is ignored: a field that is written is used or refused.
+
+mod engine;
+mod patch;
+mod pools;
+mod problem;
+mod router;
+mod section;
+mod sweep;
+mod synth;
+#[cfg(test)]
+mod tests;
+mod timing;
+mod tree;
+mod workload;
+
+pub use problem::{Problem, Problems};
+pub use sweep::{Axes, sweep};
+
+use problem::Log;
+use section::{Section, UNKNOWN_FIELD};
+use sim::Sla;
+use std::path::Path;
+use sweeps::scenario::Scenario;
+use tree::{Entry, Node, Place, Value};
+
+/// The version of the format.
+const SCHEMA_VERSION: u64 = 1;
+
+/// Reads a scenario.
+///
+/// `path` names the file in messages, and files named in it are looked for beside it. Overrides are `(field, value)` as
+/// in `--set field=value`, applied in order; a value is YAML, `null` removes what the file says. Files named by an
+/// override are looked for in the current directory.
+///
+/// # Errors
+/// Everything that is wrong, each with place, field, what was found and what was expected.
+pub fn load(
+    path: Option<&Path>,
+    text: &str,
+    overrides: &[(String, String)],
+) -> Result<Scenario, Problems> {
+    let file = path.map_or_else(|| "scenario".to_owned(), |path| path.display().to_string());
+    let log = Log::new(&file);
+    let scenario = tree::parse_file(text, &log).and_then(|mut root| {
+        if !matches!(root.value, Value::Map(_)) {
+            log.add(
+                Some(&root.place),
+                "",
+                root.found(),
+                "named fields, for example `seed: 1`",
+            );
+            return None;
+        }
+        add_default_pool(&mut root);
+        for (field, value) in overrides {
+            patch::set(&mut root, field, value, &log);
+        }
+        let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
+        read(&root, folder, &log)
+    });
+    log.finish(scenario)
+}
+
+/// Why the scenario has no field of this name, if it has none: what a sweep asks before it varies one.
+#[must_use]
+pub fn unknown_field(path: Option<&Path>, text: &str, field: &str) -> Option<String> {
+    // A null is as good as nothing wherever the name is known.
+    let Problems(problems) = load(path, text, &[(field.to_owned(), "null".to_owned())]).err()?;
+    let place = format!("--set {field}");
+    let is_about_names = |problem: &&Problem| {
+        problem.place == place && (problem.found == UNKNOWN_FIELD || problem.found.starts_with('`'))
+    };
+    let Problem {
+        field,
+        found,
+        expected,
+        suggestion,
+        ..
+    } = problems.iter().find(is_about_names)?;
+    let suggestion = suggestion
+        .as_ref()
+        .map_or_else(String::new, |suggestion| format!("; {suggestion}"));
+    Some(format!(
+        "{field}: found {found}, expected {expected}{suggestion}"
+    ))
+}
+
+/// Without pools there is one, `agg`, so that an override can address it.
+fn add_default_pool(root: &mut Node) {
+    let place = root.place.clone();
+    let Value::Map(entries) = &mut root.value else {
+        return;
+    };
+    if entries.iter().any(|entry| entry.name == "pools") {
+        return;
+    }
+    let node = |raw: &str, value| Node {
+        place: place.clone(),
+        raw: raw.to_owned(),
+        value,
+    };
+    let entry = |name: &str, node| Entry {
+        name: name.to_owned(),
+        place: place.clone(),
+        node,
+    };
+    let pool = node(
+        "",
+        Value::Map(vec![entry(
+            "name",
+            node("agg", Value::Text("agg".to_owned())),
+        )]),
+    );
+    entries.push(entry("pools", node("", Value::List(vec![pool]))));
+}
+
+fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
+    let section = Section::new(log, "", Some(root));
+    section.not_modelled(&["planner", "kvbm", "links"]);
+    // Read by `sweep`.
+    section.has("sweep");
+    section.whole("schema_version", SCHEMA_VERSION..=SCHEMA_VERSION);
+    let pools = pools::read(&section, folder);
+    let router = router::read(&section.section("router"));
+    let workload = workload::read(&section.section("workload"), folder);
+    let sla = sla(&section.section("sla"));
+    let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
+    section.finish();
+    Some(Scenario {
+        pools: pools?,
+        router: router?,
+        workload: workload?,
+        sla,
+        seed,
+    })
+}
+
+fn sla(section: &Section<'_>) -> Option<Sla> {
+    const MAX_MS: f64 = 1e9;
+    let bound = |name| section.number(name, f64::MIN_POSITIVE..=MAX_MS);
+    let sla = Sla {
+        ttft_ms: bound("ttft_ms"),
+        itl_ms: bound("itl_ms"),
+    };
+    section.finish();
+    (sla != Sla::default()).then_some(sla)
+}
+
+/// A file named in the scenario: beside it, unless an override named it.
+fn beside(folder: &Path, name: &str, place: &Place) -> std::path::PathBuf {
+    match place {
+        Place::File { .. } => folder.join(name),
+        Place::Override(_) => name.into(),
+    }
+}

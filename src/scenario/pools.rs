@@ -1,0 +1,396 @@
+//! `model`, `gpu`, `engine`, `timing` and `pools`: groups of workers, each over the scenario's common settings.
+
+use super::engine::{self, EngineFields};
+use super::section::{Field, Section};
+use super::tree::{Node, Value, quoted};
+use super::{beside, timing};
+use ::engine::vllm::VllmConfig;
+use calibration::{Gpu, KvQuestion, Model, kv_capacity};
+use std::path::Path;
+use sweeps::scenario::{KvBlocks, Parallel, Pool, Role};
+
+/// Most pools of a scenario and most workers of all pools together.
+const MAX_POOLS: usize = 1_000;
+const MAX_WORKERS: u32 = 100_000;
+
+/// What all pools share unless they say otherwise.
+struct Common<'a> {
+    section: &'a Section<'a>,
+    model: Option<Model>,
+    gpu: Option<Gpu>,
+    engine: Section<'a>,
+    timing: Section<'a>,
+}
+
+/// Reads all pools. `None` after a problem.
+pub fn read<'a>(section: &'a Section<'a>, folder: &Path) -> Option<Vec<Pool>> {
+    let common = Common {
+        section,
+        model: model(section, folder),
+        gpu: gpu(section),
+        engine: section.section("engine"),
+        timing: section.section("timing"),
+    };
+    // What is wrong in itself is reported even if no pool uses it; what does not go together, with each pool.
+    engine::read(&common.engine, None);
+    timing::read(&common.timing, false);
+    let pools = match section.list("pools") {
+        Some((items, field)) => list(&common, items, &field),
+        None if section.has("pools") => None,
+        None => {
+            section.conflict(
+                "pools",
+                "nothing",
+                "a list of pools",
+                "for example `pools: [{name: agg, workers: 1}]`",
+            );
+            None
+        }
+    };
+    common.engine.finish();
+    common.timing.finish();
+    pools
+}
+
+fn list(common: &Common<'_>, items: &[Node], field: &Field<'_>) -> Option<Vec<Pool>> {
+    let complain =
+        |found: String, expected: &str| common.section.conflict("pools", found, expected, "");
+    if items.is_empty() || items.len() > MAX_POOLS {
+        complain(
+            format!("{} pools", items.len()),
+            &format!("1 to {MAX_POOLS}"),
+        );
+        return None;
+    }
+    let pools: Vec<Option<Pool>> = items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| pool(common, item, &format!("{}[{index}]", field.path)))
+        .collect();
+    let pools: Vec<Pool> = pools.into_iter().collect::<Option<_>>()?;
+    let workers: u64 = pools.iter().map(|pool| u64::from(pool.workers)).sum();
+    if workers > u64::from(MAX_WORKERS) {
+        complain(
+            format!("{workers} workers"),
+            &format!("at most {MAX_WORKERS} in all pools together"),
+        );
+    }
+    for (index, (pool, item)) in pools.iter().zip(items).enumerate() {
+        let complain = |found: String, expected: &str| {
+            common.section.log().add(
+                Some(&item.place),
+                &format!("pools.{}", pool.name),
+                found,
+                expected,
+            );
+        };
+        if pools[..index].iter().any(|other| other.name == pool.name) {
+            complain(
+                "a name that another pool has".to_owned(),
+                "a name of its own",
+            );
+        }
+        // Routers count in blocks.
+        let (first, own) = (pools[0].engine.block_size, pool.engine.block_size);
+        if own != first {
+            complain(
+                format!("block sizes {first} and {own}"),
+                "one for all pools: others are not modelled yet",
+            );
+        }
+    }
+    Some(pools)
+}
+
+/// The sections of one pool.
+struct PoolSections<'a> {
+    own: Section<'a>,
+    parallel: Section<'a>,
+    /// Over the scenario's.
+    engine: Section<'a>,
+    timing: Section<'a>,
+}
+
+/// What a pool runs on, as far as it is known.
+struct Hardware {
+    model: Option<Model>,
+    gpu: Option<Gpu>,
+    /// False when a name was written and not understood.
+    is_resolved: bool,
+}
+
+fn pool(common: &Common<'_>, item: &Node, place: &str) -> Option<Pool> {
+    let log = common.section.log();
+    if !matches!(item.value, Value::Map(_)) {
+        log.add(
+            Some(&item.place),
+            place,
+            item.found(),
+            "a pool, for example `{name: agg, workers: 1}`",
+        );
+        return None;
+    }
+    let path = match item.get("name").map(|name| (&name.value, &name.raw)) {
+        Some((Value::Text(name), _) | (Value::Number(_), name)) => format!("pools.{name}"),
+        _ => place.to_owned(),
+    };
+    let own = Section::new(log, &path, Some(item));
+    let sections = PoolSections {
+        parallel: own.section("parallel"),
+        engine: own.section_over("engine", &common.engine),
+        timing: own.section("timing"),
+        own,
+    };
+    let pool = read_pool(common, &sections);
+    for section in [
+        &sections.parallel,
+        &sections.engine,
+        &sections.timing,
+        &sections.own,
+    ] {
+        section.finish();
+    }
+    pool
+}
+
+fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
+    let PoolSections {
+        own,
+        parallel: parallel_section,
+        engine: engine_section,
+        timing: own_timing,
+    } = sections;
+    own.not_modelled(&["model"]);
+    role(own);
+    let name = name(own);
+    let workers = if own.has("workers") {
+        own.whole32("workers", 1..=MAX_WORKERS)
+    } else {
+        Some(1)
+    };
+    let parallel = parallel(parallel_section);
+    let model_len = common
+        .model
+        .as_ref()
+        .map(|model| model.max_position_embeddings);
+    let engine = engine::read(engine_section, model_len);
+    engine::conflicts(engine_section, &engine.config);
+    let hardware = hardware(common, own, &engine);
+    check_memory_share(&hardware, &engine, engine_section);
+    let timing_section = if own.has("timing") {
+        own_timing
+    } else {
+        &common.timing
+    };
+    let timing = timing::read(
+        timing_section,
+        hardware.model.is_some() && hardware.gpu.is_some(),
+    );
+    let is_split = parallel.is_some_and(|parallel| splits(parallel, &hardware, parallel_section));
+
+    let mut pool = Pool {
+        name: name?,
+        role: Role::Aggregated,
+        workers: workers?,
+        parallel: parallel?,
+        model: hardware.model,
+        gpu: hardware.gpu,
+        kv_blocks: KvBlocks::Guessed,
+        kv_cache: engine.kv_cache,
+        timing: timing?,
+        engine: engine.config.clone(),
+    };
+    if is_split && hardware.is_resolved {
+        settle_kv_blocks(&mut pool, &engine, own);
+        if let Err(error) = pool.timing.compile(&pool.context()) {
+            timing_section.refused("source", &error);
+        }
+    }
+    Some(pool)
+}
+
+fn hardware(common: &Common<'_>, section: &Section<'_>, engine: &EngineFields) -> Hardware {
+    let gpu = if section.has("gpu") {
+        gpu(section)
+    } else {
+        common.gpu
+    };
+    let model = common.model.clone().map(|model| Model {
+        weights: engine.weights.unwrap_or(model.weights),
+        ..model
+    });
+    let names_gpu = section.has("gpu") || common.section.has("gpu");
+    let is_resolved = names_gpu == gpu.is_some() && common.section.has("model") == model.is_some();
+    Hardware {
+        model,
+        gpu,
+        is_resolved,
+    }
+}
+
+/// A share of the memory says nothing where the memory is not known.
+fn check_memory_share(hardware: &Hardware, engine: &EngineFields, section: &Section<'_>) {
+    let is_known = hardware.model.is_some() && hardware.gpu.is_some();
+    if hardware.is_resolved
+        && !is_known
+        && !engine.has_blocks
+        && section.has("gpu_memory_utilization")
+    {
+        let expected = "model and gpu beside it, from which KV blocks follow";
+        section.conflict(
+            "gpu_memory_utilization",
+            "a share of unknown memory",
+            expected,
+            "or give num_gpu_blocks",
+        );
+    }
+}
+
+/// A name that fits a dotted path and a file name.
+fn name(section: &Section<'_>) -> Option<String> {
+    let expected = "a name of up to 64 letters, digits, `-` or `_`";
+    let Some((name, _)) = section.text("name") else {
+        if !section.has("name") {
+            section.conflict("name", "nothing", expected, "for example `name: agg`");
+        }
+        return None;
+    };
+    let is_fine = (1..=64).contains(&name.len())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        && name.parse::<u64>().is_err();
+    if !is_fine {
+        section.conflict(
+            "name",
+            quoted(&name),
+            format!("{expected}, not a number"),
+            "",
+        );
+    }
+    is_fine.then_some(name)
+}
+
+fn role(section: &Section<'_>) {
+    let Some((role, field)) = section.text("role") else {
+        return;
+    };
+    match role.to_lowercase().as_str() {
+        "aggregated" | "agg" => {}
+        "prefill" | "decode" => section.unmodelled(&field, "the role modelled is aggregated"),
+        _ => {
+            section.choice("role", &[("aggregated", ())]);
+        }
+    }
+}
+
+/// `parallel`: widths other than `tp` must be 1.
+fn parallel(section: &Section<'_>) -> Option<Parallel> {
+    for name in ["pp", "dp", "ep"] {
+        if section
+            .whole32(name, 1..=1_024)
+            .is_some_and(|width| width > 1)
+            && let Some(field) = section.field(name)
+        {
+            section.unmodelled(
+                &field,
+                "only tensor parallelism (tp) is modelled; more workers replicate the model",
+            );
+        }
+    }
+    let tensor = if section.has("tp") {
+        section.whole32("tp", 1..=1_024)
+    } else {
+        Some(1)
+    };
+    Some(Parallel { tensor: tensor? })
+}
+
+fn model(section: &Section<'_>, folder: &Path) -> Option<Model> {
+    let (name, field) = section.text("model")?;
+    let beside = beside(folder, &name, &field.node.place);
+    let is_path = name.ends_with(".json") || beside.join("config.json").is_file();
+    let wanted = if is_path {
+        beside.display().to_string()
+    } else {
+        name
+    };
+    Model::find(&wanted)
+        .map_err(|error| section.refused("model", &error))
+        .ok()
+}
+
+fn gpu(section: &Section<'_>) -> Option<Gpu> {
+    let (name, _) = section.text("gpu")?;
+    Gpu::find(&name)
+        .copied()
+        .map_err(|error| section.refused("gpu", &error))
+        .ok()
+}
+
+/// Whether the model can be split as asked, within a node; reports it if not.
+fn splits(parallel: Parallel, hardware: &Hardware, section: &Section<'_>) -> bool {
+    let tensor = parallel.tensor;
+    let mut is_split = true;
+    if let Some(gpu) = hardware.gpu.filter(|gpu| tensor > gpu.gpus_per_node) {
+        let expected = format!(
+            "at most the {} GPUs of a {} node",
+            gpu.gpus_per_node, gpu.name
+        );
+        section.conflict(
+            "tp",
+            tensor.to_string(),
+            expected,
+            "use more workers instead",
+        );
+        is_split = false;
+    }
+    if let Some((model, Err(why))) = hardware
+        .model
+        .as_ref()
+        .map(|model| (model, model.check_tensor_parallel(tensor)))
+    {
+        let legal: Vec<String> = model
+            .legal_tensor_parallel(8)
+            .map(|width| width.to_string())
+            .collect();
+        let hint = format!("{} can be split over {} GPUs", model.id, legal.join(", "));
+        section.conflict(
+            "tp",
+            tensor.to_string(),
+            format!("a width that {why}"),
+            &hint,
+        );
+        is_split = false;
+    }
+    is_split
+}
+
+/// KV blocks: as written, or from the memory of the GPU, or the default.
+fn settle_kv_blocks(pool: &mut Pool, engine: &EngineFields, section: &Section<'_>) {
+    if engine.has_blocks {
+        pool.kv_blocks = KvBlocks::Given;
+        return;
+    }
+    let (Some(model), Some(gpu)) = (&pool.model, &pool.gpu) else {
+        return;
+    };
+    let question = KvQuestion {
+        model,
+        gpu,
+        tensor_parallel: pool.parallel.tensor,
+        kv_cache: pool.kv_cache,
+        block_size: pool.engine.block_size,
+        gpu_memory_utilization: engine.gpu_memory_utilization,
+        max_num_batched_tokens: pool.engine.max_num_batched_tokens,
+    };
+    match kv_capacity(&question) {
+        Ok(capacity) => {
+            let most = u64::from(VllmConfig::UNLIMITED);
+            // vLLM's count too holds the block that is never used.
+            pool.engine.num_gpu_blocks = capacity.blocks.clamp(2, most) as u32;
+            pool.kv_blocks = KvBlocks::Computed(capacity);
+        }
+        Err(error) => section.refused("parallel", &error),
+    }
+}

@@ -1,0 +1,234 @@
+//! What is simulated: model, pools of workers, router, workload, service levels. Plain data, resolved and checked.
+//!
+//! The reader of scenario files makes it; nothing in it has to be looked up again. Defaults are those of the real
+//! systems where they have one, and stand here.
+
+use calibration::{Gpu, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
+use engine::Span;
+use engine::vllm::VllmConfig;
+use sim::{LoadSpec, PoolSpec, RouterSpec, Sla};
+use std::path::PathBuf;
+use traces::{Format, SynthSpec};
+
+/// vLLM's default share of the GPU memory it may use.
+pub const DEFAULT_GPU_MEMORY_UTILIZATION: f64 = 0.9;
+
+/// Everything that a simulation needs but the contents of its trace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Groups of equal workers, at least one.
+    pub pools: Vec<Pool>,
+    /// Who gets which request.
+    pub router: RouterSpec,
+    /// Requests and how they are sent.
+    pub workload: WorkloadSpec,
+    /// Bounds for goodput; none where none are given.
+    pub sla: Option<Sla>,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// A group of equal workers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Its name, unique.
+    pub name: String,
+    /// What its workers do.
+    pub role: Role,
+    /// How many there are, at least one.
+    pub workers: u32,
+    /// How a worker spreads over GPUs.
+    pub parallel: Parallel,
+    /// The model served, where the scenario says it.
+    pub model: Option<Model>,
+    /// The GPU, where the scenario says it.
+    pub gpu: Option<Gpu>,
+    /// Scheduler settings, KV blocks included.
+    pub engine: VllmConfig,
+    /// Where the number of KV blocks comes from.
+    pub kv_blocks: KvBlocks,
+    /// Storage of the KV cache.
+    pub kv_cache: Precision,
+    /// How long steps take.
+    pub timing: TimingSpec,
+}
+
+/// What workers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Prefill and decode.
+    Aggregated,
+}
+
+/// How a worker spreads over GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parallel {
+    /// GPUs that share every layer.
+    pub tensor: u32,
+}
+
+/// Where the number of KV blocks comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvBlocks {
+    /// The scenario says it.
+    Given,
+    /// From the memory of the GPU.
+    Computed(KvCapacity),
+    /// Neither is known: the default of the engine, a guess.
+    Guessed,
+}
+
+/// Requests and how they are sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkloadSpec {
+    /// Where they come from.
+    pub source: Source,
+    /// How they are sent.
+    pub load: Load,
+}
+
+/// Where requests come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// A file.
+    Trace(TraceSource),
+    /// The generator.
+    Synth(SynthSource),
+}
+
+/// A trace file and the part of it that is used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceSource {
+    /// The file.
+    pub path: PathBuf,
+    /// Its format; `None` looks at the first line.
+    pub format: Option<Format>,
+    /// Tokens per content block; `None` takes the format's usual one.
+    pub block_size: Option<u32>,
+    /// Warnings are errors.
+    pub is_strict: bool,
+    /// Leave out what arrives before this time of the file.
+    pub start: Option<Span>,
+    /// Leave out what arrives at or after this time of the file.
+    pub end: Option<Span>,
+    /// Keep this share of the sessions.
+    pub fraction: Option<f64>,
+    /// Keep at most so many requests.
+    pub limit: Option<u32>,
+}
+
+/// A made-up workload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SynthSource {
+    /// Its parameters.
+    pub spec: SynthSpec,
+    /// Prefix reuse to aim for, as a share of the blocks; `None` takes what comes.
+    pub reuse: Option<f64>,
+}
+
+/// How requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    /// Arrivals so many times faster than the source says.
+    pub arrival_speedup_ratio: f64,
+    /// Sessions in flight at once (closed loop); `None` sends at the source's times.
+    pub concurrency: Option<u32>,
+    /// Requests at the start that are served and not counted.
+    pub warmup_requests: u32,
+    /// No request is sent later than this.
+    pub duration: Option<Span>,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Load {
+            arrival_speedup_ratio: 1.0,
+            concurrency: None,
+            warmup_requests: 0,
+            duration: None,
+        }
+    }
+}
+
+impl Scenario {
+    /// Canonical text: equal for equal scenarios, different for different ones. For digests.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        format!("{self:?}")
+    }
+
+    /// GPUs of the whole deployment.
+    #[must_use]
+    pub fn gpus(&self) -> u64 {
+        self.pools
+            .iter()
+            .map(|pool| u64::from(pool.workers) * u64::from(pool.gpus_per_worker()))
+            .sum()
+    }
+
+    /// What the numbers stand on that nobody said, one sentence each; timing models add their own.
+    #[must_use]
+    pub fn guesses(&self) -> Vec<String> {
+        self.pools.iter().filter_map(Pool::guess).collect()
+    }
+}
+
+impl Pool {
+    /// GPUs of each worker.
+    #[must_use]
+    pub const fn gpus_per_worker(&self) -> u32 {
+        self.parallel.tensor
+    }
+
+    /// As the cluster wants it.
+    #[must_use]
+    pub fn spec(&self) -> PoolSpec {
+        PoolSpec {
+            name: self.name.clone(),
+            workers: self.workers,
+            gpus_per_worker: self.gpus_per_worker(),
+            engine: self.engine.clone(),
+        }
+    }
+
+    /// What its timing model needs to know.
+    #[must_use]
+    pub fn context(&self) -> WorkerContext<'_> {
+        WorkerContext {
+            capacity_tokens: u64::from(self.engine.num_gpu_blocks)
+                * u64::from(self.engine.block_size),
+            model: self.model.as_ref(),
+            gpu: self.gpu.as_ref(),
+            tensor_parallel: self.parallel.tensor,
+            kv_cache: self.kv_cache,
+        }
+    }
+
+    fn guess(&self) -> Option<String> {
+        let Pool { name, engine, .. } = self;
+        let (blocks, tokens) = (engine.num_gpu_blocks, engine.block_size);
+        match &self.kv_blocks {
+            KvBlocks::Given => None,
+            KvBlocks::Computed(_) => Some(format!(
+                "pool {name}: {blocks} KV blocks of {tokens} tokens computed from GPU memory; an engine's own profile \
+                 differs by a few per cent"
+            )),
+            KvBlocks::Guessed => Some(format!(
+                "pool {name}: {blocks} KV blocks of {tokens} tokens, a default, as neither num_gpu_blocks nor model \
+                 and gpu are given"
+            )),
+        }
+    }
+}
+
+impl Load {
+    /// As the cluster wants it; the arrival speed-up is applied to the trace.
+    #[must_use]
+    pub const fn spec(&self) -> LoadSpec {
+        LoadSpec {
+            concurrency: self.concurrency,
+            warmup_requests: self.warmup_requests,
+            duration: self.duration,
+        }
+    }
+}
