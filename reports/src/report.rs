@@ -126,3 +126,106 @@ impl Report {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::sample;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    /// The paths of all leaves: `a.b`, `a[].b`.
+    fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    paths(field, &format!("{path}{dot}{name}"), found);
+                }
+            }
+            Value::Array(items) => items
+                .iter()
+                .for_each(|item| paths(item, &format!("{path}[]"), found)),
+            _ => {
+                found.insert(path.to_owned());
+            }
+        }
+    }
+
+    fn fields_of_a_report() -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        paths(
+            &serde_json::from_str(&sample::report().json()).unwrap(),
+            "",
+            &mut found,
+        );
+        found
+    }
+
+    /// The names in the first column of the tables of the page.
+    fn fields_of_the_page() -> BTreeSet<String> {
+        let page = include_str!("../../docs/metrics.md");
+        let first_cells = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        first_cells
+            .flat_map(|cell| cell.split(", "))
+            .filter_map(|name| name.strip_prefix('`')?.strip_suffix('`'))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// How the page names a field: itself, or a family and a member for distributions, or a family for reasons.
+    fn names(field: &str) -> Vec<String> {
+        match field.split('.').collect::<Vec<_>>()[..] {
+            ["latency", metric, statistic] => {
+                vec![format!("latency.{metric}.*"), format!("*.{statistic}")]
+            }
+            ["requests", "rejected_by", _] => vec!["requests.rejected_by.*".to_owned()],
+            _ => vec![field.to_owned()],
+        }
+    }
+
+    #[test]
+    fn the_page_defines_every_field_and_no_other() {
+        let used: BTreeSet<String> = fields_of_a_report()
+            .iter()
+            .flat_map(|field| names(field))
+            .collect();
+        assert_eq!(used, fields_of_the_page());
+        assert!(used.len() > 50, "{used:?}");
+    }
+
+    #[test]
+    fn the_report_has_the_promised_names() {
+        let report: Value = serde_json::from_str(&sample::report().json()).unwrap();
+        assert_eq!(report["latency"]["ttft_ms"]["p99"], 300.0);
+        assert_eq!(report["requests"]["rejected"], 1);
+        assert_eq!(report["timing"]["source"], "roofline");
+        assert_eq!(report["timing"]["basis"], "estimated");
+        assert_eq!(report["seed"], 42);
+        assert_eq!(report["throughput"]["gpus"], 8);
+    }
+
+    #[test]
+    fn an_empty_run_reports_zeros_and_nothing_that_is_not_json() {
+        let summary = sim::summarize(&sim::Recording::default(), &[], Some(sim::Sla::default()));
+        let report = super::Report {
+            summary,
+            ..sample::report()
+        };
+        let read: Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(read["latency"]["itl_ms"]["p50"], 0.0);
+        // serde_json writes NaN and infinities as null; only absent bounds may be null.
+        assert_eq!(report.json().matches("null").count(), 2);
+    }
+
+    #[test]
+    fn the_footer_names_source_basis_and_guesses() {
+        let footer = sample::report().footer();
+        assert!(
+            footer.contains("roofline (estimated, 1 guess)")
+                && footer.contains("digest 0123456789ab"),
+            "{footer}"
+        );
+    }
+}

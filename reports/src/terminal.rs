@@ -150,7 +150,7 @@ pub fn draw(chart: &Chart, size: Size) -> String {
         match letter {
             // A letter every so often keeps long lines apart.
             Some(letter) => places
-                .step_by(1 + points.len() / 12)
+                .step_by(1 + points.len() / 8)
                 .for_each(|&place| cells.write(place, *letter)),
             None => places.for_each(|&place| cells.set(place)),
         }
@@ -248,11 +248,17 @@ fn legend(chart: &Chart, letters: &[Option<char>]) -> Vec<String> {
     let limits = chart
         .limits
         .iter()
+        .filter(|limit| limit.at.is_finite())
         .map(|limit| format!("  ⡇ {} ({})", limit.label, short(limit.at)));
-    let notes = chart
-        .notes
-        .iter()
-        .zip('1'..='9')
-        .map(|(note, name)| format!("  {name} {}", note.text.replace('\n', ": ")));
+    let notes = chart.notes.iter().zip('1'..='9').flat_map(|(note, name)| {
+        let rows = note.text.lines().enumerate();
+        rows.map(move |(row, text)| {
+            if row == 0 {
+                format!("  {name} {text}")
+            } else {
+                format!("    {text}")
+            }
+        })
+    });
     series.chain(limits).chain(notes).collect()
 }

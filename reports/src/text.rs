@@ -1,10 +1,9 @@
 //! The summary of a run for the terminal: the metrics in AIPerf's layout, then counts, rates, memory and workers, and
 //! last what the numbers stand on.
 
-use crate::numbers::{count, percent, separated};
+use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
 use sim::summary::{Distribution, Goodput, Summary, WorkerSummary};
-use std::fmt::Write;
 
 /// Runs with more workers list the pools only.
 const MOST_WORKERS_LISTED: usize = 32;
@@ -17,7 +16,6 @@ pub fn summary(report: &Report) -> String {
         Some(requests(summary)),
         Some(latency(summary)),
         Some(throughput(summary)),
-        summary.goodput.as_ref().map(goodput),
         Some(memory(summary)),
         workers(&summary.workers),
         Some(provenance(report)),
@@ -63,46 +61,61 @@ fn row(name: &str, cells: impl IntoIterator<Item = String>) -> Vec<String> {
     std::iter::once(name.to_owned()).chain(cells).collect()
 }
 
+/// Facts in words, each with its topic; further lines of a fact are indented.
+fn facts(facts: &[(&str, String)]) -> String {
+    let line = |topic: &str, text: &str| format!("{topic:<16}{text}\n");
+    facts
+        .iter()
+        .flat_map(|(topic, text)| {
+            text.lines()
+                .zip(std::iter::once(*topic).chain(std::iter::repeat("")))
+        })
+        .map(|(text, topic)| line(topic, text))
+        .collect()
+}
+
 fn requests(summary: &Summary) -> String {
     let counts = &summary.requests;
-    let mut line = format!(
-        "Requests: {} completed of {}",
+    let mut ends = vec![format!(
+        "{} completed of {}",
         count(counts.completed),
         count(counts.total)
-    );
+    )];
     if counts.rejected > 0 {
-        let reasons: Vec<String> = counts
+        let reasons = counts
             .rejected_by
             .iter()
-            .map(|(reason, n)| format!("{} {reason}", count(*n)))
-            .collect();
-        let _ = write!(
-            line,
-            ", {} rejected ({})",
+            .map(|(reason, n)| format!("{} {reason}", count(*n)));
+        ends.push(format!(
+            "{} rejected ({})",
             count(counts.rejected),
-            reasons.join(", ")
-        );
+            reasons.collect::<Vec<_>>().join(", ")
+        ));
     }
     if counts.unfinished > 0 {
-        let _ = write!(line, ", {} unfinished", count(counts.unfinished));
+        ends.push(format!("{} unfinished", count(counts.unfinished)));
     }
+    let mut lines = vec![("Requests", ends.join(" · "))];
     if counts.warmup > 0 {
-        let _ = write!(
-            line,
-            "; {} of all were warm-up and do not count below",
-            count(counts.warmup)
-        );
+        lines.push((
+            "Warm-up",
+            format!(
+                "{}, left out of what follows",
+                counted(counts.warmup, "request")
+            ),
+        ));
     }
     if counts.preemptions > 0 {
-        let _ = write!(
-            line,
-            "\n{} preemptions of {} requests",
-            count(counts.preemptions),
-            count(counts.preempted)
-        );
+        lines.push((
+            "Preemptions",
+            format!(
+                "{} in {}",
+                count(counts.preemptions),
+                counted(counts.preempted, "request")
+            ),
+        ));
     }
-    line.push('\n');
-    line
+    facts(&lines)
 }
 
 fn latency(summary: &Summary) -> String {
@@ -173,38 +186,49 @@ fn throughput(summary: &Summary) -> String {
     ])
 }
 
-fn goodput(goodput: &Goodput) -> String {
+fn memory(summary: &Summary) -> String {
+    let (prefix, kv) = (&summary.prefix, &summary.kv);
+    let reuse = format!(
+        "{} of prompt tokens at first admission · {} over all admissions · {} by the router's belief\n\
+         {} of requests had a hit",
+        percent(prefix.first_admission_share),
+        percent(prefix.all_admissions_share),
+        percent(prefix.router_overlap_share),
+        percent(prefix.requests_with_hit_share),
+    );
+    let used = format!(
+        "{} used on average · {} at the peak of the fullest worker",
+        percent(kv.mean_share),
+        percent(kv.peak_share)
+    );
+    let goodput = summary
+        .goodput
+        .iter()
+        .map(|goodput| ("Goodput", goodput_in_words(goodput)));
+    facts(
+        &goodput
+            .chain([("Prefix reuse", reuse), ("KV cache", used)])
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn goodput_in_words(goodput: &Goodput) -> String {
     let bound = |name: &str, bound: Option<f64>| bound.map(|ms| format!("{name} ≤ {ms} ms"));
     let bounds: Vec<String> = bound("TTFT", goodput.ttft_ms)
         .into_iter()
         .chain(bound("TPOT", goodput.itl_ms))
         .collect();
-    let title = format!("Goodput ({})", bounds.join(", "));
-    let met = format!(
-        "{} requests met the SLA, {} of all",
-        count(goodput.requests),
-        percent(goodput.share)
-    );
     format!(
-        "{title}: {met}, {}/s\n{} of one-minute windows had 90 % of their requests within it\n",
+        "{} ({}) within {}, {}/s\n{} of one-minute windows had 90 % of their requests within it",
+        counted(goodput.requests, "request"),
+        percent(goodput.share),
+        if bounds.is_empty() {
+            "no bound".to_owned()
+        } else {
+            bounds.join(" and ")
+        },
         separated(goodput.requests_per_s, 2),
         percent(goodput.window_share)
-    )
-}
-
-fn memory(summary: &Summary) -> String {
-    let prefix = &summary.prefix;
-    let kv = &summary.kv;
-    format!(
-        "Prefix reuse: {} of prompt tokens at first admission, {} over all admissions,\n\
-         {} by the router's belief; {} of requests had a hit\n\
-         KV cache: {} in use on average, {} at the peak of the fullest worker\n",
-        percent(prefix.first_admission_share),
-        percent(prefix.all_admissions_share),
-        percent(prefix.router_overlap_share),
-        percent(prefix.requests_with_hit_share),
-        percent(kv.mean_share),
-        percent(kv.peak_share),
     )
 }
 
@@ -240,18 +264,52 @@ fn workers(workers: &[WorkerSummary]) -> Option<String> {
 
 fn provenance(report: &Report) -> String {
     let timing = &report.timing;
-    let mut text = format!(
-        "Scenario {}, seed {}, digest {:.16}, dynosim {}\nTiming: {} ({}), {}\n",
-        report.scenario,
-        report.seed,
-        report.digest,
-        report.dynosim_version,
-        timing.source,
-        timing.basis,
-        timing.detail
-    );
-    for guess in &timing.guesses {
-        let _ = writeln!(text, "Guess: {guess}");
+    let version = report.dynosim_version;
+    let mut lines = vec![
+        (
+            "Scenario",
+            format!(
+                "{} · seed {} · digest {:.16} · dynosim {version}",
+                report.scenario, report.seed, report.digest
+            ),
+        ),
+        (
+            "Timing",
+            format!("{} ({}): {}", timing.source, timing.basis, timing.detail),
+        ),
+    ];
+    lines.extend(timing.guesses.iter().map(|guess| ("Guess", guess.clone())));
+    facts(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn the_summary_by_the_letter() {
+        assert_eq!(
+            summary(&sample::report()),
+            include_str!("../tests/golden/summary.txt")
+        );
     }
-    text
+
+    #[test]
+    fn an_empty_run_has_dashes_instead_of_latencies() {
+        let summary = sim::summarize(&sim::Recording::default(), &[], None);
+        let text = super::summary(&Report {
+            summary,
+            ..sample::report()
+        });
+        let ttft = text
+            .lines()
+            .find(|line| line.starts_with("Time to first token"))
+            .unwrap();
+        assert_eq!(
+            ttft.split_whitespace().filter(|word| *word == "-").count(),
+            7
+        );
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+    }
 }

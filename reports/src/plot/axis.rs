@@ -6,6 +6,9 @@
 use super::{Axis, Scale};
 use crate::numbers::{separated, short, unit_of};
 
+/// Values beyond this (or, on a logarithmic axis, below its inverse) are not drawn: ranges must not overflow.
+const LARGEST: f64 = 1e250;
+
 /// An axis with its range settled: maps values to `0..=1` along it.
 #[derive(Debug, Clone)]
 pub(crate) struct Settled {
@@ -18,12 +21,20 @@ pub(crate) struct Settled {
 
 impl Axis {
     /// Settles the range over `values` with at most `most_ticks` ticks (at least 2).
-    pub(super) fn settle(&self, values: impl Iterator<Item = f64>, most_ticks: usize) -> Settled {
-        let is_usable =
-            |value: &f64| value.is_finite() && (self.scale == Scale::Linear || *value > 0.0);
+    pub(super) fn settle(&self, values: &[f64], most_ticks: usize) -> Settled {
+        let is_usable = |value: &f64| match self.scale {
+            Scale::Linear => value.abs() <= LARGEST,
+            Scale::Log => (1.0 / LARGEST..=LARGEST).contains(value),
+        };
         let mut low = f64::INFINITY;
         let mut high = f64::NEG_INFINITY;
-        for value in values.filter(is_usable).chain(self.from).chain(self.to) {
+        for value in values
+            .iter()
+            .copied()
+            .filter(is_usable)
+            .chain(self.from)
+            .chain(self.to)
+        {
             low = low.min(value);
             high = high.max(value);
         }
@@ -175,7 +186,7 @@ mod tests {
             scale,
             ..Axis::default()
         }
-        .settle(values.iter().copied(), 8);
+        .settle(values, 8);
         tick_labels(&settled.ticks, scale)
     }
 
@@ -235,7 +246,7 @@ mod tests {
                     scale,
                     ..Axis::default()
                 }
-                .settle(values.iter().copied(), 6);
+                .settle(values, 6);
                 assert!(
                     settled.ticks.len() >= 2,
                     "{values:?} {scale:?}: {settled:?}"

@@ -20,6 +20,8 @@ pub(super) const WIDTH: u32 = 1600;
 pub(super) const HEIGHT: u32 = 1000;
 /// Bitmap pixels drawn per pixel kept, in each direction.
 const OVERSAMPLING: u32 = 2;
+/// SVG units per logical pixel: plotters rounds positions to whole units.
+const SVG_PRECISION: u32 = 8;
 
 /// The names an SVG viewer tries in turn; the bitmap font is registered under the whole list.
 const FAMILY: &str = "Roboto, Helvetica, Arial, sans-serif";
@@ -75,7 +77,8 @@ pub(super) enum Anchor {
     Right,
 }
 
-type Drawn<B> =
+/// What drawing returns.
+pub(super) type Drawn<B> =
     Result<(), plotters::drawing::DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 /// The surface; positions are logical pixels from the top left.
@@ -147,7 +150,7 @@ impl<B: DrawingBackend> Canvas<B> {
                 }
                 left -= end - way;
                 way = end;
-                if left <= 0.0 {
+                if left < 1e-6 {
                     is_on = !is_on;
                     left = if is_on { on } else { off };
                 }
@@ -280,17 +283,24 @@ pub(super) fn svg(
     draw: impl FnOnce(&Canvas<SVGBackend<'_>>) -> Drawn<SVGBackend<'static>>,
 ) -> String {
     let mut document = String::new();
-    let area = SVGBackend::with_string(&mut document, (WIDTH, HEIGHT)).into_drawing_area();
+    let large = (WIDTH * SVG_PRECISION, HEIGHT * SVG_PRECISION);
+    let area = SVGBackend::with_string(&mut document, large).into_drawing_area();
     let canvas = Canvas {
         area,
-        scale: 1.0,
+        scale: f64::from(SVG_PRECISION),
         typesetting: SVG_TYPE,
     };
     draw(&canvas)
         .and_then(|()| canvas.area.present())
         .expect("writing to a string cannot fail");
     drop(canvas);
-    document
+    let size = |width: u32, height: u32| format!("<svg width=\"{width}\" height=\"{height}\"");
+    let drawn = size(large.0, large.1);
+    assert!(
+        document.starts_with(&drawn),
+        "plotters opens the document with its size"
+    );
+    document.replacen(&drawn, &size(WIDTH, HEIGHT), 1)
 }
 
 /// Draws a PNG file.

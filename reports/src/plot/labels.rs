@@ -55,7 +55,7 @@ impl Area {
 }
 
 /// What a label should not cover.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Obstacles {
     /// Dots, and lines as rows of dots.
     pub dots: Vec<(f64, f64)>,
@@ -107,8 +107,8 @@ impl Obstacles {
         100.0 * along.filter(is_hit).count() as f64
     }
 
-    /// The best place inside `bounds` for a text of this size near `at`: little hidden first, then near.
-    pub fn place(&self, at: (f64, f64), (width, height): (f64, f64), bounds: &Area) -> Area {
+    /// The best place inside `bounds` for a text of this size near `at`, with its cost: little hidden first, then near.
+    fn place(&self, at: (f64, f64), (width, height): (f64, f64), bounds: &Area) -> (Area, f64) {
         let around = (0..24).map(|step| f64::from(step) * std::f64::consts::TAU / 24.0);
         let candidates = around.flat_map(|angle| {
             [34.0, 60.0, 95.0, 140.0, 200.0, 280.0].map(|distance| (distance, angle.sin_cos()))
@@ -126,18 +126,57 @@ impl Obstacles {
                 bottom: centre.1 + height / 2.0,
             };
             let outside = if bounds.encloses(&area) { 0.0 } else { 1e6 };
-            (
-                area,
-                outside
-                    + self.hidden_by(&area)
-                    + self.crossed_by(at, area.nearest(at))
-                    + distance / 40.0,
-            )
+            let hidden = self.hidden_by(&area) + self.crossed_by(at, area.nearest(at));
+            (area, outside + hidden + distance / 40.0)
         });
         boxed
             .min_by(|a, b| a.1.total_cmp(&b.1))
             .expect("there are candidates")
+    }
+
+    /// Places for several texts, each given as its point and its size. They are placed one after the other; up to four
+    /// in the best of all orders, more in the order given.
+    pub fn place_all(&self, texts: &[((f64, f64), (f64, f64))], bounds: &Area) -> Vec<Area> {
+        let indices: Vec<usize> = (0..texts.len()).collect();
+        let orders = if texts.len() <= 4 {
+            permutations(&indices)
+        } else {
+            vec![indices]
+        };
+        let placed = orders
+            .iter()
+            .map(|order| self.place_in_order(order, texts, bounds));
+        placed
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .expect("there is an order")
             .0
+    }
+
+    fn place_in_order(
+        &self,
+        order: &[usize],
+        texts: &[((f64, f64), (f64, f64))],
+        bounds: &Area,
+    ) -> (Vec<Area>, f64) {
+        let mut obstacles = self.clone();
+        let mut places: Vec<Option<Area>> = vec![None; texts.len()];
+        let mut total = 0.0;
+        for &index in order {
+            let (at, size) = texts[index];
+            let (place, cost) = obstacles.place(at, size, bounds);
+            total += cost;
+            obstacles.texts.push(place);
+            // What leads to the text should not be covered by the next one.
+            obstacles.add_line(&[at, place.nearest(at)]);
+            places[index] = Some(place);
+        }
+        (
+            places
+                .into_iter()
+                .map(|place| place.expect("an order names every text"))
+                .collect(),
+            total,
+        )
     }
 
     /// The least hiding of given places; the first of equals.
@@ -148,6 +187,26 @@ impl Obstacles {
             .min_by(|&a, &b| cost(&places[a]).total_cmp(&cost(&places[b])))
             .expect("there is a place")
     }
+}
+
+/// All orders of a few things.
+fn permutations(things: &[usize]) -> Vec<Vec<usize>> {
+    if things.is_empty() {
+        return vec![Vec::new()];
+    }
+    let mut orders = Vec::new();
+    for &first in things {
+        let others: Vec<usize> = things
+            .iter()
+            .copied()
+            .filter(|&thing| thing != first)
+            .collect();
+        for mut order in permutations(&others) {
+            order.insert(0, first);
+            orders.push(order);
+        }
+    }
+    orders
 }
 
 #[cfg(test)]
@@ -174,7 +233,7 @@ mod tests {
             right: 1000.0,
             bottom: 600.0,
         });
-        let place = obstacles.place((500.0, 295.0), (200.0, 60.0), &BOUNDS);
+        let place = obstacles.place_all(&[((500.0, 295.0), (200.0, 60.0))], &BOUNDS)[0];
         assert!(BOUNDS.encloses(&place), "{place:?}");
         assert!(place.top > 300.0 && place.right < 520.0, "{place:?}");
     }
@@ -182,10 +241,8 @@ mod tests {
     #[test]
     fn a_point_in_a_corner_has_its_label_inside() {
         for corner in [(0.0, 0.0), (1000.0, 0.0), (0.0, 600.0), (1000.0, 600.0)] {
-            assert!(
-                BOUNDS.encloses(&Obstacles::default().place(corner, (300.0, 80.0), &BOUNDS)),
-                "{corner:?}"
-            );
+            let place = Obstacles::default().place(corner, (300.0, 80.0), &BOUNDS).0;
+            assert!(BOUNDS.encloses(&place), "{corner:?}");
         }
     }
 }

@@ -1,0 +1,111 @@
+//! Above and below the plot: title, subtitle, legend, names of the axes, small print.
+
+use super::canvas::{Anchor, Canvas, Drawn, HEIGHT, WIDTH, text_width};
+use super::frame::Frame;
+use super::style::{AXIS_TITLE, FOOTER, LEGEND, MARGIN, SUBTITLE, TITLE, fitting};
+use super::{Chart, Mark, Series};
+use plotters::backend::DrawingBackend;
+
+const LEGEND_KEY: f64 = 44.0;
+const LEGEND_GAP: f64 = 40.0;
+
+fn legend_width(series: &Series) -> f64 {
+    LEGEND_KEY + 12.0 + text_width(&series.name, LEGEND)
+}
+
+/// The named series, as many to a row as fit; none when there is nothing to tell apart.
+pub(super) fn legend_rows(chart: &Chart) -> Vec<Vec<&Series>> {
+    let named: Vec<&Series> = chart
+        .series
+        .iter()
+        .filter(|series| !series.name.is_empty())
+        .collect();
+    let mut rows: Vec<Vec<&Series>> = Vec::new();
+    let mut left = 0.0;
+    for series in named {
+        let width = legend_width(series) + LEGEND_GAP;
+        if rows.is_empty() || left < width {
+            rows.push(Vec::new());
+            left = f64::from(WIDTH) - 2.0 * MARGIN;
+        }
+        left -= width;
+        rows.last_mut().expect("a row was pushed").push(series);
+    }
+    rows
+}
+
+pub(super) fn draw<B: DrawingBackend>(
+    chart: &Chart,
+    rows: &[Vec<&Series>],
+    frame: &Frame,
+    canvas: &Canvas<B>,
+) -> Drawn<B> {
+    let room = f64::from(WIDTH) - 2.0 * MARGIN;
+    let mut y = 52.0;
+    canvas.text(
+        &fitting(&chart.title, room, TITLE),
+        (MARGIN, y),
+        Anchor::Left,
+        TITLE,
+    )?;
+    if !chart.subtitle.is_empty() {
+        y += 44.0;
+        canvas.text(
+            &fitting(&chart.subtitle, room, SUBTITLE),
+            (MARGIN, y),
+            Anchor::Left,
+            SUBTITLE,
+        )?;
+    }
+    for row in rows {
+        y += 44.0;
+        let mut x = MARGIN;
+        for series in row {
+            draw_key(series, (x, y), canvas)?;
+            canvas.text(
+                &series.name,
+                (x + LEGEND_KEY + 12.0, y),
+                Anchor::Left,
+                LEGEND,
+            )?;
+            x += legend_width(series) + LEGEND_GAP;
+        }
+    }
+    let below = f64::from(HEIGHT) - 24.0;
+    canvas.text(
+        &fitting(&chart.footer, room, FOOTER),
+        (MARGIN, below),
+        Anchor::Left,
+        FOOTER,
+    )?;
+    let middle_x = (frame.area.left + frame.area.right) / 2.0;
+    let middle_y = (frame.area.top + frame.area.bottom) / 2.0;
+    canvas.text(
+        &chart.x.label,
+        (middle_x, frame.area.bottom + 72.0),
+        Anchor::Middle,
+        AXIS_TITLE,
+    )?;
+    canvas.text_upwards(&chart.y.label, (MARGIN, middle_y), AXIS_TITLE)
+}
+
+/// The sample of a series in the legend, centred on `y`.
+fn draw_key<B: DrawingBackend>(
+    series: &Series,
+    (x, y): (f64, f64),
+    canvas: &Canvas<B>,
+) -> Drawn<B> {
+    let ink = series.hue.ink();
+    let (line, middle) = ([(x, y), (x + LEGEND_KEY, y)], (x + LEGEND_KEY / 2.0, y));
+    match series.mark {
+        Mark::Line => canvas.line(&line, ink, 4.0),
+        Mark::Dashes => canvas.dashes(&line, ink, 3.0),
+        Mark::LineAndDots => {
+            canvas.line(&line, ink, 4.0)?;
+            canvas.disc(middle, 7.0, ink)
+        }
+        Mark::Dots => canvas.disc(middle, 7.0, ink),
+        Mark::Rings => canvas.ring(middle, 6.0, ink, 2.0),
+        Mark::Area => canvas.fill([(x, y - 9.0), (x + LEGEND_KEY, y + 9.0)], ink.faded(0.35)),
+    }
+}
