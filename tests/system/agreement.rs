@@ -8,20 +8,17 @@
 //! gives such a run up, the simulator stops the worker. Of these runs only the end is compared: they have one, and leave
 //! something unfinished.
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::str::FromStr;
-use std::thread;
 
 use sim::{Outcome, Recording, Rejection};
 
-use crate::fast;
+use crate::fast::{self, Case};
 use crate::oracle::cluster::run;
 use crate::oracle::random::scenario;
 use crate::oracle::record::{self, Run};
 use crate::oracle::scenario::Scenario;
 use crate::oracle::shrink::smallest;
+use crate::seeds::{caught, in_parallel, seeds};
 
 const SCENARIOS: u64 = 5_000;
 const PS_PER_NS: u64 = 1_000;
@@ -29,10 +26,7 @@ const NEVER: u64 = u64::MAX;
 
 #[test]
 fn simulator_agrees_with_the_oracle() {
-    let seeds = match number("DYNOSIM_ORACLE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("DYNOSIM_ORACLE_SCENARIOS").unwrap_or(SCENARIOS),
-    };
+    let seeds = seeds("DYNOSIM_ORACLE", SCENARIOS);
     let verdicts = in_parallel(seeds.clone(), |seed| verdict(&scenario(seed)));
     if let Some((seed, why)) = verdicts.iter().find_map(|(seed, verdict)| match verdict {
         Verdict::Differs(why) => Some((seed, why)),
@@ -66,32 +60,6 @@ fn simulator_agrees_with_the_oracle() {
     );
 }
 
-fn number<T: FromStr>(variable: &str) -> Option<T> {
-    let text = std::env::var(variable).ok()?;
-    let number = text.parse().ok();
-    Some(number.unwrap_or_else(|| panic!("{variable}=`{text}` is not a whole number")))
-}
-
-/// Of every seed what `of` says about it.
-fn in_parallel<T: Send>(
-    seeds: std::ops::Range<u64>,
-    of: impl Fn(u64) -> T + Sync,
-) -> BTreeMap<u64, T> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        let share = |thread: usize| {
-            let seeds = seeds.clone().skip(thread).step_by(threads);
-            let of = &of;
-            scope.spawn(move || seeds.map(|seed| (seed, of(seed))).collect::<Vec<_>>())
-        };
-        let shares: Vec<_> = (0..threads).map(share).collect();
-        shares
-            .into_iter()
-            .flat_map(|share| share.join().expect("panics are caught where they happen"))
-            .collect()
-    })
-}
-
 #[derive(Debug)]
 enum Verdict {
     Agrees,
@@ -101,12 +69,10 @@ enum Verdict {
 
 fn verdict(scenario: &Scenario) -> Verdict {
     let oracle = run(scenario, false);
-    let both = catch_unwind(AssertUnwindSafe(|| {
-        (fast::run(scenario, true), fast::run(scenario, false))
-    }));
-    let (coasted, stepped) = match both {
+    let case = Case::of(scenario);
+    let (coasted, stepped) = match caught(|| (case.run(), case.stepping().run())) {
         Ok(both) => both,
-        Err(panic) => return Verdict::Differs(format!("panic: {}", message(&*panic))),
+        Err(panic) => return Verdict::Differs(panic),
     };
     if oracle.is_endless {
         let is_open = |recording: &Recording| {
@@ -131,12 +97,6 @@ fn verdict(scenario: &Scenario) -> Verdict {
         Some(difference) => Verdict::Differs(format!("coasting, then stepping: {difference}")),
         None => Verdict::Agrees,
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message")
 }
 
 /// What both simulators tell about a run.

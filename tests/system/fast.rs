@@ -10,6 +10,7 @@ use engine::{
     Dependency, NewRequest, RequestId, Run, Span, StepTime, Time, Trigger, Workload,
     WorkloadBuilder,
 };
+use sim::event::{Action, Event};
 use sim::{Cluster, ClusterSpec, GapRun, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
 
 use crate::oracle::scenario::{
@@ -19,23 +20,55 @@ use crate::oracle::scenario::{
 /// More events than any of our scenarios can have.
 const TOO_MANY_EVENTS: u64 = 5_000_000;
 
-/// Runs a scenario.
-pub fn run(scenario: &Scenario, coasting: bool) -> Recording {
-    let cluster = Cluster::new(&spec(scenario, coasting), workload(scenario));
-    run_to_end(cluster, &[timing(scenario)])
+/// All that a run needs.
+#[derive(Clone)]
+pub struct Case {
+    pub spec: ClusterSpec,
+    pub workload: Arc<Workload>,
+    /// By pool.
+    pub timing: Vec<Arc<dyn StepTime>>,
 }
 
-/// Runs a cluster; panics rather than run for ever.
-pub fn run_to_end(cluster: Cluster, timing: &[Arc<dyn StepTime>]) -> Recording {
-    let mut events = 0;
-    virtual_clock::run_observed(cluster, timing, |_, _, _| {
-        events += 1;
-        assert!(events < TOO_MANY_EVENTS, "the run has an end");
-    })
+impl Case {
+    /// A scenario of the oracle, coasting.
+    pub fn of(scenario: &Scenario) -> Case {
+        Case {
+            spec: spec(scenario),
+            workload: workload(scenario),
+            timing: vec![timing(scenario)],
+        }
+    }
+
+    /// The same without coasting.
+    pub fn stepping(&self) -> Case {
+        let mut case = self.clone();
+        case.spec.coasting = false;
+        case
+    }
+
+    /// Before the start.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(&self.spec, self.workload.clone())
+    }
+
+    /// Runs to the end; panics rather than run for ever.
+    pub fn run(&self) -> Recording {
+        self.run_observed(|_, _, _| {})
+    }
+
+    /// The same, calling `observe` with every event and the actions it led to.
+    pub fn run_observed(&self, mut observe: impl FnMut(Time, Event, &[Action])) -> Recording {
+        let mut events = 0;
+        virtual_clock::run_observed(self.cluster(), &self.timing, |now, event, actions| {
+            events += 1;
+            assert!(events < TOO_MANY_EVENTS, "the run has an end");
+            observe(now, event, actions);
+        })
+    }
 }
 
 /// The deployment and the load.
-pub fn spec(scenario: &Scenario, coasting: bool) -> ClusterSpec {
+fn spec(scenario: &Scenario) -> ClusterSpec {
     ClusterSpec {
         pools: vec![PoolSpec {
             name: "all".to_owned(),
@@ -53,7 +86,7 @@ pub fn spec(scenario: &Scenario, coasting: bool) -> ClusterSpec {
             duration: scenario.duration_ns.map(Span::from_ns),
         },
         seed: 1,
-        coasting,
+        coasting: true,
         track_block_ids: false,
     }
 }
@@ -86,13 +119,13 @@ pub fn config(engine: &Engine) -> VllmConfig {
 }
 
 /// How long a step takes.
-pub fn timing(scenario: &Scenario) -> Arc<dyn StepTime> {
+fn timing(scenario: &Scenario) -> Arc<dyn StepTime> {
     let cost = scenario.cost;
     Arc::new(Linear::from_ns(cost.a, cost.b, cost.c))
 }
 
 /// The requests; they keep their numbers.
-pub fn workload(scenario: &Scenario) -> Arc<Workload> {
+fn workload(scenario: &Scenario) -> Arc<Workload> {
     let mut builder = WorkloadBuilder::new();
     for request in &scenario.requests {
         push(&mut builder, request);

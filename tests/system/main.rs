@@ -2,9 +2,14 @@
 //!
 //! * [`oracle`]: a naive simulator, obviously right; [`recorded`]: it replays the schedules of the real scheduler
 //! * [`agreement`]: the fast simulator agrees with it on random scenarios, per request and to the integer
-//! * [`fast`]: the fast simulator on the oracle's scenarios
+//! * [`differential`]: the fast simulator agrees with itself, however it is run, on random [`cases`] beyond the oracle
+//! * [`fast`], [`timing`], [`seeds`]: the fast simulator on the oracle's scenarios; step times; many seeds
 
 mod agreement;
+mod cases;
+mod differential;
 mod fast;
 mod oracle;
 mod recorded;
+mod seeds;
+mod timing;

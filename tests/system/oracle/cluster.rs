@@ -5,10 +5,12 @@
 //! are sent, judged and placed (by request), workers decide their next steps (by worker).
 //!
 //! *Sending.* Open loop: at the latest of the arrival time and, for each dependency, that moment plus the delay. Closed
-//! loop: arrival times say nothing; a request without dependencies is sent, in list order from time 0, whenever fewer
-//! than `concurrency` sessions are open (something of them was sent, and not all of it has finished or been refused);
-//! one with dependencies is sent by these alone. Of several that may be sent at one instant the first of the list goes
-//! first, then it is asked again who may. The scheduler's arrival time is the time of sending.
+//! loop: arrival times say nothing. Requests of one session belong to one conversation, and so do requests that wait for
+//! each other, however indirectly. Conversations begin in the order of their first requests, from time 0 on, whenever
+//! fewer than `concurrency` are open (they have begun, and not all of their requests have finished or been refused). A
+//! request without dependencies is sent when its conversation begins, one with dependencies by these alone. Of several
+//! that may be sent at one instant the first of the list goes first, then it is asked again who may. The scheduler's
+//! arrival time is the time of sending.
 //!
 //! *Front end.* In this order: a prompt of `max_model_len` tokens or more is refused (R14); so is a prompt with more
 //! blocks than a worker has; so is a request whose last computed position lies in a block that a worker does not have.
@@ -21,6 +23,9 @@ use super::scenario::{Moment, Router, Scenario};
 use super::sequence::sequences;
 use super::worker::{Requests, Worker};
 
+/// A conversation, named by its first request.
+type Conversation = usize;
+
 /// Instants without a finished request after which a run is given up. The rules do permit a run without end: under the
 /// priority policy, two running requests with the same priority and arrival time that do not fit together take turns in
 /// preempting themselves, because the victim is the first of them and the other is admitted again behind it (R9).
@@ -31,6 +36,10 @@ struct Cluster<'a> {
     now: u64,
     workers: Vec<Worker>,
     requests: Requests,
+    /// By request, the conversation it belongs to.
+    conversation_of: Vec<Conversation>,
+    /// When conversations began, in that order. Empty in an open loop.
+    begun: Vec<(Conversation, u64)>,
     /// Requests placed so far.
     placed: usize,
 }
@@ -38,9 +47,6 @@ struct Cluster<'a> {
 /// Runs a scenario until nothing can happen any more; requests that wait for ever have no `finish_ns`. The log of steps
 /// is kept if asked for.
 pub fn run(scenario: &Scenario, keeps_log: bool) -> Run {
-    if scenario.concurrency.is_some() {
-        check_sessions(scenario);
-    }
     let worker = |_| Worker::new(&scenario.engine, scenario.cost, keeps_log);
     let mut cluster = Cluster {
         scenario,
@@ -50,8 +56,11 @@ pub fn run(scenario: &Scenario, keeps_log: bool) -> Run {
             sequences: sequences(scenario),
             records: vec![RequestRecord::default(); scenario.requests.len()],
         },
+        conversation_of: conversations(scenario),
+        begun: Vec::new(),
         placed: 0,
     };
+    cluster.begin_conversations();
     let mut quiet = 0;
     while let Some(instant) = cluster.next_instant().filter(|_| quiet < ENDLESS) {
         assert!(instant >= cluster.now, "time does not run backwards");
@@ -80,20 +89,27 @@ pub fn run(scenario: &Scenario, keeps_log: bool) -> Run {
     }
 }
 
-/// In a closed loop a session neither waits for another nor has two beginnings, else it could hold a slot for ever.
-fn check_sessions(scenario: &Scenario) {
-    let session = |request: usize| scenario.requests[request].session;
-    for (index, request) in scenario.requests.iter().enumerate() {
-        let begins = (0..index).all(|earlier| session(earlier) != request.session);
-        assert!(
-            begins == request.after.is_empty(),
-            "the first request of a session is the one that waits for nothing"
-        );
-        for dependency in &request.after {
-            assert!(
-                session(dependency.on) == request.session,
-                "in a closed loop sessions do not wait for each other"
-            );
+/// By request, its conversation: neighbours (of one session, or one waiting for the other) are given the smaller of their
+/// names until all neighbours have the same.
+pub fn conversations(scenario: &Scenario) -> Vec<Conversation> {
+    let requests = &scenario.requests;
+    let mut names: Vec<Conversation> = (0..requests.len()).collect();
+    loop {
+        let before = names.clone();
+        for a in 0..requests.len() {
+            for b in 0..requests.len() {
+                let waits = requests[a]
+                    .after
+                    .iter()
+                    .any(|dependency| dependency.on == b);
+                if waits || requests[a].session == requests[b].session {
+                    let name = names[a].min(names[b]);
+                    (names[a], names[b]) = (name, name);
+                }
+            }
+        }
+        if names == before {
+            return names;
         }
     }
 }
@@ -113,15 +129,9 @@ impl Cluster<'_> {
         }
         let asked = &self.scenario.requests[request];
         let mut time = asked.arrival_ns;
-        if let Some(concurrency) = self.scenario.concurrency {
-            time = 0;
-            if asked.after.is_empty() {
-                let is_next = (0..request).all(|earlier| !self.is_root_to_be_sent(earlier));
-                if !is_next || self.open_sessions() >= concurrency {
-                    return None;
-                }
-                time = self.now;
-            }
+        if self.scenario.concurrency.is_some() {
+            let own = self.conversation_of[request];
+            time = self.begun.iter().find(|begun| begun.0 == own)?.1;
         }
         for dependency in &asked.after {
             let other = &self.requests.records[dependency.on];
@@ -135,27 +145,34 @@ impl Cluster<'_> {
         Some(time).filter(is_in_time)
     }
 
-    fn is_root_to_be_sent(&self, request: usize) -> bool {
-        self.scenario.requests[request].after.is_empty()
-            && self.requests.records[request].sent_ns.is_none()
+    /// Closed loop: begins conversations while there is a slot for them.
+    fn begin_conversations(&mut self) {
+        let Some(concurrency) = self.scenario.concurrency else {
+            return;
+        };
+        let has_begun = |cluster: &Self, name: Conversation| {
+            let mut begun = cluster.begun.iter();
+            begun.any(|begun| begun.0 == name)
+        };
+        while self.open_conversations() < concurrency {
+            let mut names = self.conversation_of.iter().copied();
+            let Some(next) = names.find(|&name| !has_begun(self, name)) else {
+                return;
+            };
+            self.begun.push((next, self.now));
+        }
     }
 
-    /// Sessions of which something was sent and something is not over.
-    fn open_sessions(&self) -> usize {
-        let any = |session: usize, test: &dyn Fn(&RequestRecord) -> bool| {
-            let records = self.scenario.requests.iter().zip(&self.requests.records);
-            records
-                .filter(|(asked, _)| asked.session == session)
-                .any(|(_, record)| test(record))
+    /// Conversations that have begun and of which something is not over.
+    fn open_conversations(&self) -> usize {
+        let is_open = |name: Conversation| {
+            let mut members = self.conversation_of.iter().zip(&self.requests.records);
+            members.any(|(&own, record)| {
+                own == name && record.finish_ns.is_none() && record.rejected.is_none()
+            })
         };
-        let is_open = |&session: &usize| {
-            any(session, &|record| record.sent_ns.is_some())
-                && any(session, &|record| {
-                    record.finish_ns.is_none() && record.rejected.is_none()
-                })
-        };
-        let sessions = 0..=self.scenario.requests.len();
-        sessions.filter(is_open).count()
+        let begun = self.begun.iter();
+        begun.filter(|begun| is_open(begun.0)).count()
     }
 
     /// Returns how many requests finished.
@@ -173,7 +190,11 @@ impl Cluster<'_> {
             let time = cluster.send_time(request);
             time.is_some_and(|time| time <= cluster.now)
         };
-        while let Some(request) = (0..requests).find(|&request| is_due(self, request)) {
+        loop {
+            self.begin_conversations();
+            let Some(request) = (0..requests).find(|&request| is_due(self, request)) else {
+                return;
+            };
             match self.judge(request) {
                 None => self.place(request),
                 Some(why) => self.refuse(request, why),
@@ -181,22 +202,16 @@ impl Cluster<'_> {
         }
     }
 
-    /// Refuses a request and all that wait for it; they stand behind it in the list.
+    /// Refuses a request, and all that wait for it or for one of these.
     fn refuse(&mut self, request: usize, why: Rejection) {
-        for other in request..self.scenario.requests.len() {
-            let after = &self.scenario.requests[other].after;
-            let waits_in_vain = |on: usize| self.requests.records[on].rejected.is_some();
-            let why = if other == request {
-                why
-            } else if after.iter().any(|dependency| waits_in_vain(dependency.on)) {
-                Rejection::DependencyRejected
-            } else {
-                continue;
-            };
-            let record = &mut self.requests.records[other];
-            if record.rejected.is_none() {
-                record.sent_ns = Some(self.now);
-                record.rejected = Some(why);
+        let record = &mut self.requests.records[request];
+        record.sent_ns = Some(self.now);
+        record.rejected = Some(why);
+        for other in 0..self.scenario.requests.len() {
+            let mut after = self.scenario.requests[other].after.iter();
+            let waits = after.any(|dependency| dependency.on == request);
+            if waits && self.requests.records[other].rejected.is_none() {
+                self.refuse(other, Rejection::DependencyRejected);
             }
         }
     }

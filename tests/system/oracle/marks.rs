@@ -1,10 +1,13 @@
 //! What kinds of trouble a run went through: proof that the random scenarios do reach them.
 
+use std::collections::BTreeSet;
+
+use super::cluster;
 use super::record::{Rejection, RequestRecord, Run};
-use super::scenario::{Policy, Scenario, Segment};
+use super::scenario::{Policy, Request, Scenario, Segment};
 
 /// All kinds, in the order of [`marks`].
-pub const MARKS: [&str; 22] = [
+pub const MARKS: [&str; 25] = [
     "asynchronous",
     "prefix hit",
     "hit on an answer",
@@ -25,7 +28,10 @@ pub const MARKS: [&str; 22] = [
     "placed and finished at one instant",
     "two workers end at one instant",
     "closed loop",
-    "closed loop of sessions",
+    "conversation with several beginnings",
+    "conversation of several sessions",
+    "conversations that queue for a slot",
+    "waits for a later request of the list",
     "cut by the end of sending",
 ];
 
@@ -58,8 +64,28 @@ pub fn marks(scenario: &Scenario, run: &Run) -> Vec<&'static str> {
         .map(|worker| worker.log.iter().map(|step| step.end_ns).collect())
         .collect();
     let two_workers_meet = ends.len() > 1 && ends[0].iter().any(|end| ends[1].contains(end));
-    let mut asked = scenario.requests.iter();
-    let has_links = asked.any(|request| !request.after.is_empty());
+    let is_closed = scenario.concurrency.is_some();
+    let names = cluster::conversations(scenario);
+    let conversations: BTreeSet<usize> = names.iter().copied().collect();
+    let any_conversation = |test: &dyn Fn(&[&Request]) -> bool| {
+        let members = |name| {
+            let named = scenario.requests.iter().zip(&names);
+            let own = named.filter(|&(_, &other)| other == name);
+            own.map(|(request, _)| request).collect::<Vec<_>>()
+        };
+        is_closed && conversations.iter().any(|&name| test(&members(name)))
+    };
+    let has_two_roots = |members: &[&Request]| {
+        let roots = members.iter().filter(|request| request.after.is_empty());
+        roots.count() > 1
+    };
+    let has_two_sessions = |members: &[&Request]| {
+        let mut others = members.iter();
+        others.any(|request| request.session != members[0].session)
+    };
+    let mut asked = scenario.requests.iter().enumerate();
+    let waits_for_later =
+        asked.any(|(index, request)| request.after.iter().any(|dependency| dependency.on > index));
     let verdicts = [
         engine.async_scheduling,
         any(&|_, record| record.cached_tokens.is_some_and(|tokens| tokens > 0)),
@@ -93,8 +119,13 @@ pub fn marks(scenario: &Scenario, run: &Run) -> Vec<&'static str> {
         refused(Rejection::DependencyRejected),
         any(&is_placed_when_another_ends),
         two_workers_meet,
-        scenario.concurrency.is_some(),
-        scenario.concurrency.is_some() && has_links,
+        is_closed,
+        any_conversation(&has_two_roots),
+        any_conversation(&has_two_sessions),
+        scenario
+            .concurrency
+            .is_some_and(|slots| slots < conversations.len()),
+        waits_for_later,
         scenario.duration_ns.is_some() && any(&|_, record| record.sent_ns.is_none()),
     ];
     MARKS

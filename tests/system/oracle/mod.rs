@@ -8,13 +8,14 @@
 //! * [`sequence`], [`scheduler`]: one worker's decisions, R1–R16
 //! * [`worker`], [`cluster`]: batches on the clock; clients, front end, router
 //! * [`record`]: what a run leaves behind
-//! * [`random`], [`marks`]: scenarios that look for trouble, and what a run of one went through
+//! * [`random`] with its [`dice`], [`marks`]: scenarios that look for trouble, and what a run of one went through
 //! * [`shrink`]: the smallest variant of a failing scenario that still fails
 //! * [`recorded`]: replay of the recorded cases
 //!
 //! Time is in whole nanoseconds.
 
 pub mod cluster;
+pub mod dice;
 pub mod marks;
 pub mod pool;
 pub mod random;

@@ -1,29 +1,25 @@
 //! Random scenarios that look for trouble: pools of a few blocks, budgets of a few tokens, lengths at block boundaries,
-//! shared prefixes, prompts that quote answers, bursts and idle gaps, step times that make steps of several workers
-//! and arrivals end up at the same instant.
+//! shared prefixes, prompts that quote answers, bursts and idle gaps, requests that wait for each other within and across
+//! sessions, step times that make steps of several workers and arrivals end up at the same instant.
 //!
 //! Bounds: at most 40 requests, 4 workers, 64 blocks and 200 output tokens. A seed gives the same scenario everywhere.
 
-use rand::RngExt;
-use rand_pcg::Pcg64;
-
+use super::dice::Dice;
 use super::scenario::{
     Dependency, Engine, Moment, Policy, Request, Router, Scenario, Segment, StepCost, Version,
 };
 
 /// The scenario of a seed.
 pub fn scenario(seed: u64) -> Scenario {
-    let mut dice = Dice(Pcg64::new(u128::from(seed), 0x0dac1e));
+    let mut dice = Dice::new(seed, 0x0dac1e);
     let engine = engine(&mut dice);
     let cost = cost(&mut dice);
-    let links = match (dice.chance(30), dice.chance(25)) {
-        (false, _) => Links::None,
-        (true, true) => Links::OwnSession,
-        (true, false) => Links::Any,
-    };
-    let closes_loop = links == Links::OwnSession || (links == Links::None && dice.chance(25));
-    let concurrency = closes_loop.then(|| dice.between(1, 8));
-    let requests = requests(&mut dice, &engine, cost, links);
+    let has_dependencies = dice.chance(35);
+    let mut requests = requests(&mut dice, &engine, cost, has_dependencies);
+    if dice.chance(15) {
+        shuffle(&mut dice, &mut requests);
+    }
+    let concurrency = dice.chance(30).then(|| dice.between(1, 8));
     let last = requests.last().map_or(0, |request| request.arrival_ns);
     Scenario {
         name: format!("seed {seed}"),
@@ -42,31 +38,6 @@ pub fn scenario(seed: u64) -> Scenario {
         router: dice.pick(&[Router::RoundRobin, Router::LeastLoaded]),
         concurrency,
         reject_what_cannot_fit: true,
-    }
-}
-
-/// Who may wait for whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Links {
-    None,
-    OwnSession,
-    Any,
-}
-
-struct Dice(Pcg64);
-
-impl Dice {
-    /// Both ends included.
-    fn between(&mut self, low: usize, high: usize) -> usize {
-        self.0.random_range(low as u64..=high.max(low) as u64) as usize
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.between(1, 100) <= percent
-    }
-
-    fn pick<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.between(0, values.len() - 1)]
     }
 }
 
@@ -142,7 +113,12 @@ fn cost(dice: &mut Dice) -> StepCost {
     }
 }
 
-fn requests(dice: &mut Dice, engine: &Engine, cost: StepCost, links: Links) -> Vec<Request> {
+fn requests(
+    dice: &mut Dice,
+    engine: &Engine,
+    cost: StepCost,
+    has_dependencies: bool,
+) -> Vec<Request> {
     let count = match dice.between(0, 2) {
         0 => dice.between(1, 8),
         1 => dice.between(5, 20),
@@ -165,6 +141,7 @@ fn requests(dice: &mut Dice, engine: &Engine, cost: StepCost, links: Links) -> V
         cost.a + 20 * cost.b + 40 * cost.c
     };
     let burstiness = dice.between(0, 3);
+    let session_style = dice.between(0, 2);
     let mut arrival_ns = 0;
     let mut requests: Vec<Request> = Vec::new();
     for index in 0..count {
@@ -179,14 +156,18 @@ fn requests(dice: &mut Dice, engine: &Engine, cost: StepCost, links: Links) -> V
         if !is_regular && gap > 0 {
             arrival_ns += dice.between(0, 2 * tick as usize) as u64;
         }
-        let after = if links != Links::None && index > 0 && dice.chance(60) {
-            after(dice, &requests, links, tick)
+        let after = if has_dependencies && index > 0 && dice.chance(60) {
+            after(dice, index, tick)
         } else {
             Vec::new()
         };
-        let first = after.first();
+        let session = match (session_style, after.first()) {
+            (0, _) | (1, None) => index,
+            (1, Some(first)) => requests[first.on].session,
+            _ => dice.between(0, count / 3),
+        };
         requests.push(Request {
-            session: first.map_or(index, |dependency| requests[dependency.on].session),
+            session,
             arrival_ns,
             prompt: prompt(dice, &requests, engine.block_size, longest_prompt.max(1)),
             output_len: output_len(dice, longest_output),
@@ -269,31 +250,47 @@ fn prompt(dice: &mut Dice, earlier: &[Request], block_size: usize, longest: usiz
     prompt
 }
 
-fn after(dice: &mut Dice, earlier: &[Request], links: Links, tick: u64) -> Vec<Dependency> {
-    let index = earlier.len();
+fn after(dice: &mut Dice, index: usize, tick: u64) -> Vec<Dependency> {
     let count = if dice.chance(80) { 1 } else { 2 };
-    let mut after: Vec<Dependency> = Vec::new();
-    while after.len() < count {
-        let on = if after.is_empty() && dice.chance(50) {
+    let dependency = |nth| Dependency {
+        on: if nth == 0 && dice.chance(50) {
             index - 1
         } else {
             dice.between(0, index - 1)
-        };
-        let is_stranger = |other: &Dependency| earlier[other.on].session != earlier[on].session;
-        if links == Links::OwnSession && after.iter().any(is_stranger) {
-            continue;
-        }
-        let moment = if dice.chance(80) {
+        },
+        moment: if dice.chance(80) {
             Moment::Finished
         } else {
             Moment::Sent
-        };
-        let delay_ns = dice.pick(&[0, 0, 1, 7]) * tick;
-        after.push(Dependency {
-            on,
-            moment,
-            delay_ns,
-        });
+        },
+        delay_ns: dice.pick(&[0, 0, 1, 7]) * tick,
+    };
+    (0..count).map(dependency).collect()
+}
+
+/// Deals the requests anew to the arrival times, so that some wait for, or quote, a later one of the list.
+fn shuffle(dice: &mut Dice, requests: &mut Vec<Request>) {
+    let times: Vec<u64> = requests.iter().map(|request| request.arrival_ns).collect();
+    let mut order: Vec<usize> = (0..requests.len()).collect();
+    for last in (1..order.len()).rev() {
+        order.swap(last, dice.between(0, last));
     }
-    after
+    let place_of = |old: usize| {
+        let mut places = order.iter();
+        places
+            .position(|&other| other == old)
+            .expect("all have a place")
+    };
+    *requests = order.iter().map(|&old| requests[old].clone()).collect();
+    for (request, time) in requests.iter_mut().zip(times) {
+        request.arrival_ns = time;
+        for dependency in &mut request.after {
+            dependency.on = place_of(dependency.on);
+        }
+        for segment in &mut request.prompt {
+            if let Segment::Output { request, .. } = segment {
+                *request = place_of(*request);
+            }
+        }
+    }
 }

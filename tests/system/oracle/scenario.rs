@@ -19,7 +19,7 @@ pub struct Scenario {
     pub workers: usize,
     /// Who gets which request.
     pub router: Router,
-    /// Closed loop: how many sessions may be open. `None`: requests are sent by their times.
+    /// Closed loop: how many conversations may be open. `None`: requests are sent by their times.
     pub concurrency: Option<usize>,
     /// Nothing is sent after this time.
     pub duration_ns: Option<u64>,
@@ -91,9 +91,9 @@ pub struct Request {
     pub output_len: usize,
     /// Smaller is served first.
     pub priority: i64,
-    /// The conversation it belongs to; counts in a closed loop only.
+    /// Requests of one session share a slot of a closed loop; counts there only.
     pub session: usize,
-    /// Requests it waits for, all of them earlier in the list. In a closed loop they belong to its own session.
+    /// Requests it waits for, in no circle.
     pub after: Vec<Dependency>,
 }
 

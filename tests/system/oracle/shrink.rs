@@ -3,6 +3,9 @@
 
 use super::scenario::{Policy, Scenario, Segment};
 
+/// Beyond all numbers of sessions in random scenarios.
+const OWN_SESSION: usize = 1_000;
+
 /// `fails` is asked about many variants; it must be true for `scenario`.
 pub fn smallest(scenario: &Scenario, fails: impl Fn(&Scenario) -> bool) -> Scenario {
     let mut best = scenario.clone();
@@ -40,6 +43,7 @@ fn variants(scenario: &Scenario) -> Vec<Scenario> {
     variant(&|s| s.engine.enable_prefix_caching = false);
     for request in 0..scenario.requests.len() {
         variant(&|s| s.requests[request].after.clear());
+        variant(&|s| s.requests[request].session = OWN_SESSION + request);
         variant(&|s| s.requests[request].priority = 0);
         variant(&|s| s.requests[request].output_len = s.requests[request].output_len.div_ceil(2));
         variant(&|s| s.requests[request].output_len = (s.requests[request].output_len - 1).max(1));
@@ -52,12 +56,10 @@ fn variants(scenario: &Scenario) -> Vec<Scenario> {
             s.requests[request].prompt.truncate(1);
         });
     }
-    variants.iter_mut().for_each(number_sessions);
     variants
 }
 
-/// Without one request; who waited for it no longer does, who quoted it has a text of its own instead. A request that
-/// waits for nobody any more begins a session of its own, with all that wait for it.
+/// Without one request; who waited for it no longer does, who quoted it has a text of its own instead.
 fn without(scenario: &Scenario, gone: usize) -> Scenario {
     let mut smaller = scenario.clone();
     smaller.requests.remove(gone);
@@ -80,22 +82,4 @@ fn without(scenario: &Scenario, gone: usize) -> Scenario {
         }
     }
     smaller
-}
-
-fn number_sessions(scenario: &mut Scenario) {
-    for index in 0..scenario.requests.len() {
-        let first = scenario.requests[index].after.first();
-        let session = first.map_or(index, |dependency| scenario.requests[dependency.on].session);
-        let after = &scenario.requests[index].after;
-        let own: Vec<_> = after
-            .iter()
-            .filter(|dependency| {
-                scenario.concurrency.is_none()
-                    || scenario.requests[dependency.on].session == session
-            })
-            .copied()
-            .collect();
-        scenario.requests[index].after = own;
-        scenario.requests[index].session = session;
-    }
 }
