@@ -56,7 +56,7 @@ pub(crate) fn short(value: f64) -> String {
 #[must_use]
 pub(crate) fn unit_of(largest: f64) -> (f64, &'static str) {
     match largest {
-        _ if largest >= 1e10 => (1e9, "G"),
+        _ if largest >= 1e9 => (1e9, "G"),
         _ if largest >= 1e6 => (1e6, "M"),
         _ => (1.0, ""),
     }

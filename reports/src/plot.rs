@@ -14,6 +14,7 @@ mod callouts;
 mod canvas;
 mod curves;
 mod draw;
+mod font;
 mod frame;
 mod frontier;
 mod head;

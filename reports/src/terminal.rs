@@ -25,6 +25,9 @@ impl Default for Size {
     }
 }
 
+/// Values of the only line of a chart.
+const DOT: char = '•';
+
 /// A plot area in characters.
 struct Cells {
     columns: usize,
@@ -33,6 +36,8 @@ struct Cells {
     dots: Vec<u8>,
     /// What is written over the dots.
     letters: Vec<Option<char>>,
+    /// Where a ring shows unless something else does.
+    rings: Vec<bool>,
 }
 
 impl Cells {
@@ -45,6 +50,7 @@ impl Cells {
             lines,
             dots: vec![0; columns * lines],
             letters: vec![None; columns * lines],
+            rings: vec![false; columns * lines],
         }
     }
 
@@ -97,10 +103,17 @@ impl Cells {
         }
     }
 
+    fn ring(&mut self, share: (f64, f64)) {
+        if let Some(cell) = self.cell_of(share) {
+            self.rings[cell] = true;
+        }
+    }
+
     fn text(&self, line: usize) -> String {
         let cells = line * self.columns..(line + 1) * self.columns;
         let character = |cell: usize| match (self.letters[cell], self.dots[cell]) {
             (Some(letter), _) => letter,
+            (None, 0) if self.rings[cell] => 'o',
             (None, 0) => ' ',
             (None, bits) => {
                 char::from_u32(0x2800 + u32::from(bits)).expect("all 256 patterns are characters")
@@ -147,12 +160,14 @@ pub fn draw(chart: &Chart, size: Size) -> String {
             }
         }
         let places = points.iter().flatten();
-        match letter {
+        match (series.mark, letter) {
+            (Mark::Rings, _) => places.for_each(|&place| cells.ring(place)),
+            (_, None) => places.for_each(|&place| cells.set(place)),
+            (_, Some(DOT)) => places.for_each(|&place| cells.write(place, DOT)),
             // A letter every so often keeps long lines apart.
-            Some(letter) => places
+            (_, Some(letter)) => places
                 .step_by(1 + points.len() / 8)
                 .for_each(|&place| cells.write(place, *letter)),
-            None => places.for_each(|&place| cells.set(place)),
         }
     }
     for (note, name) in chart.notes.iter().zip('1'..='9') {
@@ -231,7 +246,7 @@ fn letters(series: &[Series]) -> Vec<Option<char>> {
         Mark::Rings => Some('o'),
         Mark::Dots => None,
         _ if lines > 1 => names.next(),
-        Mark::LineAndDots => Some('•'),
+        Mark::LineAndDots => Some(DOT),
         _ => None,
     };
     series.iter().map(letter).collect()

@@ -66,11 +66,11 @@ fn curves() -> Chart {
 /// Width and height from the header of a PNG, whose chunks must be whole.
 fn png_size(bytes: &[u8]) -> (u32, u32) {
     assert_eq!(&bytes[..8], b"\x89PNG\r\n\x1a\n");
-    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
     let mut at = 8;
     let mut chunks = Vec::new();
     while at < bytes.len() {
-        chunks.push(String::from_utf8(bytes[at + 4..at + 8].to_vec()).unwrap());
+        chunks.push(String::from_utf8_lossy(&bytes[at + 4..at + 8]).into_owned());
         at += 12 + word(at) as usize;
     }
     assert_eq!(at, bytes.len(), "the last chunk is whole");

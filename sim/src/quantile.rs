@@ -214,7 +214,7 @@ fn pivot(progressions: &[Progression], share: f64) -> u64 {
     let mut sample: Vec<(u64, u64)> = (0..drawn)
         .map(|draw| {
             let progression = &progressions[draw * progressions.len() / drawn];
-            let spread = (draw as u64 + 1) * SPREAD & 0xFFFF_FFFF;
+            let spread = ((draw as u64 + 1) * SPREAD) & 0xFFFF_FFFF;
             let index = (spread * u64::from(progression.steps)) >> 32;
             (progression.value(index as u32), progression.count())
         })

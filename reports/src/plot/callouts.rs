@@ -1,8 +1,9 @@
 //! Writing inside the plot: what a limit means, and the names of points.
 
-use super::canvas::{Anchor, Canvas, Drawn, Font, Ink, text_width};
+use super::canvas::{Anchor, Canvas, Drawn, Ink};
+use super::font::{Font, text_width};
 use super::frame::Frame;
-use super::labels::{Area, Obstacles};
+use super::labels::{Area, Obstacles, Point, Wanted};
 use super::style::{NOTE, NOTE_NAME, WHITE, fitting};
 use super::{Axis, Chart, Direction, Hue, Limit, Note};
 use crate::numbers::short;
@@ -56,13 +57,13 @@ fn off_the_scale(limit: &Limit, axis: &Axis) -> String {
     format!(
         "{} (off the scale: {} {})",
         limit.label,
-        axis.label,
-        short(limit.at)
+        short(limit.at),
+        axis.label
     )
 }
 
 /// The line across the plot at a share of the axis.
-fn limit_line(across: Direction, share: f64, area: &Area) -> [(f64, f64); 2] {
+fn limit_line(across: Direction, share: f64, area: &Area) -> [Point; 2] {
     match across {
         Direction::X => {
             let x = area.left + share * area.width();
@@ -76,7 +77,7 @@ fn limit_line(across: Direction, share: f64, area: &Area) -> [(f64, f64); 2] {
 }
 
 /// The places for a label of this size beside a line: on both sides, at both ends.
-fn beside(across: Direction, line: [(f64, f64); 2], (width, height): (f64, f64)) -> [Area; 4] {
+fn beside(across: Direction, line: [Point; 2], (width, height): (f64, f64)) -> [Area; 4] {
     let boxed = |left: f64, top: f64| Area {
         left,
         top,
@@ -110,9 +111,8 @@ fn beside(across: Direction, line: [(f64, f64); 2], (width, height): (f64, f64))
 
 /// A note as it will be drawn.
 struct Callout {
-    at: (f64, f64),
+    wanted: Wanted,
     rows: Vec<String>,
-    size: (f64, f64),
     ink: Ink,
 }
 
@@ -143,9 +143,8 @@ impl Callout {
             rows.len() as f64 * ROW + PADDING,
         );
         Some(Callout {
-            at,
+            wanted: Wanted { at, size },
             rows,
-            size,
             ink: note.hue.ink(),
         })
     }
@@ -157,7 +156,11 @@ impl Callout {
             right,
             bottom,
         } = *place;
-        canvas.line(&[self.at, place.nearest(self.at)], self.ink, 2.0)?;
+        canvas.line(
+            &[self.wanted.at, place.nearest(self.wanted.at)],
+            self.ink,
+            2.0,
+        )?;
         canvas.fill([(left, top), (right, bottom)], WHITE.faded(0.92))?;
         let around = [
             (left, top),
@@ -175,8 +178,8 @@ impl Callout {
     }
 
     fn draw_dot<B: DrawingBackend>(&self, canvas: &Canvas<B>) -> Drawn<B> {
-        canvas.disc(self.at, 11.0, WHITE)?;
-        canvas.disc(self.at, 9.0, self.ink)
+        canvas.disc(self.wanted.at, 11.0, WHITE)?;
+        canvas.disc(self.wanted.at, 9.0, self.ink)
     }
 }
 
@@ -192,10 +195,7 @@ pub(super) fn draw_notes<B: DrawingBackend>(
         .iter()
         .filter_map(|note| Callout::of(note, frame))
         .collect();
-    let wanted: Vec<_> = callouts
-        .iter()
-        .map(|callout| (callout.at, callout.size))
-        .collect();
+    let wanted: Vec<Wanted> = callouts.iter().map(|callout| callout.wanted).collect();
     let places = obstacles.place_all(&wanted, &frame.area);
     for (callout, place) in callouts.iter().zip(&places) {
         callout.draw_box(place, canvas)?;

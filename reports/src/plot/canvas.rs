@@ -2,17 +2,15 @@
 //!
 //! The bitmap is drawn at twice its size and averaged down, which gives every line and letter smooth edges.
 
+use super::font::{Font, describe};
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{
-    Color, FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, ShapeStyle, TextStyle,
-};
+use plotters::style::{Color, FontTransform, RGBColor, ShapeStyle, TextStyle};
 use std::io;
 use std::path::Path;
-use std::sync::OnceLock;
 
 /// Logical size of every picture.
 pub(super) const WIDTH: u32 = 1600;
@@ -22,11 +20,6 @@ pub(super) const HEIGHT: u32 = 1000;
 const OVERSAMPLING: u32 = 2;
 /// SVG units per logical pixel: plotters rounds positions to whole units.
 const SVG_PRECISION: u32 = 8;
-
-/// The names an SVG viewer tries in turn; the bitmap font is registered under the whole list.
-const FAMILY: &str = "Roboto, Helvetica, Arial, sans-serif";
-static REGULAR: &[u8] = include_bytes!("../../fonts/Roboto-Regular.ttf");
-static BOLD: &[u8] = include_bytes!("../../fonts/Roboto-Bold.ttf");
 
 /// A colour with its share of cover.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,14 +52,6 @@ impl Ink {
             stroke_width: width.round().max(1.0) as u32,
         }
     }
-}
-
-/// How a text looks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Font {
-    pub size: f64,
-    pub is_bold: bool,
-    pub ink: Ink,
 }
 
 /// Which point of a text stands at the given position.
@@ -248,34 +233,6 @@ fn without_tiny_steps(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         }
     }
     kept
-}
-
-fn describe(size: f64, is_bold: bool) -> FontDesc<'static> {
-    static REGISTERED: OnceLock<()> = OnceLock::new();
-    REGISTERED.get_or_init(|| {
-        for (style, bytes) in [(FontStyle::Normal, REGULAR), (FontStyle::Bold, BOLD)] {
-            let registered = plotters::style::register_font(FAMILY, style, bytes);
-            assert!(
-                registered.is_ok(),
-                "the built-in font is a valid TrueType file"
-            );
-        }
-    });
-    let style = if is_bold {
-        FontStyle::Bold
-    } else {
-        FontStyle::Normal
-    };
-    FontDesc::new(FontFamily::Name(FAMILY), size, style)
-}
-
-/// Width of a text in logical pixels.
-pub(super) fn text_width(text: &str, font: Font) -> f64 {
-    // Measured large and scaled down, because plotters rounds to whole pixels.
-    let ((left, _), (right, _)) = describe(font.size * 8.0, font.is_bold)
-        .layout_box(text)
-        .expect("the font is registered");
-    f64::from(right - left) / 8.0
 }
 
 /// Draws an SVG document.

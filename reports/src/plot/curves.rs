@@ -27,16 +27,18 @@ impl Curves {
     /// The picture. Lines of up to 60 values have a dot at each.
     #[must_use]
     pub fn chart(&self) -> Chart {
-        let line = |(index, (name, points)): (usize, &(String, Vec<(f64, f64)>))| Series {
-            name: name.clone(),
-            points: points.clone(),
-            mark: if points.len() <= 60 {
-                Mark::LineAndDots
-            } else {
-                Mark::Line
-            },
-            hue: Hue::nth(index),
-        };
+        let lines = (0..)
+            .zip(&self.lines)
+            .map(|(index, (name, points))| Series {
+                name: name.clone(),
+                points: points.clone(),
+                mark: if points.len() <= 60 {
+                    Mark::LineAndDots
+                } else {
+                    Mark::Line
+                },
+                hue: Hue::nth(index),
+            });
         let limit = |(at, label): &(f64, String)| Limit {
             across: Direction::Y,
             at: *at,
@@ -53,7 +55,7 @@ impl Curves {
             footer: self.footer.clone(),
             x: self.x.clone(),
             y: self.y.clone(),
-            series: self.lines.iter().enumerate().map(line).collect(),
+            series: lines.collect(),
             limits: self.limit.iter().map(limit).collect(),
             notes: self.answer.iter().map(answer).collect(),
         }
@@ -86,12 +88,14 @@ impl Distributions {
     /// The picture.
     #[must_use]
     pub fn chart(&self) -> Chart {
-        let line = |(index, (name, values)): (usize, &(String, Vec<f64>))| Series {
-            name: name.clone(),
-            points: distribution_function(values),
-            mark: Mark::Line,
-            hue: Hue::nth(index),
-        };
+        let lines = (0..)
+            .zip(&self.lines)
+            .map(|(index, (name, values))| Series {
+                name: name.clone(),
+                points: distribution_function(values),
+                mark: Mark::Line,
+                hue: Hue::nth(index),
+            });
         let limit = |(at, label): &(f64, String)| Limit {
             across: Direction::X,
             at: *at,
@@ -112,7 +116,7 @@ impl Distributions {
                 to: Some(100.0),
                 ..Axis::default()
             },
-            series: self.lines.iter().enumerate().map(line).collect(),
+            series: lines.collect(),
             limits: self.limit.iter().map(limit).collect(),
             notes: Vec::new(),
         }

@@ -1,7 +1,8 @@
 //! Draws a chart on a canvas: head, grid and axes, data, limits, notes.
 
 use super::callouts::{draw_limits, draw_notes};
-use super::canvas::{Anchor, Canvas, Drawn, Font, HEIGHT, WIDTH};
+use super::canvas::{Anchor, Canvas, Drawn, HEIGHT, WIDTH};
+use super::font::Font;
 use super::frame::{Frame, lay_out};
 use super::labels::{Area, Obstacles};
 use super::style::{AXIS, FAINT_TEXT, GRID, TICK, TITLE, WHITE};
@@ -20,7 +21,7 @@ pub(super) fn chart<B: DrawingBackend>(chart: &Chart, canvas: &Canvas<B>) -> Dra
     }
     let mut obstacles = obstacles(chart, &frame);
     draw_limits(chart, &frame, &mut obstacles, canvas)?;
-    draw_notes(chart, &frame, &mut obstacles, canvas)?;
+    draw_notes(chart, &frame, &obstacles, canvas)?;
     if chart
         .series
         .iter()

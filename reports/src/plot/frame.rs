@@ -1,8 +1,9 @@
 //! Where things stand: the plot's area, its axes, and what of a series is visible.
 
 use super::axis::{Settled, tick_labels};
-use super::canvas::{HEIGHT, WIDTH, text_width};
-use super::labels::Area;
+use super::canvas::{HEIGHT, WIDTH};
+use super::font::text_width;
+use super::labels::{Area, Point};
 use super::style::{MARGIN, TICK};
 use super::{Chart, Series};
 
@@ -17,7 +18,7 @@ pub(super) struct Frame {
 
 impl Frame {
     /// The pixel of a value; `None` where it cannot be drawn.
-    pub fn place(&self, (x, y): (f64, f64)) -> Option<(f64, f64)> {
+    pub fn place(&self, (x, y): Point) -> Option<Point> {
         let (right, up) = (self.x.share(x)?, self.y.share(y)?);
         // Far outside is clipped anyway; the bound keeps pixels within integers.
         let (right, up) = (right.clamp(-50.0, 50.0), up.clamp(-50.0, 50.0));
@@ -28,7 +29,7 @@ impl Frame {
     }
 
     /// The visible lines of a series: interrupted by values that cannot be drawn, cut at the plot's border.
-    pub fn lines(&self, series: &Series) -> Vec<Vec<(f64, f64)>> {
+    pub fn lines(&self, series: &Series) -> Vec<Vec<Point>> {
         let mut lines = vec![Vec::new()];
         let mut previous = None;
         for point in series.points.iter().map(|&point| self.place(point)) {
@@ -49,7 +50,7 @@ impl Frame {
     }
 
     /// The visible values of a series.
-    pub fn dots(&self, series: &Series) -> impl Iterator<Item = (f64, f64)> {
+    pub fn dots(&self, series: &Series) -> impl Iterator<Item = Point> {
         let edge = self.area.grown(0.5);
         series
             .points
@@ -112,7 +113,7 @@ pub(super) fn lay_out(chart: &Chart, legend_rows: usize) -> Frame {
 }
 
 /// The part of a segment inside the box (Liang and Barsky).
-fn clip(from: (f64, f64), to: (f64, f64), area: &Area) -> Option<((f64, f64), (f64, f64))> {
+fn clip(from: Point, to: Point, area: &Area) -> Option<(Point, Point)> {
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
     let (mut start, mut end) = (0.0f64, 1.0f64);
     // Each border as: how fast the segment leaves through it, how much room there is.

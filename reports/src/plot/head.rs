@@ -1,6 +1,7 @@
 //! Above and below the plot: title, subtitle, legend, names of the axes, small print.
 
-use super::canvas::{Anchor, Canvas, Drawn, HEIGHT, WIDTH, text_width};
+use super::canvas::{Anchor, Canvas, Drawn, HEIGHT, WIDTH};
+use super::font::text_width;
 use super::frame::Frame;
 use super::style::{AXIS_TITLE, FOOTER, LEGEND, MARGIN, SUBTITLE, TITLE, fitting};
 use super::{Chart, Mark, Series};

@@ -1,5 +1,15 @@
 //! Where to write the name of a point: of many places around it, the one that hides least.
 
+/// A position in logical pixels, x then y.
+pub(super) type Point = (f64, f64);
+
+/// A text to be placed: the point it names and its width and height.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub at: Point,
+    pub size: (f64, f64),
+}
+
 /// An axis-parallel box in logical pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Area {
@@ -18,7 +28,7 @@ impl Area {
         self.bottom - self.top
     }
 
-    pub fn contains(&self, (x, y): (f64, f64)) -> bool {
+    pub fn contains(&self, (x, y): Point) -> bool {
         self.left <= x && x <= self.right && self.top <= y && y <= self.bottom
     }
 
@@ -58,7 +68,7 @@ impl Area {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Obstacles {
     /// Dots, and lines as rows of dots.
-    pub dots: Vec<(f64, f64)>,
+    pub dots: Vec<Point>,
     /// Texts, which weigh much more.
     pub texts: Vec<Area>,
 }
@@ -134,9 +144,9 @@ impl Obstacles {
             .expect("there are candidates")
     }
 
-    /// Places for several texts, each given as its point and its size. They are placed one after the other; up to four
+    /// Places for several texts. They are placed one after the other; up to four
     /// in the best of all orders, more in the order given.
-    pub fn place_all(&self, texts: &[((f64, f64), (f64, f64))], bounds: &Area) -> Vec<Area> {
+    pub fn place_all(&self, texts: &[Wanted], bounds: &Area) -> Vec<Area> {
         let indices: Vec<usize> = (0..texts.len()).collect();
         let orders = if texts.len() <= 4 {
             permutations(&indices)
@@ -152,17 +162,12 @@ impl Obstacles {
             .0
     }
 
-    fn place_in_order(
-        &self,
-        order: &[usize],
-        texts: &[((f64, f64), (f64, f64))],
-        bounds: &Area,
-    ) -> (Vec<Area>, f64) {
+    fn place_in_order(&self, order: &[usize], texts: &[Wanted], bounds: &Area) -> (Vec<Area>, f64) {
         let mut obstacles = self.clone();
         let mut places: Vec<Option<Area>> = vec![None; texts.len()];
         let mut total = 0.0;
         for &index in order {
-            let (at, size) = texts[index];
+            let Wanted { at, size } = texts[index];
             let (place, cost) = obstacles.place(at, size, bounds);
             total += cost;
             obstacles.texts.push(place);
@@ -222,18 +227,26 @@ mod tests {
 
     #[test]
     fn a_label_avoids_points_texts_and_the_border() {
-        let mut obstacles = Obstacles::default();
         // Everything above y = 300 is full of dots, one text lies to the lower right.
-        obstacles.dots = (0..100)
-            .flat_map(|x| (0..30).map(move |y| (f64::from(x) * 10.0, f64::from(y) * 10.0)))
-            .collect();
+        let dots =
+            (0..100).flat_map(|x| (0..30).map(move |y| (f64::from(x) * 10.0, f64::from(y) * 10.0)));
+        let mut obstacles = Obstacles {
+            dots: dots.collect(),
+            texts: Vec::new(),
+        };
         obstacles.texts.push(Area {
             left: 520.0,
             top: 320.0,
             right: 1000.0,
             bottom: 600.0,
         });
-        let place = obstacles.place_all(&[((500.0, 295.0), (200.0, 60.0))], &BOUNDS)[0];
+        let place = obstacles.place_all(
+            &[Wanted {
+                at: (500.0, 295.0),
+                size: (200.0, 60.0),
+            }],
+            &BOUNDS,
+        )[0];
         assert!(BOUNDS.encloses(&place), "{place:?}");
         assert!(place.top > 300.0 && place.right < 520.0, "{place:?}");
     }

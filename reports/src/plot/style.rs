@@ -1,7 +1,8 @@
 //! Colours, fonts and margins of all pictures.
 
 use super::Hue;
-use super::canvas::{Font, Ink, text_width};
+use super::canvas::Ink;
+use super::font::{Font, text_width};
 
 pub(super) const TEXT: Ink = Ink::solid(38, 38, 38);
 pub(super) const FAINT_TEXT: Ink = Ink::solid(105, 105, 105);
