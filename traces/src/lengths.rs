@@ -131,38 +131,19 @@ impl Lengths {
     /// The same shape with all lengths `factor` times as long; limits stay.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Lengths {
-        let whole = |length: u32| (f64::from(length) * factor).round().max(1.0) as u32;
-        match *self {
-            Lengths::Fixed(length) => Lengths::Fixed(whole(length)),
-            Lengths::Uniform { min, max } => Lengths::Uniform {
-                min: whole(min),
-                max: whole(max),
-            },
-            Lengths::Normal { mean, stddev, max } => Lengths::Normal {
-                mean: mean * factor,
-                stddev: stddev * factor,
-                max,
-            },
-            Lengths::Lognormal { mean, stddev, max } => Lengths::Lognormal {
-                mean: mean * factor,
-                stddev: stddev * factor,
-                max,
-            },
-            Lengths::Geometric { mean, max } => Lengths::Geometric {
-                mean: (mean * factor).max(1.0),
-                max,
-            },
-            Lengths::Empirical(ref quantiles) => {
-                Lengths::Empirical(quantiles.map(|value| value * factor))
-            }
-        }
+        self.stretched(|length| length * factor, factor)
     }
 
     /// The same shape with everything above 1 `factor` times as large: twice as many follow-ups, say, where the
     /// lengths are turns. Numbers that are no longer whole are rounded by [`Lengths::draw_unbiased`].
     #[must_use]
     pub fn scaled_above_one(&self, factor: f64) -> Lengths {
-        let map = |value: f64| 1.0 + (value - 1.0) * factor;
+        self.stretched(|length| 1.0 + (length - 1.0) * factor, factor)
+    }
+
+    /// Every length as `map` says, which is linear and `factor` steep.
+    fn stretched(&self, map: impl Fn(f64) -> f64, factor: f64) -> Lengths {
+        let within = |mean: f64, max: u32| map(mean).clamp(1.0, f64::from(max));
         match *self {
             Lengths::Fixed(length) => {
                 Lengths::Empirical(Quantiles::constant(map(f64::from(length))))
@@ -171,17 +152,17 @@ impl Lengths {
                 Lengths::Empirical(Quantiles::between(map(f64::from(min)), map(f64::from(max))))
             }
             Lengths::Normal { mean, stddev, max } => Lengths::Normal {
-                mean: map(mean),
+                mean: within(mean, max),
                 stddev: stddev * factor,
                 max,
             },
             Lengths::Lognormal { mean, stddev, max } => Lengths::Lognormal {
-                mean: map(mean),
+                mean: within(mean, max),
                 stddev: stddev * factor,
                 max,
             },
             Lengths::Geometric { mean, max } => Lengths::Geometric {
-                mean: map(mean),
+                mean: within(mean, max),
                 max,
             },
             Lengths::Empirical(ref quantiles) => Lengths::Empirical(quantiles.map(map)),

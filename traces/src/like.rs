@@ -1,10 +1,10 @@
 //! Parameters of a made-up workload that resembles a given trace.
 //!
-//! 1. Take the trace apart into sessions and turns ([`anatomy`]).
-//! 2. Read the parameters off ([`fit`]): arrival times become a rate in windows, a variation around it, and ticks where
+//! 1. Take the trace apart into sessions and turns (`anatomy`).
+//! 2. Read the parameters off (`fit`): arrival times become a rate in windows, a variation around it, and ticks where
 //!    there are any; sessions of one turn and conversations become two kinds, each with the quantile functions of its
 //!    lengths; follow-ups become appending, revising and repeating ones.
-//! 3. Make the workload, compare, correct, a few times over ([`calibrate`]). This is needed because a trace is a window:
+//! 3. Make the workload, compare, correct, a few times over (`calibrate`). This is needed because a trace is a window:
 //!    conversations are cut off at its end, and lengths of later turns follow from those before. Turns may come at
 //!    their own time or shuffled; the order that comes closer is taken.
 //!

@@ -201,7 +201,7 @@ impl SynthSpec {
             ),
         );
         if let Some(duration_s) = self.duration_s {
-            let is_fine = duration_s >= 0.0 && duration_s <= LONGEST_S;
+            let is_fine = (0.0..=LONGEST_S).contains(&duration_s);
             faults.add(
                 "duration_s".into(),
                 Fault::unless(is_fine, || duration_s.to_string(), "0 s to 200 days"),

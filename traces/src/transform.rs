@@ -48,9 +48,12 @@ pub fn window(trace: &Trace, start: Span, end: Span) -> Result<Trace, TransformE
     let earlier = |arrival: Time| Time(arrival.since(start).0);
     non_empty(taken(trace, &is_taken, earlier, |delay| delay), || {
         let last = trace.rows.last().map(|row| row.arrival).unwrap_or_default();
-        format!(
-            "the window begins at {start} and ends before {end}, the last request arrives at {last}"
-        )
+        let until = if end == Time::MAX {
+            String::new()
+        } else {
+            format!(" and ends before {end}")
+        };
+        format!("the window begins at {start}{until}, the last request arrives at {last}")
     })
 }
 

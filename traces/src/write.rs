@@ -53,8 +53,15 @@ impl OutputFormat {
     #[must_use]
     pub fn of_file(path: &Path) -> OutputFormat {
         let name = path.to_string_lossy().to_ascii_lowercase();
-        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-        if name.ends_with(".csv") { OutputFormat::Csv } else { OutputFormat::Mooncake }
+        let name = name
+            .strip_suffix(".gz")
+            .or_else(|| name.strip_suffix(".zst"))
+            .unwrap_or(&name);
+        if name.ends_with(".csv") {
+            OutputFormat::Csv
+        } else {
+            OutputFormat::Mooncake
+        }
     }
 
     /// The format that `trace` gets.
@@ -88,9 +95,11 @@ pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
     if any(|row| row.extends.is_some()) {
         losses.push("later turns tell their whole prompt; that it contains the earlier answer is no longer known");
     }
-    let has_labels = (trace.sessions as usize) < trace.rows.len() && !any(|row| row.dependency_count > 0);
+    let has_labels =
+        (trace.sessions as usize) < trace.rows.len() && !any(|row| row.dependency_count > 0);
     if format == Format::Mooncake && has_labels {
-        losses.push("sessions are left out: in this format their requests would wait for each other");
+        losses
+            .push("sessions are left out: in this format their requests would wait for each other");
     }
     losses
 }
@@ -106,7 +115,10 @@ pub fn write(trace: &Trace, path: &Path, format: OutputFormat) -> Result<Format,
     result.map_err(|source| {
         // There may be nothing to remove, and the first error is the one to tell.
         let _ = fs::remove_file(&partial);
-        WriteError { file: path.display().to_string(), source }
+        WriteError {
+            file: path.display().to_string(),
+            source,
+        }
     })
 }
 
@@ -127,7 +139,8 @@ pub fn write_to(trace: &Trace, out: &mut impl Write, format: OutputFormat) -> io
 
 /// The trace with all contents as block hashes of whole prompts.
 fn whole_prompts(trace: &Trace) -> Cow<'_, Trace> {
-    let is_whole = |row: &Row| row.extends.is_none() && !matches!(row.content, Content::Tokens { .. });
+    let is_whole =
+        |row: &Row| row.extends.is_none() && !matches!(row.content, Content::Tokens { .. });
     if trace.rows.iter().all(is_whole) {
         Cow::Borrowed(trace)
     } else {
@@ -143,9 +156,16 @@ fn partial_name(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write_partial(trace: &Trace, partial: &Path, path: &Path, format: OutputFormat) -> io::Result<Format> {
+fn write_partial(
+    trace: &Trace,
+    partial: &Path,
+    path: &Path,
+    format: OutputFormat,
+) -> io::Result<Format> {
     let file = BufWriter::new(File::create(partial)?);
-    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_ascii_lowercase());
     let (format, file) = match extension.as_ref().and_then(|extension| extension.to_str()) {
         Some("gz") => {
             let mut out = BufWriter::new(GzEncoder::new(file, Compression::default()));

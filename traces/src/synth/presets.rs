@@ -31,8 +31,8 @@ impl SynthSpec {
                     max: 125_000,
                 },
                 output_tokens: Lengths::Normal {
-                    mean: 315.0,
-                    stddev: 240.0,
+                    mean: 280.0,
+                    stddev: 252.0,
                     max: 2000,
                 },
                 turns: Lengths::Geometric { mean: 1.7, max: 50 },
@@ -86,7 +86,7 @@ impl SynthSpec {
             },
             answer_ms_per_token: 30.0,
         };
-        spec.sessions[0].turns = Lengths::Geometric { mean: 2.0, max: 50 };
+        spec.sessions[0].turns = Lengths::Geometric { mean: 1.9, max: 50 };
         spec
     }
 }

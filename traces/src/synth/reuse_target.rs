@@ -9,10 +9,13 @@ use crate::contents::Contents;
 use crate::error::{Place, Problem, Problems};
 use crate::reuse::Reuse;
 
-/// Seed of the measurements; any will do, the factors must not depend on the seed of the workload.
-const SEED: u64 = 0;
-/// Close enough: a thousandth of all blocks.
-const TOLERANCE: f64 = 0.001;
+/// Seeds of the measurements; any will do, the factors must not depend on the seed of the workload.
+const SEEDS: [u64; 3] = [1001, 1002, 1003];
+/// Close enough: half a point of reuse, and two per cent of the mean prompt.
+const REUSE_TOLERANCE: f64 = 0.005;
+const MEAN_TOLERANCE: f64 = 0.02;
+/// Still good, in these units, where a short workload scatters too much to come closer.
+const GOOD_ENOUGH: f64 = 3.0;
 const ROUNDS: usize = 40;
 
 impl SynthSpec {
@@ -28,46 +31,63 @@ impl SynthSpec {
         }
         let (_, mean_input) = measured(self);
         let (mut turns, mut inputs) = (1.0, 1.0);
-        let mut reached = 0.0;
+        let mut nearest: Option<(f64, SynthSpec, String)> = None;
         for _ in 0..ROUNDS {
             let spec = self.scaled(turns, inputs);
             let (now, mean) = measured(&spec);
-            reached = now;
-            if (now - reuse).abs() <= TOLERANCE && (mean / mean_input - 1.0).abs() <= 0.01 {
-                return Ok(spec);
+            let distance = ((now - reuse).abs() / REUSE_TOLERANCE)
+                .max((mean / mean_input - 1.0).abs() / MEAN_TOLERANCE);
+            if nearest.as_ref().is_none_or(|nearest| distance < nearest.0) {
+                let means =
+                    format!("a mean prompt of {mean:.0} tokens (it is to stay {mean_input:.0})");
+                nearest = Some((distance, spec, format!("{now:.3} with {means}")));
             }
-            let odds =
-                |share: f64| share.clamp(1e-4, 1.0 - 1e-4) / (1.0 - share.clamp(1e-4, 1.0 - 1e-4));
+            if distance <= 1.0 {
+                break;
+            }
             turns = (turns * (odds(reuse) / odds(now)).clamp(0.25, 4.0).powf(0.8)).clamp(1e-6, 1e4);
             inputs = (inputs * (mean_input / mean).powf(0.8)).clamp(1e-6, 1e4);
         }
-        Err(unreachable_reuse(
-            reuse,
-            &format!("a share that this workload can have; it came to {reached:.3}"),
-        ))
+        match nearest {
+            Some((distance, spec, _)) if distance <= GOOD_ENOUGH => Ok(spec),
+            Some((_, _, reached)) => {
+                let expected = format!("a share that this workload can have; it came to {reached}");
+                Err(unreachable_reuse(reuse, &expected))
+            }
+            None => unreachable!("there is at least one round"),
+        }
     }
 
     fn scaled(&self, turns: f64, inputs: f64) -> SynthSpec {
         let mut spec = self.clone();
         for kind in &mut spec.sessions {
-            kind.turns = kind.turns.scaled_above_one(turns);
+            if !kind.follow_ups.is_empty() {
+                kind.turns = kind.turns.scaled_above_one(turns);
+            }
             kind.first_input_tokens = kind.first_input_tokens.scaled(inputs);
         }
         spec
     }
 }
 
-/// Best possible reuse and mean prompt of a workload.
+fn odds(share: f64) -> f64 {
+    let share = share.clamp(1e-4, 1.0 - 1e-4);
+    share / (1.0 - share)
+}
+
+/// Best possible reuse and mean prompt of a workload, over a few seeds.
 fn measured(spec: &SynthSpec) -> (f64, f64) {
-    let trace = super::generate::generate(spec, SEED);
-    let reuse = Reuse::of(
-        &Contents::of(&trace),
-        trace.rows.iter().map(|row| row.input_tokens),
-    );
-    (
-        reuse.best(),
-        reuse.input_tokens as f64 / trace.rows.len() as f64,
-    )
+    let (mut best, mut mean) = (0.0, 0.0);
+    for seed in SEEDS {
+        let trace = super::generate::generate(spec, seed);
+        let reuse = Reuse::of(
+            &Contents::of(&trace),
+            trace.rows.iter().map(|row| row.input_tokens),
+        );
+        best += reuse.best() / SEEDS.len() as f64;
+        mean += reuse.input_tokens as f64 / trace.rows.len() as f64 / SEEDS.len() as f64;
+    }
+    (best, mean)
 }
 
 fn unreachable_reuse(found: f64, expected: &str) -> Problems {

@@ -10,9 +10,18 @@ pub(super) fn write(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
     let has_priorities = trace.rows.iter().any(|row| row.priority != 0);
     let sessions = if has_sessions { ",session_id" } else { "" };
     let priorities = if has_priorities { ",priority" } else { "" };
-    writeln!(out, "arrival_s,input_tokens,output_tokens{sessions}{priorities}")?;
+    writeln!(
+        out,
+        "arrival_s,input_tokens,output_tokens{sessions}{priorities}"
+    )?;
     for row in &trace.rows {
-        write!(out, "{},{},{}", decimal(row.arrival.as_ns(), 9), row.input_tokens, row.output_tokens)?;
+        write!(
+            out,
+            "{},{},{}",
+            decimal(row.arrival.as_ns(), 9),
+            row.input_tokens,
+            row.output_tokens
+        )?;
         if has_sessions {
             write!(out, ",{}", row.session)?;
         }

@@ -19,7 +19,10 @@ impl Turns {
     /// None where rows wait for anything else than the answer of the row before in their session and their delay.
     pub(super) fn of(trace: &Trace) -> Option<Turns> {
         if trace.dependencies.is_empty() {
-            return Some(Turns { rows: Vec::new(), delays: vec![None; trace.rows.len()] });
+            return Some(Turns {
+                rows: Vec::new(),
+                delays: vec![None; trace.rows.len()],
+            });
         }
         let mut rows = vec![0; trace.sessions as usize];
         let mut last = vec![None; trace.sessions as usize];
@@ -44,7 +47,9 @@ impl Turns {
 
     /// Whether a row's session must be told.
     fn has_session(&self, row: &Row) -> bool {
-        self.rows.get(row.session as usize).is_some_and(|&rows| rows > 1)
+        self.rows
+            .get(row.session as usize)
+            .is_some_and(|&rows| rows > 1)
     }
 }
 
@@ -73,11 +78,22 @@ pub(super) fn write_agentic(trace: &Trace, out: &mut impl Write) -> io::Result<(
         trace.block_size
     )?;
     for (index, row) in trace.rows.iter().enumerate() {
-        write!(out, "{{\"request_id\": \"r{index}\", \"session_id\": \"s{}\", ", row.session)?;
+        write!(
+            out,
+            "{{\"request_id\": \"r{index}\", \"session_id\": \"s{}\", ",
+            row.session
+        )?;
         let dependencies = trace.dependencies_of(row);
-        let released = dependencies.iter().map(|d| trace.rows[d.on.0 as usize].arrival + d.delay).max();
+        let released = dependencies
+            .iter()
+            .map(|d| trace.rows[d.on.0 as usize].arrival + d.delay)
+            .max();
         if released.is_none_or(|released| row.arrival > released) {
-            write!(out, "\"not_before_ms\": {}, ", decimal(row.arrival.as_ns(), 6))?;
+            write!(
+                out,
+                "\"not_before_ms\": {}, ",
+                decimal(row.arrival.as_ns(), 6)
+            )?;
         }
         write_request(trace, row, out)?;
         write!(out, ", \"dependencies\": [")?;
@@ -100,7 +116,11 @@ pub(super) fn write_agentic(trace: &Trace, out: &mut impl Write) -> io::Result<(
 
 /// Lengths, hashes and priority.
 fn write_request(trace: &Trace, row: &Row, out: &mut impl Write) -> io::Result<()> {
-    write!(out, "\"input_length\": {}, \"output_length\": {}", row.input_tokens, row.output_tokens)?;
+    write!(
+        out,
+        "\"input_length\": {}, \"output_length\": {}",
+        row.input_tokens, row.output_tokens
+    )?;
     if let Content::Blocks { .. } = row.content {
         write!(out, ", \"hash_ids\": [")?;
         for (place, block) in trace.blocks(row).iter().enumerate() {
