@@ -4,12 +4,16 @@
 //! and the records (`profile_export.jsonl`, one line per request). AIPerf's `inter_token_latency` is our TPOT and its
 //! `inter_chunk_latency` our ITL. Percentiles here are nearest-rank, where AIPerf interpolates.
 
+mod records;
+
+pub use records::write_records;
+
 use crate::files::{Error, write_atomically};
 use crate::report::Report;
 use crate::rows::{duration, e2e_ms, tpot_ms};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sim::{Distribution, Outcome, Recording, RequestRecord};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// The AIPerf export format that is followed.
@@ -76,86 +80,6 @@ pub fn write_aggregate(report: &Report, recording: &Recording, path: &Path) -> R
     write_atomically(path, |out| {
         serde_json::to_writer_pretty(&mut *out, &aggregate(report, recording))?;
         out.write_all(b"\n")
-    })
-}
-
-/// Writes the records to a file, one JSON object per line, warm-up requests under their own phase. Times are nanoseconds
-/// since the start of the run.
-///
-/// # Errors
-/// When the file cannot be written; nothing half-written is left.
-pub fn write_records(recording: &Recording, path: &Path) -> Result<(), Error> {
-    write_atomically(path, |out| records(recording, out))
-}
-
-fn records(recording: &Recording, out: &mut impl Write) -> io::Result<()> {
-    for (index, request) in recording.requests.iter().enumerate() {
-        serde_json::to_writer(&mut *out, &record(index, request))?;
-        out.write_all(b"\n")?;
-    }
-    Ok(())
-}
-
-fn record(index: usize, request: &RequestRecord) -> Value {
-    let ended = request.finish.min(request.last_moment());
-    let (is_unfinished, is_rejected) = (
-        request.outcome == Outcome::Unfinished,
-        matches!(request.outcome, Outcome::Rejected(_)),
-    );
-    let mut metrics = Map::new();
-    let mut add = |name: &str, unit: &str, value: Option<Value>| {
-        metrics.extend(value.map(|value| (name.to_owned(), json!({"value": value, "unit": unit}))));
-    };
-    if is_rejected {
-        add("error_isl", "tokens", Some(request.input_tokens.into()));
-    } else {
-        add(
-            "input_sequence_length",
-            "tokens",
-            Some(request.input_tokens.into()),
-        );
-        add(
-            "output_sequence_length",
-            "tokens",
-            Some(request.output_tokens.into()),
-        );
-        add(
-            "time_to_first_token",
-            "ms",
-            duration(request.arrival, request.first_token).map(Value::from),
-        );
-        add("request_latency", "ms", e2e_ms(request).map(Value::from));
-        add(
-            "inter_token_latency",
-            "ms",
-            tpot_ms(request).map(Value::from),
-        );
-        add(
-            "output_token_throughput_per_user",
-            "tokens/sec/user",
-            tokens_per_s(request).map(Value::from),
-        );
-    }
-    let error = match request.outcome {
-        Outcome::Rejected(reason) => {
-            json!({"code": 400, "type": reason.name(), "message": "rejected at the front end"})
-        }
-        Outcome::Completed | Outcome::Unfinished => Value::Null,
-    };
-    json!({
-        "metadata": {
-            "session_num": index,
-            "x_request_id": format!("request-{index}"),
-            "turn_index": 0,
-            "request_start_ns": request.arrival.as_ns(),
-            "request_end_ns": ended.as_ns(),
-            "worker_id": if request.worker == u32::MAX { Value::Null } else { format!("worker-{}", request.worker).into() },
-            "benchmark_phase": if request.is_warmup { "warmup" } else { "profiling" },
-            "was_cancelled": is_unfinished,
-            "cancellation_time_ns": is_unfinished.then(|| ended.as_ns()),
-        },
-        "metrics": metrics,
-        "error": error,
     })
 }
 
@@ -252,38 +176,6 @@ mod tests {
         assert_eq!(
             export["error_summary"][0]["error_details"]["type"],
             "prompt_exceeds_kv_cache"
-        );
-    }
-
-    #[test]
-    fn records_by_the_letter() {
-        let mut out = Vec::new();
-        records(&sample::recording(), &mut out).unwrap();
-        let lines: Vec<Value> = out
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect();
-        assert_eq!(lines.len(), 4);
-        let ms = |value: f64| json!({"value": value, "unit": "ms"});
-        assert_eq!(lines[1]["metadata"]["request_start_ns"], 200_000_000);
-        assert_eq!(lines[1]["metadata"]["request_end_ns"], 900_000_000);
-        assert_eq!(lines[1]["metrics"]["time_to_first_token"], ms(300.0));
-        assert_eq!(lines[1]["metrics"]["inter_token_latency"], ms(200.0));
-        assert_eq!(lines[1]["metrics"]["request_latency"], ms(700.0));
-        assert_eq!(
-            (&lines[2]["error"]["type"], &lines[2]["metrics"]),
-            (
-                &json!("prompt_exceeds_kv_cache"),
-                &json!({"error_isl": {"value": 9000, "unit": "tokens"}}),
-            )
-        );
-        assert_eq!(
-            (
-                &lines[3]["metadata"]["was_cancelled"],
-                &lines[3]["metrics"].get("request_latency")
-            ),
-            (&json!(true), &None)
         );
     }
 

@@ -5,10 +5,13 @@
 //! *decode* (first to last token). Two counters per worker show how many are queued and running. Requests that wait for
 //! a worker or are refused belong to the process `front end`.
 
+mod event;
+
 use crate::files::{Error, write_atomically};
 use crate::rows::outcome;
 use engine::Time;
-use serde_json::json;
+use event::{Event, Events, Kind, us};
+use serde::Serialize;
 use sim::{Outcome, Recording, RequestRecord};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -23,48 +26,6 @@ pub fn write(recording: &Recording, pool_names: &[String], path: &Path) -> Resul
 }
 
 const FRONT_END: usize = 0;
-
-/// Writes one event per line.
-struct Events<W> {
-    out: W,
-    is_first: bool,
-}
-
-impl<W: Write> Events<W> {
-    fn push(&mut self, event: &serde_json::Value) -> io::Result<()> {
-        self.out
-            .write_all(if self.is_first { b"\n" } else { b",\n" })?;
-        self.is_first = false;
-        serde_json::to_writer(&mut self.out, event).map_err(io::Error::from)
-    }
-
-    fn process(&mut self, process: usize, name: &str) -> io::Result<()> {
-        self.push(
-            &json!({"ph": "M", "name": "process_name", "pid": process, "args": {"name": name}}),
-        )?;
-        self.push(&json!({"ph": "M", "name": "process_sort_index", "pid": process, "args": {"sort_index": process}}))
-    }
-
-    fn span(
-        &mut self,
-        name: &str,
-        (process, row): (usize, usize),
-        [from, until]: [Time; 2],
-        of: &Life,
-    ) -> io::Result<()> {
-        if from >= until {
-            return Ok(());
-        }
-        let duration = until.since(from).0 as f64 / 1e6;
-        let args = of.args();
-        self.push(&json!({"ph": "X", "name": name, "pid": process, "tid": row, "ts": us(from), "dur": duration, "args": args}))
-    }
-}
-
-/// Microseconds, the unit of the format.
-fn us(time: Time) -> f64 {
-    time.0 as f64 / 1e6
-}
 
 /// A request with its phases; what did not happen is put at `end`.
 struct Life<'a> {
@@ -92,18 +53,39 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn args(&self) -> serde_json::Value {
+    fn args(&self) -> Args {
         let request = self.request;
         let (outcome, rejection) = outcome(request.outcome);
-        let mut args = json!({
-            "request": self.index, "input_tokens": request.input_tokens, "output_tokens": request.output_tokens,
-            "cached_tokens": request.cached_tokens, "preemptions": request.preemptions, "outcome": outcome,
-        });
-        if let Some(reason) = rejection {
-            args["rejection"] = reason.into();
+        Args {
+            request: self.index,
+            input_tokens: request.input_tokens,
+            output_tokens: request.output_tokens,
+            cached_tokens: request.cached_tokens,
+            preemptions: request.preemptions,
+            outcome,
+            rejection,
         }
-        args
     }
+}
+
+/// What the viewer shows of a request.
+#[derive(Serialize)]
+struct Args {
+    request: usize,
+    input_tokens: u32,
+    output_tokens: u32,
+    cached_tokens: u32,
+    preemptions: u32,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejection: Option<&'static str>,
+}
+
+/// What a counter shows.
+#[derive(Serialize)]
+struct InFlight {
+    queued: i64,
+    running: i64,
 }
 
 fn write_events(
@@ -127,11 +109,7 @@ fn write_events(
         };
         by_process[process].push(Life::of(index, request, end));
     }
-    out.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
-    let mut events = Events {
-        out,
-        is_first: true,
-    };
+    let mut events = Events::begin(out)?;
     events.process(FRONT_END, "front end")?;
     for (worker, record) in recording.workers.iter().enumerate() {
         events.process(
@@ -144,7 +122,28 @@ fn write_events(
         write_requests(process, lives, &mut events)?;
         write_counters(process, lives, &mut events)?;
     }
-    events.out.write_all(b"\n]}\n")
+    events.end()
+}
+
+/// One phase of a request's life.
+fn write_span<W: Write>(
+    events: &mut Events<W>,
+    name: &str,
+    (pid, row): (usize, usize),
+    [from, until]: [Time; 2],
+    life: &Life,
+) -> io::Result<()> {
+    if from >= until {
+        return Ok(());
+    }
+    let dur = Some(until.since(from).0 as f64 / 1e6);
+    let span = Event::new(Kind::Span, name, pid, life.args());
+    events.push(&Event {
+        tid: Some(row),
+        ts: Some(us(from)),
+        dur,
+        ..span
+    })
 }
 
 /// Requests that waited for a worker, and those that were refused.
@@ -159,7 +158,8 @@ fn write_front_end<W: Write>(by_process: &[Vec<Life>], events: &mut Events<W>) -
         .iter()
         .map(|life| (life.request.arrival, life.placed));
     for (life, row) in waiting.iter().zip(rows(spans)) {
-        events.span(
+        write_span(
+            events,
             "waiting for a worker",
             (FRONT_END, row),
             [life.request.arrival, life.placed],
@@ -168,8 +168,13 @@ fn write_front_end<W: Write>(by_process: &[Vec<Life>], events: &mut Events<W>) -
     }
     for life in &by_process[FRONT_END] {
         if let Outcome::Rejected(_) = life.request.outcome {
-            let at = us(life.finish);
-            events.push(&json!({"ph": "i", "s": "p", "name": "rejected", "pid": FRONT_END, "tid": 0, "ts": at, "args": life.args()}))?;
+            let event = Event::new(Kind::Instant, "rejected", FRONT_END, life.args());
+            events.push(&Event {
+                tid: Some(0),
+                ts: Some(us(life.finish)),
+                s: Some("p"),
+                ..event
+            })?;
         }
     }
     Ok(())
@@ -187,14 +192,27 @@ fn write_requests<W: Write>(
         .zip(rows(lives.iter().map(|life| (life.placed, life.finish))))
     {
         let track = (process, row);
-        events.span("queued", track, [life.placed, life.first_scheduled], life)?;
-        events.span(
+        write_span(
+            events,
+            "queued",
+            track,
+            [life.placed, life.first_scheduled],
+            life,
+        )?;
+        write_span(
+            events,
             "prefill",
             track,
             [life.first_scheduled, life.first_token],
             life,
         )?;
-        events.span("decode", track, [life.first_token, life.finish], life)?;
+        write_span(
+            events,
+            "decode",
+            track,
+            [life.first_token, life.finish],
+            life,
+        )?;
     }
     Ok(())
 }
@@ -237,8 +255,12 @@ fn write_counters<W: Write>(
     for at_once in changes.chunk_by(|a, b| a.0 == b.0) {
         queued += at_once.iter().map(|change| change.1).sum::<i64>();
         running += at_once.iter().map(|change| change.2).sum::<i64>();
-        let args = json!({"queued": queued, "running": running});
-        events.push(&json!({"ph": "C", "name": "requests", "pid": process, "ts": us(at_once[0].0), "args": args}))?;
+        let ts = Some(us(at_once[0].0));
+        let args = InFlight { queued, running };
+        events.push(&Event {
+            ts,
+            ..Event::new(Kind::Counter, "requests", process, args)
+        })?;
     }
     Ok(())
 }
@@ -247,7 +269,7 @@ fn write_counters<W: Write>(
 mod tests {
     use super::*;
     use crate::sample;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     fn events() -> Vec<Value> {
         let mut out = Vec::new();
