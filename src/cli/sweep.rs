@@ -7,15 +7,17 @@ mod bench;
 mod plan;
 mod progress;
 mod search;
-mod section;
 mod text;
 
+use super::replay::FieldArgs;
 use super::{FAILED, Failure, print};
 use bench::Bench;
 use clap::Args;
 use plan::{Goal, Plan};
 use progress::Bar;
+use reports::plot::Chart;
 use reports::write_atomically;
+use search::Target;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,15 +37,12 @@ use sweeps::table::table;
 pub struct SweepArgs {
     /// Scenario file (YAML); its `sweep:` section says what varies
     pub scenario: Option<PathBuf>,
-    /// Replay this trace instead of the scenario's workload
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
-    /// Vary a field: `pools.agg.workers=1,2,4`, `1..8`, `1..16:2`, `log 1..64 x2`; repeat for a grid
+    #[command(flatten)]
+    pub fields: FieldArgs,
+    /// Vary a field: `pools.agg.workers=1,2,4`, `1..8`, `1..16:2`, `log 1..64 x2`; repeat for a grid. `gpus=8,16` gives
+    /// the only pool as many workers as fit
     #[arg(long, value_name = "FIELD=VALUES")]
     pub vary: Vec<String>,
-    /// Set a field of the scenario for all points
-    #[arg(long, value_name = "FIELD=VALUE")]
-    pub set: Vec<String>,
     /// Metric of the horizontal axis [default: throughput.output_tokens_per_s_per_user]
     #[arg(long, value_name = "METRIC")]
     pub x: Option<String>,
@@ -53,9 +52,9 @@ pub struct SweepArgs {
     /// Bound a metric: `latency.ttft_ms.p99<=500`, `throughput.gpus<=16`
     #[arg(long, value_name = "METRIC<=NUMBER")]
     pub require: Vec<String>,
-    /// Share of requests that must meet the SLA [default: 0.9]
-    #[arg(long, value_name = "SHARE")]
-    pub attainment: Option<f64>,
+    /// Share of requests that must meet the SLA
+    #[arg(long, value_name = "SHARE", default_value_t = sweeps::criteria::DEFAULT_ATTAINMENT)]
+    pub attainment: f64,
     /// Find, at every point, `min-workers` or `max-rate` (with several pools `min-workers:POOL`) under the constraints
     #[arg(long, value_name = "WHAT")]
     pub find: Option<Goal>,
@@ -84,65 +83,112 @@ const EXAMPLES: &str = "Example:\n  dynosim sweep scenario.yaml --trace trace.js
 
 pub fn run(args: SweepArgs) -> Result<ExitCode, Failure> {
     let plan = Plan::new(&args)?;
-    let bench = Bench::new(&plan);
-    bench.check(&plan)?;
+    let target = Target::new(&plan, &args)?;
+    let bench = Bench::new(&plan)?;
     let folder = Folder::create(&args.out)?;
     let journal = folder.journal(args.fresh)?;
-    match &plan.goal {
-        None => map(&args, &plan, &bench, &folder, &journal),
-        Some(goal) => search::run(&args, &plan, &bench, &folder, &journal, goal),
+    match target {
+        None => map(&args, &bench, &folder, &journal),
+        Some(target) => search::run(&args, &bench, &folder, &journal, &target),
     }
 }
 
 /// Runs the grid and reports its frontier.
 fn map(
     args: &SweepArgs,
-    plan: &Plan,
     bench: &Bench,
     folder: &Folder,
     journal: &Journal<Outcome>,
 ) -> Result<ExitCode, Failure> {
+    let plan = bench.plan;
     let tasks: Vec<_> = plan.replicated.points().collect();
-    let bar = Bar::new(tasks.len());
+    let bar = Bar::new(tasks.len(), "points");
     let prepare = |point: &_| bench.prepare(point);
-    let finished = sweep(tasks, args.threads, Some(journal), prepare, |input| bench.simulate(input), |progress| {
-        bar.show(progress);
-    });
+    let show = |progress| bar.show(progress);
+    let finished = sweep(
+        tasks,
+        args.threads,
+        Some(journal),
+        prepare,
+        |ready| bench.simulate(ready),
+        show,
+    );
     bar.finish();
     let finished = finished.map_err(|error| Failure::run(error.to_string()))?;
-    let is_broken = finished.iter().any(|one| matches!(one.outcome, Outcome::Failed(_)));
     let points = join(finished, plan.replicates as usize, plan::SEED);
-    let ranking = Ranking::new(points.iter().map(|point| &point.mean.outcome), &plan.criteria);
-    let provenance = Provenance {
-        dynosim_version: env!("CARGO_PKG_VERSION").to_owned(),
-        scenario: plan.name.clone(),
-        workload: bench.workload_name(),
-    };
-    let report = SweepReport::new(provenance, &points, &ranking, &plan.criteria);
-    let chart = chart::frontier(&points, &ranking, &plan.criteria, captions(plan, bench, &points));
-    let rows = table(&points, &ranking, &plan.space.fields());
-    for name in ["sweep.csv", "sweep.parquet"] {
-        rows.write(&folder.path(name)).map_err(failed)?;
-    }
-    for name in ["frontier.png", "frontier.svg"] {
-        chart.write(&folder.path(name)).map_err(failed)?;
-    }
-    folder.write("report.json", &report.json())?;
-    if args.json {
-        print(&report.json())?;
+    let results = Results::new(bench, points, plan.space.fields());
+    folder.write_results(&results)?;
+    print(&if args.json {
+        results.report.json()
     } else {
-        print(&text::sweep(&report, &points, &plan.criteria, &chart))?;
-        print(&folder.summary(&["frontier.png", "frontier.svg", "sweep.csv", "sweep.parquet", "report.json"]))?;
-    }
-    Ok(if is_broken { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+        text::frontier(&results) + &folder.summary(&[])
+    })?;
+    Ok(results.exit_code())
 }
 
-fn captions(plan: &Plan, bench: &Bench, points: &[Replicated]) -> Captions {
-    let guessed = points.iter().any(|point| !point.mean.outcome.guesses().is_empty());
-    let note = if guessed { " · stands on guesses, see report.json" } else { "" };
+/// All points, ranked, in the forms in which they are handed out.
+struct Results<'a> {
+    bench: &'a Bench<'a>,
+    points: Vec<Replicated>,
+    ranking: Ranking,
+    report: SweepReport,
+    chart: Chart,
+    fields: Vec<&'a str>,
+}
+
+impl<'a> Results<'a> {
+    fn new(bench: &'a Bench<'a>, points: Vec<Replicated>, fields: Vec<&'a str>) -> Results<'a> {
+        let criteria = &bench.plan.criteria;
+        let ranking = Ranking::new(points.iter().map(|point| &point.mean.outcome), criteria);
+        let provenance = Provenance {
+            dynosim_version: env!("CARGO_PKG_VERSION").to_owned(),
+            scenario: bench.plan.name.clone(),
+            workload: bench.workload_name(),
+        };
+        let report = SweepReport::new(provenance, &points, &ranking, criteria);
+        let chart = chart::frontier(&points, &ranking, criteria, captions(bench, &points));
+        Results {
+            bench,
+            points,
+            ranking,
+            report,
+            chart,
+            fields,
+        }
+    }
+
+    /// A simulation that broke fails the sweep, after everything else was reported.
+    fn exit_code(&self) -> ExitCode {
+        let is_broken = |point: &Replicated| matches!(point.mean.outcome, Outcome::Failed(_));
+        if self.points.iter().any(is_broken) {
+            ExitCode::from(FAILED)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn captions(bench: &Bench, points: &[Replicated]) -> Captions {
+    let is_guessed = points
+        .iter()
+        .any(|point| !point.mean.outcome.guesses().is_empty());
+    let note = if is_guessed {
+        " · stands on guesses, see report.json"
+    } else {
+        ""
+    };
     Captions {
-        subtitle: format!("{} · {} · {} points", plan.name, bench.workload_name(), points.len()),
-        footer: format!("dynosim {} · {}{note}", env!("CARGO_PKG_VERSION"), plan.criteria.rule()),
+        subtitle: format!(
+            "{} · {} · {} points",
+            bench.plan.name,
+            bench.workload_name(),
+            points.len()
+        ),
+        footer: format!(
+            "dynosim {} · {}{note}",
+            env!("CARGO_PKG_VERSION"),
+            bench.plan.criteria.rule()
+        ),
     }
 }
 
@@ -153,9 +199,16 @@ struct Folder {
 
 impl Folder {
     fn create(path: &Path) -> Result<Folder, Failure> {
-        let wrong = |error| Failure::input([format!("--out {}: cannot make the folder: {error}", path.display())]);
+        let wrong = |error| {
+            Failure::input([format!(
+                "--out {}: cannot make the folder: {error}",
+                path.display()
+            )])
+        };
         std::fs::create_dir_all(path).map_err(wrong)?;
-        Ok(Folder { path: path.to_owned() })
+        Ok(Folder {
+            path: path.to_owned(),
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -176,10 +229,35 @@ impl Folder {
         Ok(journal)
     }
 
-    fn summary(&self, names: &[&str]) -> String {
-        format!("\nWritten to {}: {}\n", self.path.display(), names.join(", "))
+    fn write_results(&self, results: &Results) -> Result<(), Failure> {
+        let rows = table(&results.points, &results.ranking, &results.fields);
+        for name in TABLES {
+            rows.write(&self.path(name)).map_err(failed)?;
+        }
+        for name in PICTURES {
+            results.chart.write(&self.path(name)).map_err(failed)?;
+        }
+        self.write("report.json", &results.report.json())
+    }
+
+    /// The last line: where everything is.
+    fn summary(&self, more: &[&str]) -> String {
+        let names: Vec<&str> = PICTURES
+            .iter()
+            .chain(more)
+            .chain(&TABLES)
+            .copied()
+            .collect();
+        format!(
+            "\nWritten to {}: {}, report.json\n",
+            self.path.display(),
+            names.join(", ")
+        )
     }
 }
+
+const PICTURES: [&str; 2] = ["frontier.png", "frontier.svg"];
+const TABLES: [&str; 2] = ["sweep.csv", "sweep.parquet"];
 
 fn failed(error: reports::Error) -> Failure {
     Failure::run(error.to_string())

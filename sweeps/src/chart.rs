@@ -2,13 +2,12 @@
 
 use crate::criteria::Criteria;
 use crate::find::{Answer, Found};
-use crate::frontier::Ranking;
+use crate::frontier::{Ranking, Standing};
 use crate::metric::{label, short};
 use crate::replicates::Replicated;
 use crate::rows::TOKENS_PER_S_PER_USER;
-use crate::space::Override;
-use crate::sweep::Outcome;
-use reports::plot::{Axis, Chart, Curves, Frontier, FrontierPoint};
+use crate::space::brief_parts;
+use reports::plot::{Axis, Chart, Curves, Frontier, FrontierPoint, Scale};
 
 /// Words of a picture that the caller knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,20 +37,17 @@ pub fn frontier(
             continue;
         };
         place[index] = Some(dots.len());
-        let is_feasible = !matches!(
-            ranking.standings[index],
-            crate::frontier::Standing::Infeasible(_)
-        );
+        let is_feasible = !matches!(ranking.standings[index], Standing::Infeasible(_));
         dots.push(FrontierPoint {
             x,
             y,
-            label: lines(&point.mean.point.overrides),
+            label: brief_parts(&point.mean.point.overrides).join("\n"),
             is_feasible,
         });
     }
     let (x_label, y_label) = (label(&criteria.x.metric), label(&criteria.y.metric));
     Frontier {
-        title: title(points, ranking, &y_label),
+        title: title(points, ranking, criteria),
         subtitle: captions.subtitle,
         footer: captions.footer,
         points: dots,
@@ -61,7 +57,7 @@ pub fn frontier(
             .filter_map(|&index| place[index])
             .collect(),
         winner: ranking.winner().and_then(|index| place[index]),
-        runner_up: ranking.runner_up().and_then(|index| place[index]),
+        runner_up: ranking.runner_up.and_then(|index| place[index]),
         sla: sla_line(criteria),
         x_label,
         y_label,
@@ -70,20 +66,19 @@ pub fn frontier(
 }
 
 /// The message of the picture: what the winner gives.
-fn title(points: &[Replicated], ranking: &Ranking, y_label: &str) -> String {
-    let Some(winner) = ranking.winner() else {
-        return format!(
+fn title(points: &[Replicated], ranking: &Ranking, criteria: &Criteria) -> String {
+    let row = ranking
+        .winner()
+        .and_then(|winner| points[winner].mean.outcome.row());
+    let value = |metric: &str| Some(format!("{} {}", short(row?.number(metric)?), label(metric)));
+    match value(&criteria.y.metric).zip(value(&criteria.x.metric)) {
+        Some((y, x)) if criteria.has_sla() => format!("{y} at {x} within the SLA"),
+        Some((y, x)) => format!("{y} at {x}"),
+        None => format!(
             "None of {} configurations meets all constraints",
             points.len()
-        );
-    };
-    let overrides = &points[winner].mean.point.overrides;
-    let name = if overrides.is_empty() {
-        "The scenario".to_owned()
-    } else {
-        one_line(overrides)
-    };
-    format!("{name} gives the most {y_label}")
+        ),
+    }
 }
 
 /// The bound on TPOT as a least speed for each user, where that is the abscissa.
@@ -95,26 +90,10 @@ fn sla_line(criteria: &Criteria) -> Option<(f64, String)> {
     Some((1000.0 / limit, format!("SLA: TPOT ≤ {} ms", short(limit))))
 }
 
-fn one_line(overrides: &[Override]) -> String {
-    overrides
-        .iter()
-        .map(Override::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn lines(overrides: &[Override]) -> String {
-    overrides
-        .iter()
-        .map(Override::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-/// What the curve of a search shows.
+/// What the curves of searches show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchAxes<'a> {
-    /// What was searched, with unit: `workers`, `requests/s`.
+    /// What was searched, with unit: `workers of pool agg`.
     pub value: &'a str,
     /// Metric of the ordinate.
     pub metric: &'a str,
@@ -122,35 +101,42 @@ pub struct SearchAxes<'a> {
     pub limit: Option<(f64, String)>,
 }
 
-/// All evaluated values of a search.
+/// All evaluated values of one or more searches, each with its name; overload spans decades, so the ordinate is
+/// logarithmic.
 #[must_use]
-pub fn search(found: &Found<Outcome>, axes: &SearchAxes<'_>, captions: Captions) -> Chart {
-    let value = |outcome: &Outcome| outcome.row().and_then(|row| row.number(axes.metric));
-    let point = |(at, evaluation): &(f64, crate::find::Evaluation<Outcome>)| {
-        Some((*at, value(&evaluation.result)?))
+pub fn search(
+    searches: &[(String, &Found<Replicated>)],
+    axes: &SearchAxes<'_>,
+    captions: Captions,
+) -> Chart {
+    let curve = |found: &Found<Replicated>| -> Vec<(f64, f64)> {
+        let value = |point: &Replicated| {
+            point
+                .mean
+                .outcome
+                .row()
+                .and_then(|row| row.number(axes.metric))
+        };
+        found
+            .curve
+            .iter()
+            .filter_map(|(at, evaluation)| Some((*at, value(&evaluation.result)?)))
+            .collect()
     };
-    let line: Vec<(f64, f64)> = found.curve.iter().filter_map(point).collect();
-    let (title, answer) = match found.answer {
-        Answer::At(edge) => {
-            let words = format!("{} {}", short(edge), axes.value);
-            let place = line.iter().find(|(at, _)| *at == edge).copied();
-            (
-                format!("{words} meet all constraints"),
-                place.map(|place| (place, words)),
-            )
+    let lines: Vec<(String, Vec<(f64, f64)>)> = searches
+        .iter()
+        .map(|(name, found)| (name.clone(), curve(found)))
+        .collect();
+    let (title, answer) = match searches {
+        [(_, found)] => {
+            let title = answer_in_words(found.answer, axes.value);
+            let edge = lines[0]
+                .1
+                .iter()
+                .find(|(at, _)| found.answer == Answer::At(*at));
+            (title, edge.map(|edge| (*edge, short(edge.0))))
         }
-        Answer::PassesAtLimit(limit) => (
-            format!("Even {} {} meet all constraints", short(limit), axes.value),
-            None,
-        ),
-        Answer::FailsAtLimit(limit) => (
-            format!(
-                "Not even {} {} meet all constraints",
-                short(limit),
-                axes.value
-            ),
-            None,
-        ),
+        _ => (format!("{} over {}", label(axes.metric), axes.value), None),
     };
     Curves {
         title,
@@ -162,11 +148,31 @@ pub fn search(found: &Found<Outcome>, axes: &SearchAxes<'_>, captions: Captions)
         },
         y: Axis {
             label: label(axes.metric),
+            scale: Scale::Log,
             ..Axis::default()
         },
-        lines: vec![(String::new(), line)],
+        lines,
         limit: axes.limit.clone(),
         answer,
     }
     .chart()
+}
+
+/// `12 workers of pool agg meet all constraints`.
+#[must_use]
+pub fn answer_in_words(answer: Answer, value: &str) -> String {
+    match answer {
+        Answer::At(edge) => format!(
+            "{} {value}: the edge of what meets all constraints",
+            short(edge)
+        ),
+        Answer::PassesAtLimit(limit) => format!(
+            "{} {value}, the limit of the search, still meets all constraints",
+            short(limit)
+        ),
+        Answer::FailsAtLimit(limit) => format!(
+            "{} {value}, the limit of the search, does not meet all constraints",
+            short(limit)
+        ),
+    }
 }

@@ -1,6 +1,6 @@
 //! Bounds on metrics: `latency.ttft_ms.p99<=500`, `throughput.gpus<=16`.
 
-use crate::metric::{self, MetricError, label, short};
+use crate::metric::{self, MetricError, label, value_text};
 use std::fmt;
 use thiserror::Error;
 
@@ -62,6 +62,13 @@ impl Constraint {
         })
     }
 
+    /// The number of the bound.
+    #[must_use]
+    pub fn limit(&self) -> f64 {
+        let (Bound::AtMost(limit) | Bound::AtLeast(limit)) = self.bound;
+        limit
+    }
+
     /// Whether a value keeps to the bound.
     #[must_use]
     pub fn is_met(&self, value: f64) -> bool {
@@ -74,9 +81,13 @@ impl Constraint {
 
 impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = label(&self.metric);
         match self.bound {
-            Bound::AtMost(limit) => write!(f, "{} at most {}", label(&self.metric), short(limit)),
-            Bound::AtLeast(limit) => write!(f, "{} at least {}", label(&self.metric), short(limit)),
+            Bound::AtMost(0.0) => write!(f, "no {name}"),
+            Bound::AtMost(limit) => write!(f, "{name} at most {}", value_text(&self.metric, limit)),
+            Bound::AtLeast(limit) => {
+                write!(f, "{name} at least {}", value_text(&self.metric, limit))
+            }
         }
     }
 }

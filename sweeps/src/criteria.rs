@@ -7,7 +7,7 @@
 
 use crate::constraint::{Bound, Constraint};
 use crate::frontier::Scores;
-use crate::metric::{Objective, label, short};
+use crate::metric::{Objective, percent, short, value_text};
 use crate::row::Row;
 use crate::rows::{REJECTED_SHARE, SLA_SHARE, UNFINISHED};
 use crate::sweep::Outcome;
@@ -101,9 +101,8 @@ impl fmt::Display for Miss {
             Miss::Constraint { constraint, value } => {
                 write!(
                     f,
-                    "{} is {}, asked {constraint}",
-                    label(&constraint.metric),
-                    short(*value)
+                    "{constraint}, found {}",
+                    value_text(&constraint.metric, *value)
                 )
             }
             Miss::NoValue(metric) => write!(f, "no value for {metric}"),
@@ -219,7 +218,7 @@ impl Criteria {
     #[must_use]
     pub fn judge(&self, outcome: &Outcome) -> Vec<Miss> {
         let row = match outcome {
-            Outcome::Done { row, .. } => row,
+            Outcome::Done(run) => &run.row,
             Outcome::Impossible(reason) => return vec![Miss::Impossible(reason.clone())],
             Outcome::Failed(reason) => return vec![Miss::Failed(reason.clone())],
         };
@@ -266,14 +265,20 @@ impl Criteria {
         })
     }
 
-    /// The bounded latencies at the percentile that goes with the share of requests asked for.
+    /// The percentile that goes with the share of requests asked for: `p90` for 90 %.
+    #[must_use]
+    pub fn percentile(&self) -> &'static str {
+        let percentiles = [("p50", 0.5), ("p90", 0.9), ("p95", 0.95)];
+        let above = percentiles
+            .into_iter()
+            .find(|(_, share)| *share >= self.attainment);
+        above.map_or("p99", |(name, _)| name)
+    }
+
+    /// The bounded latencies at [`Criteria::percentile`].
     #[must_use]
     pub fn latency_margins(&self, row: &Row) -> Vec<LatencyMargin> {
-        let percentiles = [("p50", 0.5), ("p90", 0.9), ("p95", 0.95)];
-        let percentile = percentiles
-            .iter()
-            .find(|(_, share)| *share >= self.attainment)
-            .map_or("p99", |(name, _)| name);
+        let percentile = self.percentile();
         let bounds = [
             ("TTFT", "latency.ttft_ms", self.sla.ttft_ms),
             ("TPOT", "latency.tpot_ms", self.sla.itl_ms),
@@ -314,23 +319,12 @@ pub(crate) fn join(misses: &[Miss]) -> String {
         .join("; ")
 }
 
-/// `97.1 %`; a share short of the whole never reads as 100 %.
-#[must_use]
-pub fn percent(share: f64) -> String {
-    let value = share * 100.0;
-    let rounded = if value < 100.0 {
-        (value * 10.0).floor() / 10.0
-    } else {
-        value
-    };
-    format!("{} %", short(rounded))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::row::Value;
     use crate::rows::{TOKENS_PER_S_PER_GPU, TOKENS_PER_S_PER_USER};
+    use crate::sweep::Run;
 
     /// TTFT within 500 ms and TPOT within 30 ms.
     pub(crate) fn criteria(attainment: f64) -> Criteria {
@@ -367,10 +361,10 @@ pub(crate) mod tests {
             ("latency.ttft_ms.p90".into(), Value::from(p90[0])),
             ("latency.tpot_ms.p90".into(), Value::from(p90[1])),
         ];
-        Outcome::Done {
+        Outcome::Done(Run {
             row: Row::new(cells),
-            guesses: Vec::new(),
-        }
+            ..Run::default()
+        })
     }
 
     const SCORES: Option<Scores> = Some(Scores { x: 40.0, y: 800.0 });
@@ -402,9 +396,7 @@ pub(crate) mod tests {
         );
         assert_eq!(
             misses(&outcome_with(SCORES, 0.95, 0.02, [480.0, 29.0])),
-            [
-                "rejected: share of requests rejected is 0.02, asked share of requests rejected at most 0.01"
-            ]
+            ["rejected: rejected requests at most 1 %, found 2 %"]
         );
     }
 

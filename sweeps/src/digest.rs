@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A BLAKE3 digest, 64 hexadecimal digits as text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Digest(pub [u8; 32]);
 
 /// All that the result of a point depends on.

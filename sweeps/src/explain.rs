@@ -1,14 +1,15 @@
 //! One paragraph on a ranking: who won and by how much, what the runner-up does differently, which constraint kept better
 //! points out, and where the sweep ended before the answer did.
 
-use crate::criteria::{Criteria, Miss, join, percent};
+use crate::criteria::{Criteria, Miss, join};
+use crate::digest::Digest;
 use crate::frontier::{Ranking, Standing};
-use crate::metric::{Objective, label, short};
+use crate::metric::{Objective, label, percent, short};
 use crate::row::Row;
 use crate::rows::SLA_SHARE;
-use crate::space::{Override, describe};
+use crate::space::{Override, describe, short_names};
 use crate::sweep::Finished;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Changes below this share are called equal.
 const NOTICEABLE: f64 = 5e-4;
@@ -25,9 +26,11 @@ pub fn explain(points: &[Finished], ranking: &Ranking, criteria: &Criteria) -> S
         Some(winner) => vec![
             story.winner(winner),
             story.margins(winner),
+            story.twins(winner),
             story.runner_up(winner),
             story.left_out(winner),
             story.edges(winner),
+            story.traffic(),
         ],
         None => vec![story.no_winner()],
     };
@@ -108,20 +111,34 @@ impl Story<'_> {
         )
     }
 
+    /// Fields in which points as good as the winner differ from it.
+    fn twins(&self, winner: usize) -> String {
+        let twins = &self.ranking.twins;
+        let mut fields: Vec<&str> = Vec::new();
+        for set in twins.iter().flat_map(|&twin| self.overrides(twin)) {
+            if !fields.contains(&set.field.as_str()) && !self.overrides(winner).contains(set) {
+                fields.push(&set.field);
+            }
+        }
+        let others = match twins.len() {
+            0 => return String::new(),
+            1 => "1 point is".to_owned(),
+            more => format!("{more} points are"),
+        };
+        format!(
+            "{others} within 1 % of it in both, whatever their {}.",
+            fields.join(", ")
+        )
+    }
+
     fn runner_up(&self, winner: usize) -> String {
-        let Some(second) = self.ranking.runner_up() else {
-            return "It is the only point that meets all constraints.".to_owned();
+        let Some(second) = self.ranking.runner_up else {
+            return "No other point meets all constraints.".to_owned();
         };
         let differences = differences(self.overrides(winner), self.overrides(second));
-        let changes = self.changes(winner, second);
-        if changes.is_empty() {
-            return format!(
-                "Runner-up: point {second}, with {differences}, is equal: the difference has no effect here."
-            );
-        }
         format!(
             "Runner-up: point {second}, with {differences}: {}.",
-            changes.join(", ")
+            self.changes(winner, second).join(", ")
         )
     }
 
@@ -171,11 +188,20 @@ impl Story<'_> {
         let better: Vec<(usize, f64)> = (0..self.points.len())
             .filter_map(|index| Some((index, score(index)?)))
             .collect();
-        // The nearest above the winner, in grid order among equals: the first step towards more that is one too far.
-        let Some(&(next, _)) = better
-            .iter()
-            .min_by(|left, right| left.1.total_cmp(&right.1))
-        else {
+        // The one that differs in the fewest fields, then the next above the winner: the first step that is one too far.
+        let changed = |index: usize| {
+            let own = self.overrides(winner);
+            self.overrides(index)
+                .iter()
+                .filter(|set| !own.contains(set))
+                .count()
+        };
+        let nearest = better.iter().min_by(|left, right| {
+            changed(left.0)
+                .cmp(&changed(right.0))
+                .then(left.1.total_cmp(&right.1))
+        });
+        let Some(&(next, _)) = nearest else {
             return format!(
                 "No constraint binds: no point that was simulated has more {}.",
                 label(&y.metric)
@@ -190,44 +216,28 @@ impl Story<'_> {
             format!("{} points are", better.len())
         };
         format!(
-            "What binds: {others} better in {} but miss a constraint; the next one, point {next} with {}, does not count: {}.",
+            "What binds: {others} better in {} but miss a constraint; the nearest, point {next} with {}, does not count: {}.",
             label(&y.metric),
             differences(self.overrides(winner), self.overrides(next)),
             join(misses),
         )
     }
 
-    /// Numeric fields whose least or greatest swept value won: more might be had beyond.
+    /// Numeric fields whose least or greatest swept value won and matters: more might be had beyond.
     fn edges(&self, winner: usize) -> String {
-        let mut ranges: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-        for set in self
-            .points
-            .iter()
-            .flat_map(|finished| &finished.point.overrides)
-        {
-            let Ok(value) = set.value.parse::<f64>() else {
-                continue;
-            };
-            let range = ranges.entry(&set.field).or_insert((value, value));
-            *range = (range.0.min(value), range.1.max(value));
-        }
         let edge = |set: &Override| {
-            let (value, &(least, greatest)) = (
-                set.value.parse::<f64>().ok()?,
-                ranges.get(set.field.as_str())?,
-            );
-            // One worker, or none of something, cannot be undercut.
-            let is_floor = value == least && value > 1.0;
-            let side = match (is_floor, value == greatest) {
-                _ if least == greatest => return None,
-                (true, _) => "least",
-                (_, true) => "greatest",
+            let value = set.value.parse::<f64>().ok()?;
+            let others = self.along(winner, &set.field);
+            let below = others.iter().rev().find(|(other, _)| *other < value);
+            let above = others.iter().find(|(other, _)| *other > value);
+            let (inner, side) = match (below, above) {
+                // One worker, or none of something, cannot be undercut.
+                (None, Some(above)) if value > 1.0 => (above.1, "least"),
+                (Some(below), None) => (below.1, "greatest"),
                 _ => return None,
             };
-            Some(format!(
-                "{} is the {side} value tried of {}",
-                set.value, set.field
-            ))
+            let is_twin = self.ranking.twins.contains(&inner);
+            (!is_twin).then(|| format!("{} is the {side} value tried of {}", set.value, set.field))
         };
         let edges: Vec<String> = self.overrides(winner).iter().filter_map(edge).collect();
         if edges.is_empty() {
@@ -236,6 +246,47 @@ impl Story<'_> {
         format!(
             "At the edge of the sweep: {}; a better point may lie beyond.",
             edges.join(", ")
+        )
+    }
+
+    /// Points that differ from the winner in one numeric field alone, by rising value.
+    fn along(&self, winner: usize, field: &str) -> Vec<(f64, usize)> {
+        let rest = |index: usize| -> Vec<&Override> {
+            self.overrides(index)
+                .iter()
+                .filter(|set| set.field != field)
+                .collect()
+        };
+        let value = |index: usize| {
+            let set = self
+                .overrides(index)
+                .iter()
+                .find(|set| set.field == field)?;
+            set.value.parse::<f64>().ok()
+        };
+        let own = rest(winner);
+        let others = (0..self.points.len()).filter(|&index| rest(index) == own);
+        let mut others: Vec<(f64, usize)> = others
+            .filter_map(|index| Some((value(index)?, index)))
+            .collect();
+        others.sort_by(|left, right| left.0.total_cmp(&right.0));
+        others
+    }
+
+    /// A ranking over different traffic is no ranking of deployments alone.
+    fn traffic(&self) -> String {
+        let served = self
+            .points
+            .iter()
+            .filter_map(|point| point.outcome.run())
+            .map(|run| run.workload);
+        let served: BTreeSet<Digest> = served.collect();
+        if served.len() < 2 {
+            return String::new();
+        }
+        format!(
+            "Points serve {} different workloads, so this ranks traffic as well as deployments.",
+            served.len()
         )
     }
 
@@ -277,7 +328,7 @@ impl Story<'_> {
     }
 }
 
-/// `pools.agg.workers 4 instead of 8, engine.block_size 16 instead of the scenario's`.
+/// `workers 4 instead of 8, block_size 16 instead of the scenario's`.
 fn differences(of: &[Override], other: &[Override]) -> String {
     let value = |sets: &'_ [Override], field: &str| {
         sets.iter()
@@ -290,9 +341,10 @@ fn differences(of: &[Override], other: &[Override]) -> String {
             fields.push(&set.field);
         }
     }
-    let parts = fields.into_iter().filter_map(|field| {
+    let names = short_names(&fields);
+    let parts = fields.iter().zip(&names).filter_map(|(field, name)| {
         let (from, to) = (value(of, field), value(other, field));
-        (from != to).then(|| format!("{field} {to} instead of {from}"))
+        (from != to).then(|| format!("{name} {to} instead of {from}"))
     });
     let parts: Vec<String> = parts.collect();
     if parts.is_empty() {
@@ -317,9 +369,10 @@ fn change(from: f64, to: f64) -> Option<String> {
 mod tests {
     use super::*;
     use crate::criteria::tests::{criteria, outcome_with};
+    use crate::digest::digest_parts;
     use crate::frontier::Scores;
     use crate::space::Space;
-    use crate::sweep::Outcome;
+    use crate::sweep::{Outcome, Run};
 
     fn story(axes: &[&str], outcomes: Vec<Outcome>) -> String {
         let mut space = Space::default();
@@ -354,9 +407,9 @@ mod tests {
             story(&["pools.agg.workers=1..5"], outcomes),
             "Winner: point 3 (pools.agg.workers=4) with 1,000 tokens/s/GPU and 40 tokens/s/user. 97 % of its requests are \
              within the SLA (90 % asked); TTFT p90 is 400 ms of 500 ms allowed; TPOT p90 is 20 ms of 30 ms allowed. \
-             Runner-up: point 4, with pools.agg.workers 5 instead of 4: tokens/s/GPU 20 % lower, tokens/s/user 10 % \
+             Runner-up: point 4, with workers 5 instead of 4: tokens/s/GPU 20 % lower, tokens/s/user 10 % \
              higher, TTFT p90 (ms) 25 % lower. What binds: 2 points are better in tokens/s/GPU but miss a constraint; the \
-             next one, point 2 with pools.agg.workers 3 instead of 4, does not count: SLA met by 85 % of requests, 90 % \
+             nearest, point 2 with workers 3 instead of 4, does not count: SLA met by 85 % of requests, 90 % \
              asked: TTFT p90 is 900 ms of 500 ms allowed."
         );
     }
@@ -369,12 +422,40 @@ mod tests {
             [pair(), pair()].concat(),
         );
         assert!(
-            story.contains("Runner-up: point 2, with block_size 32 instead of 16, is equal"),
+            story.contains("1 point is within 1 % of it in both, whatever their block_size."),
+            "{story}"
+        );
+        assert!(
+            story.contains(
+                "Runner-up: point 1, with workers 4 instead of 2: tokens/s/GPU 50 % lower"
+            ),
             "{story}"
         );
         assert!(story.contains("No constraint binds"), "{story}");
-        assert!(story.contains(
-            "16 is the least value tried of block_size, 2 is the least value tried of workers"
+        assert!(
+            story.contains(
+                "At the edge of the sweep: 2 is the least value tried of workers; a better"
+            ),
+            "{story}"
+        );
+    }
+
+    #[test]
+    fn different_traffic_is_named() {
+        let serving = |name: &[u8]| {
+            let Outcome::Done(run) = at(1.0, 2.0, 1.0, 9.0) else {
+                unreachable!("it is done")
+            };
+            Outcome::Done(Run {
+                workload: digest_parts("workload", &[name]),
+                ..run
+            })
+        };
+        let same = story(&["workers=1,2"], vec![serving(b"a"), serving(b"a")]);
+        assert!(!same.contains("different workloads"), "{same}");
+        let other = story(&["workers=1,2"], vec![serving(b"a"), serving(b"b")]);
+        assert!(other.ends_with(
+            "Points serve 2 different workloads, so this ranks traffic as well as deployments."
         ));
     }
 

@@ -6,7 +6,8 @@
 //! no winner.
 //!
 //! The winner is the feasible point that is best in `y` (tokens/s/GPU by default); ties go to the better `x`, then to the
-//! grid's order. The runner-up is the next by the same rule.
+//! grid's order. Points within 1 % of it in both metrics are its *twins*: what they do differently makes no difference.
+//! The runner-up is the next by the same rule that is no twin.
 
 use crate::criteria::{Criteria, Miss, join};
 use crate::sweep::Outcome;
@@ -53,9 +54,16 @@ pub struct Ranking {
     pub frontier: Vec<usize>,
     /// The frontier holds feasible points; otherwise it is of all that were simulated.
     pub is_feasible: bool,
-    /// Feasible points from best to worst: the winner, the runner-up, and so on.
+    /// Feasible points from best to worst.
     pub ranked: Vec<usize>,
+    /// Feasible points within [`TWIN`] of the winner in both metrics, best first.
+    pub twins: Vec<usize>,
+    /// The best feasible point that is neither the winner nor a twin of it.
+    pub runner_up: Option<usize>,
 }
+
+/// Share within which two points are as good as each other.
+pub const TWIN: f64 = 0.01;
 
 impl Ranking {
     /// Ranks all points of a sweep.
@@ -88,11 +96,21 @@ impl Ranking {
             .filter(|&index| feasible[index].is_some())
             .collect();
         ranked.sort_by(|&left, &right| by_rank(&feasible, left, right));
+        let mut others = ranked.iter().skip(1).copied();
+        let is_twin = |&index: &usize| {
+            feasible[index]
+                .zip(feasible[ranked[0]])
+                .is_some_and(|(own, best)| own.is_near(&best))
+        };
+        let twins = others.clone().filter(is_twin).collect();
+        let runner_up = others.find(|index| !is_twin(index));
         Ranking {
             standings,
             frontier,
             is_feasible,
             ranked,
+            twins,
+            runner_up,
         }
     }
 
@@ -100,12 +118,6 @@ impl Ranking {
     #[must_use]
     pub fn winner(&self) -> Option<usize> {
         self.ranked.first().copied()
-    }
-
-    /// The next best.
-    #[must_use]
-    pub fn runner_up(&self) -> Option<usize> {
-        self.ranked.get(1).copied()
     }
 }
 
@@ -116,6 +128,13 @@ pub struct Scores {
     pub x: f64,
     /// Ordinate.
     pub y: f64,
+}
+
+impl Scores {
+    fn is_near(&self, other: &Scores) -> bool {
+        let is_near = |own: f64, other: f64| (own - other).abs() <= TWIN * other.abs();
+        is_near(self.x, other.x) && is_near(self.y, other.y)
+    }
 }
 
 /// Best `y`, then best `x`, then the grid's order.
@@ -232,6 +251,10 @@ mod tests {
         let ranking = Ranking::new(outcomes.iter(), &criteria(0.9));
         assert_eq!(ranking.ranked, [1, 2, 0, 3]);
         assert_eq!(ranking.frontier, [1, 3]);
+        assert_eq!(
+            (ranking.twins.as_slice(), ranking.runner_up),
+            (&[2][..], Some(0))
+        );
         assert_eq!(ranking.standings[2], Standing::Behind(1));
     }
 
@@ -245,7 +268,7 @@ mod tests {
         ];
         let ranking = Ranking::new(outcomes.iter(), &criteria(0.9));
         assert_eq!(
-            (ranking.winner(), ranking.runner_up(), ranking.is_feasible),
+            (ranking.winner(), ranking.runner_up, ranking.is_feasible),
             (Some(1), None, true)
         );
         let reasons = ranking.standings.iter().map(|standing| match standing {

@@ -12,7 +12,7 @@
 //! * [`row`], [`rows`], [`metric`]: a summary as a flat row of named numbers; which way is better.
 //! * [`constraint`], [`criteria`], [`frontier`], [`explain`]: SLA and other bounds, Pareto frontier, winner and why.
 //! * [`find`]: fewest workers or highest rate under the SLA by bisection over full simulations.
-//! * [`replicates`], [`compare`], [`paired`]: confidence intervals over seeds; which difference between two results is real.
+//! * [`replicates`], [`compare`], [`paired`], [`records`]: confidence intervals over seeds; which difference between two results is real.
 //! * [`table`], [`chart`], [`report`]: a sweep as CSV and Parquet, as pictures, as JSON, through the crate `reports`.
 //!
 //! * [`scenario`], [`workloads`], [`simulate`]: what one simulation is made of.
@@ -30,6 +30,7 @@ pub mod frontier;
 pub mod journal;
 pub mod metric;
 pub mod paired;
+pub mod records;
 pub mod replicates;
 pub mod report;
 pub mod row;

@@ -136,7 +136,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     let wanted = name.to_lowercase();
     let containing = metric_names()
         .iter()
-        .find(|known| wanted.len() >= 3 && known.contains(&wanted));
+        .find(|known| wanted.len() >= 3 && known.contains(&wanted) && !known.ends_with(".count"));
     let similar = || {
         let scored = metric_names()
             .iter()
@@ -205,14 +205,36 @@ pub fn short(value: f64) -> String {
     grouped + fraction
 }
 
+/// A value of a metric as people read it: shares in per cent.
+#[must_use]
+pub fn value_text(metric: &str, value: f64) -> String {
+    if metric.ends_with("share") {
+        percent(value)
+    } else {
+        short(value)
+    }
+}
+
+/// `97.1 %`; a share short of the whole never reads as 100 %.
+#[must_use]
+pub fn percent(share: f64) -> String {
+    let value = share * 100.0;
+    let rounded = if value < 100.0 {
+        (value * 10.0 + 1e-9).floor() / 10.0
+    } else {
+        value
+    };
+    format!("{} %", short(rounded))
+}
+
 /// The last parts of a metric's name in words, for sentences and axes.
 #[must_use]
 pub fn label(name: &str) -> String {
     match name {
         rows::TOKENS_PER_S_PER_GPU => "tokens/s/GPU".to_owned(),
         rows::TOKENS_PER_S_PER_USER => "tokens/s/user".to_owned(),
-        rows::SLA_SHARE => "share of requests within the SLA".to_owned(),
-        rows::REJECTED_SHARE => "share of requests rejected".to_owned(),
+        rows::SLA_SHARE => "requests within the SLA".to_owned(),
+        rows::REJECTED_SHARE => "rejected requests".to_owned(),
         rows::UNFINISHED => "unfinished requests".to_owned(),
         "throughput.gpus" => "GPUs".to_owned(),
         _ => latency_label(name).unwrap_or_else(|| name.to_owned()),
@@ -266,6 +288,13 @@ mod tests {
             direction("latency.e2e_ms.mean:up"),
             Err(MetricError::Direction { .. })
         ));
+    }
+
+    #[test]
+    fn a_share_short_of_the_whole_is_not_the_whole() {
+        let texts = [1.0, 0.99999, 0.9, 0.713, 0.005, 0.0].map(percent);
+        assert_eq!(texts, ["100 %", "99.9 %", "90 %", "71.3 %", "0.5 %", "0 %"]);
+        assert_eq!(value_text("kv.peak_share", 0.25), "25 %");
     }
 
     #[test]

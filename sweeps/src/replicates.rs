@@ -6,7 +6,7 @@
 
 use crate::row::{Name, Row, Value};
 use crate::space::Point;
-use crate::sweep::{Finished, Outcome};
+use crate::sweep::{Finished, Outcome, Run};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 use std::collections::BTreeSet;
 
@@ -89,7 +89,8 @@ pub fn mean_row(rows: &[&Row]) -> Row {
 /// A point under several seeds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replicated {
-    /// The point with the means of its replicates, or with what kept one of them from finishing.
+    /// The point with the means of its replicates (and the seed and workload of the first), or with what kept one of
+    /// them from finishing.
     pub mean: Finished,
     /// By replicate, in the order of the seeds.
     pub outcomes: Vec<Outcome>,
@@ -125,10 +126,15 @@ fn join_one(index: usize, group: &[Finished], seed_field: &str) -> Replicated {
     let outcome = broken.cloned().unwrap_or_else(|| {
         let guesses = group.iter().flat_map(|one| one.outcome.guesses()).cloned();
         let guesses: BTreeSet<String> = guesses.collect();
-        Outcome::Done {
+        let first = group[0]
+            .outcome
+            .run()
+            .expect("all replicates were simulated");
+        Outcome::Done(Run {
             row: mean_row(&rows),
             guesses: guesses.into_iter().collect(),
-        }
+            ..first.clone()
+        })
     });
     let is_resumed = group.iter().all(|one| one.is_resumed);
     Replicated {
@@ -261,10 +267,11 @@ mod tests {
         space.vary("seed=7..9").unwrap();
         let outcome = |point: &Point| match point.index {
             4 => Outcome::Impossible("does not fit".to_owned()),
-            index => Outcome::Done {
+            index => Outcome::Done(Run {
                 row: Row::new(vec![("rate".into(), Value::from(index as f64))]),
                 guesses: vec!["guessed".to_owned()],
-            },
+                ..Run::default()
+            }),
         };
         let finished = space.points().map(|point| Finished {
             outcome: outcome(&point),

@@ -1,13 +1,15 @@
 //! The JSON report of a sweep, under names that do not change.
 
 use crate::criteria::Criteria;
+use crate::digest::Digest;
 use crate::explain::explain;
+use crate::find::{Answer, Found};
 use crate::frontier::{Ranking, Standing};
 use crate::metric::{Direction, Objective};
 use crate::replicates::{Estimate, Replicated};
 use crate::row::Row;
 use crate::space::Override;
-use crate::sweep::Finished;
+use crate::sweep::{Finished, Outcome, Run};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
@@ -37,7 +39,9 @@ pub struct SweepReport {
     pub standings: BTreeMap<&'static str, usize>,
     /// Index of the best feasible point.
     pub winner: Option<usize>,
-    /// Index of the next.
+    /// Points within 1 % of the winner in both metrics.
+    pub twins: Vec<usize>,
+    /// Index of the best point that is neither.
     pub runner_up: Option<usize>,
     /// Indices of the points on the frontier, best `y` first.
     pub frontier: Vec<usize>,
@@ -47,8 +51,62 @@ pub struct SweepReport {
     pub explanation: String,
     /// What results stand on that was not known, with the number of points.
     pub guesses: BTreeMap<String, usize>,
-    /// In the grid's order.
+    /// What was searched and found; absent in a plain sweep.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<SearchReport>,
+    /// In the grid's order; of a search, in the order of its searches and rising values.
     pub points: Vec<PointReport>,
+}
+
+/// One search for the edge of what meets the constraints.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SearchReport {
+    /// The field that was searched.
+    pub field: String,
+    /// What else the points of this search set.
+    #[serde(serialize_with = "as_object")]
+    pub overrides: Vec<Override>,
+    /// `found`, `passes_at_limit` or `fails_at_limit`.
+    pub answer: &'static str,
+    /// The edge, or the limit.
+    pub value: f64,
+    /// Index of the first of its points.
+    pub first_point: usize,
+    /// Index of the point at `value`.
+    pub answer_point: usize,
+    /// Pairs (passes, fails) of values in the wrong order: passing is not monotone, and the edge is one of several.
+    pub inversions: Vec<(f64, f64)>,
+}
+
+impl SearchReport {
+    /// The report of a search whose evaluated values are the points from `first_point` on.
+    #[must_use]
+    pub fn new<T>(
+        field: &str,
+        overrides: Vec<Override>,
+        found: &Found<T>,
+        first_point: usize,
+    ) -> SearchReport {
+        let (answer, value) = match found.answer {
+            Answer::At(value) => ("found", value),
+            Answer::PassesAtLimit(value) => ("passes_at_limit", value),
+            Answer::FailsAtLimit(value) => ("fails_at_limit", value),
+        };
+        let place = found
+            .curve
+            .iter()
+            .position(|(at, _)| *at == value)
+            .expect("the answer was evaluated");
+        SearchReport {
+            field: field.to_owned(),
+            overrides,
+            answer,
+            value,
+            first_point,
+            answer_point: first_point + place,
+            inversions: found.inversions.clone(),
+        }
+    }
 }
 
 /// An axis of the frontier.
@@ -82,9 +140,20 @@ pub struct PointReport {
     /// Bounds of the 95 % interval by metric, with replicates.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub intervals: BTreeMap<String, (f64, f64)>,
-    /// Metrics by replicate, with more than one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub replicates: Vec<Row>,
+    /// By replicate.
+    pub runs: Vec<RunReport>,
+}
+
+/// One simulation of a point.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunReport {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The requests it served: results with the same one can be compared.
+    pub workload_digest: Digest,
+    /// Its metrics; absent when the point has a single run, whose they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Row>,
 }
 
 /// What a report says besides its numbers.
@@ -126,11 +195,13 @@ impl SweepReport {
             y: Axis::new(&criteria.y),
             standings,
             winner: ranking.winner(),
-            runner_up: ranking.runner_up(),
+            twins: ranking.twins.clone(),
+            runner_up: ranking.runner_up,
             frontier: ranking.frontier.clone(),
             is_feasible: ranking.is_feasible,
             explanation: explain(&means, ranking, criteria),
             guesses,
+            searches: Vec::new(),
             points: points
                 .iter()
                 .zip(&ranking.standings)
@@ -169,11 +240,12 @@ impl PointReport {
         let interval = |(name, estimate): &(_, Estimate)| {
             Some((ToString::to_string(name), estimate.interval()?))
         };
-        let is_replicated = outcomes.len() > 1;
-        let replicates = outcomes
-            .iter()
-            .filter(|_| is_replicated)
-            .filter_map(|outcome| outcome.row().cloned());
+        let is_single = outcomes.len() == 1;
+        let run = |run: &Run| RunReport {
+            seed: run.seed,
+            workload_digest: run.workload,
+            metrics: Some(run.row.clone()).filter(|_| !is_single),
+        };
         PointReport {
             point: mean.point.index,
             overrides: mean.point.overrides.clone(),
@@ -185,7 +257,7 @@ impl PointReport {
             },
             metrics: mean.outcome.row().cloned(),
             intervals: estimates.iter().filter_map(interval).collect(),
-            replicates: replicates.collect(),
+            runs: outcomes.iter().filter_map(Outcome::run).map(run).collect(),
         }
     }
 }

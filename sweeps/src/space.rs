@@ -147,6 +147,11 @@ impl Space {
         });
     }
 
+    /// Adds the factors of another space behind the own ones.
+    pub fn append(&mut self, other: Space) {
+        self.factors.extend(other.factors);
+    }
+
     /// Fields that some point sets, in order of appearance: the configuration columns of the results.
     #[must_use]
     pub fn fields(&self) -> Vec<&str> {
@@ -284,6 +289,30 @@ impl Factor {
     }
 }
 
+/// The last part of each field's name, or as many parts as it takes to tell it from the others and to be understood.
+#[must_use]
+pub fn short_names(fields: &[&str]) -> Vec<String> {
+    const NEEDS_MORE: [&str; 4] = ["mode", "source", "path", "version"];
+    fn tail(name: &str, parts: usize) -> &str {
+        let cut = name.rmatch_indices('.').nth(parts - 1);
+        cut.map_or(name, |(at, _)| &name[at + 1..])
+    }
+    let is_unique = |name: &str, parts: usize| {
+        fields
+            .iter()
+            .filter(|other| tail(other, parts) == tail(name, parts))
+            .count()
+            == 1
+    };
+    let short = |field: &&str| {
+        let most = field.split('.').count();
+        let is_clear =
+            |parts: &usize| is_unique(field, *parts) && !NEEDS_MORE.contains(&tail(field, *parts));
+        tail(field, (1..=most).find(is_clear).unwrap_or(most)).to_owned()
+    };
+    fields.iter().map(short).collect()
+}
+
 /// `pools.agg.workers=4, router.mode=kv`, or `the scenario as it is`.
 #[must_use]
 pub fn describe(overrides: &[Override]) -> String {
@@ -292,6 +321,26 @@ pub fn describe(overrides: &[Override]) -> String {
     }
     let parts: Vec<String> = overrides.iter().map(Override::to_string).collect();
     parts.join(", ")
+}
+
+/// `workers 4, router.mode kv`, or `the scenario as it is`.
+#[must_use]
+pub fn brief(overrides: &[Override]) -> String {
+    if overrides.is_empty() {
+        return describe(overrides);
+    }
+    brief_parts(overrides).join(", ")
+}
+
+/// `workers 4`, `router.mode kv`: each field under a short name with its value.
+#[must_use]
+pub fn brief_parts(overrides: &[Override]) -> Vec<String> {
+    let fields: Vec<&str> = overrides.iter().map(|set| set.field.as_str()).collect();
+    let names = short_names(&fields).into_iter();
+    names
+        .zip(overrides)
+        .map(|(name, set)| format!("{name} {}", set.value))
+        .collect()
 }
 
 #[cfg(test)]
@@ -340,6 +389,28 @@ mod tests {
         assert_eq!(texts(&space), expected);
         assert_eq!(space.fields(), ["a", "b"]);
         assert!(problems(&space).is_empty());
+    }
+
+    #[test]
+    fn names_are_as_short_as_can_be_understood() {
+        let names = short_names(&[
+            "pools.agg.workers",
+            "pools.p.workers",
+            "engine.block_size",
+            "router.mode",
+            "gpus",
+        ]);
+        assert_eq!(
+            names,
+            [
+                "agg.workers",
+                "p.workers",
+                "block_size",
+                "router.mode",
+                "gpus"
+            ]
+        );
+        assert_eq!(short_names(&["mode", "a.mode"]), ["mode", "a.mode"]);
     }
 
     #[test]

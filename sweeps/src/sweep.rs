@@ -8,18 +8,26 @@ use crate::space::Point;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
+/// A simulated point.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Run {
+    /// Its metrics.
+    pub row: Row,
+    /// What the result stands on that was not known, one sentence each (extrapolated timing, default sizes).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guesses: Vec<String>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The requests it served.
+    pub workload: Digest,
+}
+
 /// How a point ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was simulated.
-    Done {
-        /// Its metrics.
-        row: Row,
-        /// What the result stands on that was not known, one sentence each (extrapolated timing, default sizes).
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        guesses: Vec<String>,
-    },
+    Done(Run),
     /// There can be no such deployment, with the reason (weights larger than the GPU, settings that exclude each other).
     Impossible(String),
     /// The simulation broke: a bug of ours, with its message.
@@ -27,22 +35,25 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The run, if the point was simulated.
+    #[must_use]
+    pub fn run(&self) -> Option<&Run> {
+        match self {
+            Outcome::Done(run) => Some(run),
+            Outcome::Impossible(_) | Outcome::Failed(_) => None,
+        }
+    }
+
     /// The metrics, if the point was simulated.
     #[must_use]
     pub fn row(&self) -> Option<&Row> {
-        match self {
-            Outcome::Done { row, .. } => Some(row),
-            Outcome::Impossible(_) | Outcome::Failed(_) => None,
-        }
+        self.run().map(|run| &run.row)
     }
 
     /// What the result stands on that was not known.
     #[must_use]
     pub fn guesses(&self) -> &[String] {
-        match self {
-            Outcome::Done { guesses, .. } => guesses,
-            Outcome::Impossible(_) | Outcome::Failed(_) => &[],
-        }
+        self.run().map_or(&[], |run| &run.guesses)
     }
 }
 
@@ -150,7 +161,7 @@ struct Computed {
 impl Computed {
     fn write(&self, journal: &Journal<Outcome>) -> Result<(), JournalError> {
         match (self.digest, &self.outcome) {
-            (Some(digest), Outcome::Done { .. } | Outcome::Impossible(_)) if !self.is_resumed => {
+            (Some(digest), Outcome::Done(_) | Outcome::Impossible(_)) if !self.is_resumed => {
                 journal.append(digest, &self.outcome)
             }
             _ => Ok(()),
@@ -210,10 +221,10 @@ mod tests {
             return Outcome::Impossible("does not fit".to_owned());
         }
         let row = Row::new(vec![("ratio".into(), Value::from(input.0 / input.1 / 3.0))]);
-        Outcome::Done {
+        Outcome::Done(Run {
             row,
-            guesses: Vec::new(),
-        }
+            ..Run::default()
+        })
     }
 
     #[test]
@@ -279,7 +290,7 @@ mod tests {
         })
         .unwrap();
         let reason = |index: usize| match &finished[index].outcome {
-            Outcome::Done { .. } => "done",
+            Outcome::Done(_) => "done",
             Outcome::Impossible(reason) | Outcome::Failed(reason) => reason,
         };
         assert_eq!(reason(0), "internal error: one and one");

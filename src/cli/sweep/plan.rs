@@ -1,18 +1,22 @@
 //! What is to be run, read from the command line and the scenario's `sweep:` section; every problem at once.
 
 use super::SweepArgs;
-use super::section::{self, Section};
 use crate::cli::Failure;
-use std::path::PathBuf;
+use crate::scenario::{self, Axes};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use sweeps::constraint::Constraint;
 use sweeps::criteria::Criteria;
 use sweeps::metric::Objective;
 use sweeps::replicates;
-use sweeps::space::Space;
+use sweeps::scenario::Scenario;
+use sweeps::space::{Override, Space, SpaceError};
+use sweeps::values;
 
 /// The scenario field that replicates vary.
 pub const SEED: &str = "seed";
+/// Not a field of the scenario: GPUs of the whole deployment, spent on workers of its only pool.
+pub const GPUS: &str = "gpus";
 /// More replicates than this are a typing error.
 const MAX_REPLICATES: u32 = 10_000;
 const QUICK_START: &str = include_str!("quickstart.yaml");
@@ -23,7 +27,7 @@ pub struct Plan {
     pub path: Option<PathBuf>,
     /// Its name in reports.
     pub name: String,
-    /// Its text without the `sweep:` section's meaning.
+    /// Its text.
     pub text: String,
     /// Overrides for all points.
     pub set: Vec<(String, String)>,
@@ -35,8 +39,8 @@ pub struct Plan {
     pub replicates: u32,
     /// What is wanted.
     pub criteria: Criteria,
-    /// What is searched at every point.
-    pub goal: Option<Goal>,
+    /// The first point that is a scenario.
+    pub first: Scenario,
 }
 
 /// What `--find` searches.
@@ -54,8 +58,12 @@ impl FromStr for Goal {
         match text.split_once(':') {
             None if text == "min-workers" => Ok(Goal::MinWorkers(None)),
             None if text == "max-rate" => Ok(Goal::MaxRate),
-            Some(("min-workers", pool)) if !pool.is_empty() => Ok(Goal::MinWorkers(Some(pool.to_owned()))),
-            _ => Err(format!("found `{text}`, expected `min-workers`, `min-workers:POOL` or `max-rate`")),
+            Some(("min-workers", pool)) if !pool.is_empty() => {
+                Ok(Goal::MinWorkers(Some(pool.to_owned())))
+            }
+            _ => Err(format!(
+                "found `{text}`, expected `min-workers`, `min-workers:POOL` or `max-rate`"
+            )),
         }
     }
 }
@@ -67,112 +75,266 @@ impl Plan {
     /// All that is wrong with the input.
     pub fn new(args: &SweepArgs) -> Result<Plan, Failure> {
         let (name, text) = scenario_text(args)?;
+        let path = args.scenario.as_deref();
+        let set = args.fields.overrides()?;
         let mut problems = Vec::new();
-        let section = section::read(&name, &text, &mut problems);
-        let mut set = overrides(&args.set, &mut problems);
-        if let Some(trace) = &args.trace {
-            set.push(("workload.synth".to_owned(), "null".to_owned()));
-            set.push(("workload.trace.path".to_owned(), trace.display().to_string()));
-        }
-        let space = space(args, &section, &mut problems);
-        let criteria = criteria(args, &section, &mut problems);
-        let replicates = args.replicates.or(section.replicates).unwrap_or(1);
+        let space = space(args, path, &text, &mut problems);
+        let mut criteria = criteria(args, &mut problems);
+        let replicates = args.replicates.unwrap_or(1);
         if !(1..=MAX_REPLICATES).contains(&replicates) {
-            problems.push(format!("--replicates: found {replicates}, expected 1 to {MAX_REPLICATES}"));
+            problems.push(format!(
+                "--replicates: found {replicates}, expected 1 to {MAX_REPLICATES}"
+            ));
         }
-        let replicated = replicated(&space, replicates, &set, &mut problems);
-        let points = replicated.problems(args.max_points, &|_| None);
-        problems.extend(points.iter().map(ToString::to_string));
+        let judge = |field: &str| judge(path, &text, field);
+        problems.extend(
+            space
+                .problems(args.max_points, &judge)
+                .iter()
+                .map(ToString::to_string),
+        );
+        let fields = space.fields();
+        if fields.contains(&GPUS)
+            && let Some(workers) = fields
+                .iter()
+                .find(|field| field.starts_with("pools.") && field.ends_with(".workers"))
+        {
+            problems.push(format!("--vary {GPUS}: found `{workers}` beside it, expected one of the two: {GPUS} sets it"));
+        }
+        let Some(first) = first_scenario(path, &text, &set, &space, &mut problems) else {
+            return Err(Failure::input(problems));
+        };
+        criteria.sla = first.sla.unwrap_or_default();
+        let mut replicated = space.clone();
+        if replicates > 1 {
+            let seeds = replicates::seeds(first.seed, replicates)
+                .iter()
+                .map(u64::to_string)
+                .collect();
+            replicated.axis("--replicates", SEED, seeds);
+            problems.extend(
+                replicated
+                    .problems(args.max_points, &|_| None)
+                    .iter()
+                    .map(ToString::to_string),
+            );
+        }
         if !problems.is_empty() {
             return Err(Failure::input(problems));
         }
-        let goal = args.find.clone();
-        Ok(Plan { path: args.scenario.clone(), name, text, set, space, replicated, replicates, criteria, goal })
+        let path = args.scenario.clone();
+        Ok(Plan {
+            path,
+            name,
+            text,
+            set,
+            space,
+            replicated,
+            replicates,
+            criteria,
+            first,
+        })
     }
+
+    /// The scenario of a point, or all that is wrong with it.
+    pub fn scenario(&self, overrides: &[Override]) -> Result<Scenario, String> {
+        scenario(self.path.as_deref(), &self.text, &self.set, overrides)
+    }
+}
+
+fn scenario(
+    path: Option<&Path>,
+    text: &str,
+    set: &[(String, String)],
+    overrides: &[Override],
+) -> Result<Scenario, String> {
+    let own = overrides.iter().filter(|set| set.field != GPUS);
+    let own = own.map(|set| (set.field.clone(), set.value.clone()));
+    let all: Vec<(String, String)> = set.iter().cloned().chain(own).collect();
+    let mut scenario = scenario::load(path, text, &all).map_err(|problems| problems.to_string())?;
+    if let Some(budget) = overrides.iter().find(|set| set.field == GPUS) {
+        spend(&mut scenario, &budget.value)?;
+    }
+    Ok(scenario)
+}
+
+/// Gives the only pool as many workers as a number of GPUs makes.
+fn spend(scenario: &mut Scenario, budget: &str) -> Result<(), String> {
+    let [pool] = scenario.pools.as_mut_slice() else {
+        return Err(format!(
+            "{GPUS}: found {} pools, expected one to spend GPUs on",
+            scenario.pools.len()
+        ));
+    };
+    let each = pool.gpus_per_worker();
+    match budget.trim().parse::<u32>() {
+        Ok(budget) if budget >= each && budget.is_multiple_of(each) => {
+            pool.workers = budget / each;
+            Ok(())
+        }
+        Ok(budget) => Err(format!(
+            "{budget} GPUs do not make whole workers of {each} GPUs each"
+        )),
+        Err(_) => Err(format!(
+            "{GPUS}: found `{budget}`, expected a number of GPUs"
+        )),
+    }
+}
+
+/// The first point that is a scenario. If none is, the problems of the first.
+fn first_scenario(
+    path: Option<&Path>,
+    text: &str,
+    set: &[(String, String)],
+    space: &Space,
+    problems: &mut Vec<String>,
+) -> Option<Scenario> {
+    let has_points = problems.is_empty() && !space.is_empty();
+    if !has_points {
+        // The fields that do not vary can still be judged.
+        problems.extend(scenario(path, text, set, &[]).err());
+        return None;
+    }
+    let mut first_problem = None;
+    for point in space.points() {
+        match scenario(path, text, set, &point.overrides) {
+            Ok(scenario) => return Some(scenario),
+            Err(problem) => first_problem = first_problem.or(Some(problem)),
+        }
+    }
+    problems.extend(first_problem);
+    None
 }
 
 fn scenario_text(args: &SweepArgs) -> Result<(String, String), Failure> {
-    let Some(path) = &args.scenario else { return Ok(("quick start".to_owned(), QUICK_START.to_owned())) };
-    let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| Failure::input([format!("{name}: cannot be read: {error}")]))?;
-    let not_text = |_| Failure::input([format!("{name}: found bytes that are not UTF-8, expected a YAML file")]);
-    Ok((name.clone(), String::from_utf8(bytes).map_err(not_text)?))
+    let Some(path) = &args.scenario else {
+        return Ok(("quick start".to_owned(), QUICK_START.to_owned()));
+    };
+    let shown = path.display();
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let bytes =
+        std::fs::read(path).map_err(|error| Failure::input([format!("{shown}: {error}")]))?;
+    let not_text = |_| {
+        Failure::input([format!(
+            "{shown}: found bytes that are not UTF-8, expected YAML"
+        )])
+    };
+    Ok((
+        name.display().to_string(),
+        String::from_utf8(bytes).map_err(not_text)?,
+    ))
 }
 
-fn overrides(texts: &[String], problems: &mut Vec<String>) -> Vec<(String, String)> {
-    let mut set = Vec::new();
-    for text in texts {
-        match text.split_once('=') {
-            Some((field, value)) => set.push((field.trim().to_owned(), value.to_owned())),
-            None => problems.push(format!("--set: found `{text}`, expected `field=value`")),
-        }
-    }
-    set
-}
-
-/// Axes of the command line come behind those of the scenario and replace an axis of the same field.
-fn space(args: &SweepArgs, section: &Section, problems: &mut Vec<String>) -> Space {
+/// The factors of the scenario's `sweep:` section, then those of the command line; an axis given there replaces what
+/// the scenario says of its field.
+fn space(args: &SweepArgs, path: Option<&Path>, text: &str, problems: &mut Vec<String>) -> Space {
     let mut given = Space::default();
     for text in &args.vary {
         if let Err(error) = given.vary(text) {
             problems.push(error.to_string());
         }
     }
-    let replaced: Vec<String> = given.fields().into_iter().map(str::to_owned).collect();
-    let mut space = section.space.without(&replaced);
-    for text in &args.vary {
-        // Reported above.
-        let _ = space.vary(text);
+    let mut space = Space::default();
+    match scenario::sweep(path, text) {
+        Ok(axes) => {
+            let fields = given.fields();
+            let is_replaced = |axes: &Axes| sets(axes).iter().any(|field| fields.contains(field));
+            for axes in axes.into_iter().filter(|axes| !is_replaced(axes)) {
+                if let Err(error) = add(&mut space, axes) {
+                    problems.push(error.to_string());
+                }
+            }
+        }
+        // What is wrong outside the section is reported with the scenario.
+        Err(found) => problems.extend(found.0.iter().map(ToString::to_string)),
     }
+    space.append(given);
     space
 }
 
-fn criteria(args: &SweepArgs, section: &Section, problems: &mut Vec<String>) -> Criteria {
+/// The fields that a factor sets.
+fn sets(axes: &Axes) -> Vec<&str> {
+    match axes {
+        Axes::Text { field, .. } => vec![field],
+        Axes::Zip { fields, .. } => fields.iter().map(|(field, _)| field.as_str()).collect(),
+        Axes::List { entries, .. } => entries
+            .iter()
+            .flatten()
+            .map(|(field, _)| field.as_str())
+            .collect(),
+    }
+}
+
+fn add(space: &mut Space, axes: Axes) -> Result<(), SpaceError> {
+    match axes {
+        Axes::Text {
+            place,
+            field,
+            values,
+        } => {
+            let values = values::parse(&values).map_err(|error| SpaceError {
+                place: place.clone(),
+                kind: error.into(),
+            })?;
+            space.axis(&place, &field, values);
+        }
+        Axes::Zip { place, fields } => space.zip(&place, fields)?,
+        Axes::List { place, entries } => {
+            let entry = |entry: Vec<(String, String)>| {
+                entry
+                    .into_iter()
+                    .map(|(field, value)| Override { field, value })
+                    .collect()
+            };
+            space.list(&place, entries.into_iter().map(entry).collect());
+        }
+    }
+    Ok(())
+}
+
+/// Why a field cannot vary, if it cannot.
+fn judge(path: Option<&Path>, text: &str, field: &str) -> Option<String> {
+    match field {
+        GPUS => None,
+        _ if field == "sla" || field.starts_with("sla.") => {
+            Some("the SLA is what points are judged by: it cannot vary within one sweep".to_owned())
+        }
+        _ => scenario::unknown_field(path, text, field),
+    }
+}
+
+fn criteria(args: &SweepArgs, problems: &mut Vec<String>) -> Criteria {
     // The SLA belongs to the scenario and is filled in when that is read.
     let mut criteria = Criteria::new(sim::Sla::default());
-    let axes = [
-        ("--x", args.x.as_ref().or(section.x.as_ref()), &mut criteria.x),
-        ("--y", args.y.as_ref().or(section.y.as_ref()), &mut criteria.y),
-    ];
-    for (option, text, axis) in axes {
-        match text.map(|text| Objective::parse(text)) {
+    for (option, text, axis) in [
+        ("--x", &args.x, &mut criteria.x),
+        ("--y", &args.y, &mut criteria.y),
+    ] {
+        match text.as_deref().map(Objective::parse) {
             Some(Ok(objective)) => *axis = objective,
             Some(Err(error)) => problems.push(format!("{option}: {error}")),
             None => {}
         }
     }
-    if let Some(attainment) = args.attainment.or(section.attainment) {
-        if attainment > 0.0 && attainment <= 1.0 {
-            criteria.attainment = attainment;
-        } else {
-            problems.push(format!("--attainment: found {attainment}, expected a share above 0 and at most 1"));
-        }
+    if args.attainment > 0.0 && args.attainment <= 1.0 {
+        criteria.attainment = args.attainment;
+    } else {
+        problems.push(format!(
+            "--attainment: found {}, expected a share above 0 and at most 1",
+            args.attainment
+        ));
     }
-    for text in section.require.iter().chain(&args.require) {
+    let mut given: Vec<Constraint> = Vec::new();
+    for text in &args.require {
         match Constraint::parse(text) {
-            Ok(constraint) => {
-                // A bound of the caller replaces a default on the same metric.
-                criteria.constraints.retain(|other| other.metric != constraint.metric);
-                criteria.constraints.push(constraint);
-            }
+            Ok(constraint) => given.push(constraint),
             Err(error) => problems.push(format!("--require: {error}")),
         }
     }
+    // The user's bounds replace the defaults on the same metric.
     criteria
-}
-
-/// The space times the seeds, which vary fastest.
-fn replicated(space: &Space, count: u32, set: &[(String, String)], problems: &mut Vec<String>) -> Space {
-    let mut replicated = space.clone();
-    if count < 2 {
-        return replicated;
-    }
-    let given = set.iter().rev().find(|(field, _)| field == SEED).map_or("0", |(_, value)| value);
-    let Ok(base) = given.trim().parse::<u64>() else {
-        problems.push(format!("--set {SEED}: found `{given}`, expected a whole number"));
-        return replicated;
-    };
-    let seeds = replicates::seeds(base, count).iter().map(u64::to_string).collect();
-    replicated.axis("--replicates", SEED, seeds);
-    replicated
+        .constraints
+        .retain(|default| given.iter().all(|own| own.metric != default.metric));
+    criteria.constraints.extend(given);
+    criteria
 }

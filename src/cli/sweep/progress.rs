@@ -2,21 +2,27 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use sweeps::run::Progress;
 
 /// The bar of one run.
 pub struct Bar {
     bar: ProgressBar,
+    simulations: AtomicUsize,
 }
 
 impl Bar {
-    /// A bar for so many tasks.
-    pub fn new(total: usize) -> Bar {
+    /// A bar for so many tasks of this name.
+    pub fn new(total: usize, tasks: &str) -> Bar {
         let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} points, {msg}");
+        let style =
+            ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {tasks}, {{msg}}"));
         bar.set_style(style.expect("the template is valid").progress_chars("━╸ "));
-        Bar { bar }
+        Bar {
+            bar,
+            simulations: AtomicUsize::new(0),
+        }
     }
 
     /// Shows how far it is.
@@ -26,8 +32,18 @@ impl Bar {
             0 => String::new(),
             known => format!("{known} from the journal, "),
         };
-        let left = progress.remaining().map_or("estimating".to_owned(), |left| format!("{} left", clock(left)));
+        let left = progress
+            .remaining()
+            .map_or("estimating".to_owned(), |left| {
+                format!("{} left", clock(left))
+            });
         self.bar.set_message(resumed + &left);
+    }
+
+    /// Counts a simulation of a search.
+    pub fn count(&self) {
+        let count = self.simulations.fetch_add(1, Ordering::Relaxed) + 1;
+        self.bar.set_message(format!("{count} simulations"));
     }
 
     /// Removes the bar.
@@ -58,7 +74,8 @@ mod tests {
 
     #[test]
     fn remaining_time_reads_like_a_clock() {
-        let texts = [0.2, 59.0, 59.5, 61.0, 3723.0].map(|seconds| clock(Duration::from_secs_f64(seconds)));
+        let texts =
+            [0.2, 59.0, 59.5, 61.0, 3723.0].map(|seconds| clock(Duration::from_secs_f64(seconds)));
         assert_eq!(texts, ["1 s", "59 s", "1:00", "1:01", "1:02:03"]);
     }
 }

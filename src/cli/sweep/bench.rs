@@ -1,0 +1,94 @@
+//! From a point to its metrics: scenario, workload, simulation, summary.
+
+use super::plan::Plan;
+use super::progress::note;
+use crate::cli::Failure;
+use sim::{Sla, summarize};
+use sweeps::digest::Digest;
+use sweeps::row::Row;
+use sweeps::scenario::Source;
+use sweeps::simulate::{Simulation, Steps};
+use sweeps::space::Point;
+use sweeps::sweep::{Outcome, Prepared, Run};
+use sweeps::workloads::Workloads;
+
+/// What all points of a sweep share.
+pub struct Bench<'a> {
+    /// What is to be run.
+    pub plan: &'a Plan,
+    workloads: Workloads,
+}
+
+/// A point ready to be simulated.
+pub struct Ready {
+    simulation: Simulation,
+    sla: Option<Sla>,
+    seed: u64,
+    workload: Digest,
+}
+
+impl<'a> Bench<'a> {
+    /// Reads the workload of the first point, so that a bad trace is bad input and not a thousand impossible points.
+    ///
+    /// # Errors
+    /// Everything that is wrong with that workload.
+    pub fn new(plan: &'a Plan) -> Result<Bench<'a>, Failure> {
+        let workloads = Workloads::new();
+        let loaded = workloads
+            .get(&plan.first.workload, plan.first.seed)
+            .map_err(Failure::input)?;
+        for warning in &loaded.warnings {
+            note(&format!("warning: {warning}"));
+        }
+        Ok(Bench { plan, workloads })
+    }
+
+    /// A point as a simulation, or why there can be none.
+    pub fn prepare(&self, point: &Point) -> Result<Prepared<Ready>, String> {
+        let scenario = self.plan.scenario(&point.overrides)?;
+        let loaded = self
+            .workloads
+            .get(&scenario.workload, scenario.seed)
+            .map_err(|lines| lines.join("; "))?;
+        let simulation = Simulation::new(&scenario, &loaded, Steps::Coasting)
+            .map_err(|error| error.to_string())?;
+        let digest = simulation.digest();
+        let input = Ready {
+            simulation,
+            sla: scenario.sla,
+            seed: scenario.seed,
+            workload: loaded.digest,
+        };
+        Ok(Prepared { digest, input })
+    }
+
+    /// Runs a point.
+    pub fn simulate(&self, ready: &Ready) -> Outcome {
+        let Ready {
+            simulation,
+            sla,
+            seed,
+            workload,
+        } = ready;
+        let summary = summarize(&simulation.run(), &simulation.pool_names(), *sla);
+        Outcome::Done(Run {
+            row: Row::from_summary(&summary),
+            guesses: simulation.timing_source().guesses.clone(),
+            seed: *seed,
+            workload: *workload,
+        })
+    }
+
+    /// The traffic in a few words.
+    pub fn workload_name(&self) -> String {
+        match &self.plan.first.workload.source {
+            Source::Trace(trace) => trace
+                .path
+                .file_name()
+                .unwrap_or(trace.path.as_os_str())
+                .display()
+                .to_string(),
+            Source::Synth(synth) => format!("{} generated requests", synth.spec.requests),
+        }
+    }
+}
