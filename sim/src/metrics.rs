@@ -30,9 +30,10 @@ const WINDOW_PERCENT: u64 = 90;
 /// When a worker's pool has no name.
 #[must_use]
 pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>) -> Summary {
-    let counted: Vec<&RequestRecord> = recording
-        .requests
+    let sent: Vec<&RequestRecord> = recording.sent().map(|(_, request)| request).collect();
+    let counted: Vec<&RequestRecord> = sent
         .iter()
+        .copied()
         .filter(|request| !request.is_warmup)
         .collect();
     let completed: Vec<&RequestRecord> = counted
@@ -41,7 +42,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         .filter(|request| request.outcome == Outcome::Completed)
         .collect();
     let measured = measured_time(&counted, &completed);
-    let run = run_time(&recording.requests);
+    let run = run_time(&sent);
     let tpot_ps: Vec<f64> = completed
         .iter()
         .filter_map(|request| tpot_ps(request))
@@ -52,7 +53,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         .map(|worker| u64::from(worker.gpus))
         .sum();
     Summary {
-        requests: count_requests(&recording.requests),
+        requests: count_requests(&sent),
         latency: Latency {
             ttft_ms: spans_in_ms(completed.iter().map(|request| ttft(request))),
             itl_ms: gaps_in_ms(&recording.gaps),
@@ -103,9 +104,9 @@ fn measured_time(counted: &[&RequestRecord], completed: &[&RequestRecord]) -> Sp
 }
 
 /// First arrival to the last recorded moment, warm-up included.
-fn run_time(requests: &[RequestRecord]) -> Span {
+fn run_time(requests: &[&RequestRecord]) -> Span {
     let first = requests.iter().map(|request| request.arrival).min();
-    let last = requests.iter().map(RequestRecord::last_moment).max();
+    let last = requests.iter().map(|request| request.last_moment()).max();
     first
         .zip(last)
         .map_or(Span::ZERO, |(first, last)| last.since(first))
@@ -129,7 +130,7 @@ impl RequestRecord {
     }
 }
 
-fn count_requests(requests: &[RequestRecord]) -> RequestCounts {
+fn count_requests(requests: &[&RequestRecord]) -> RequestCounts {
     let mut counts = RequestCounts {
         total: requests.len() as u64,
         completed: 0,
@@ -205,15 +206,16 @@ fn gaps_in_ms(runs: &[GapRun]) -> Distribution {
     let (mut count, mut sum) = (0u64, 0i128);
     let (mut min, mut max) = (u64::MAX, 0);
     for run in runs.iter().filter(|run| run.steps > 0 && run.sequences > 0) {
-        let (steps, sequences) = (i128::from(run.steps), i128::from(run.sequences));
-        count += u64::from(run.steps) * u64::from(run.sequences);
-        sum += sequences
-            * (steps * i128::from(run.first.0)
-                + i128::from(run.slope_ps) * (steps * (steps - 1) / 2));
+        let (steps, sequences) = (u64::from(run.steps), u64::from(run.sequences));
+        count += steps * sequences;
+        // Products of two 64-bit numbers: equal gaps, and 0 + 1 + ... + (steps - 1) slopes on top.
+        let level = i128::from(run.first.0) * i128::from(steps * sequences);
+        let slopes = i128::from(run.slope_ps) * i128::from(steps * (steps - 1) / 2);
+        sum += level + slopes * i128::from(sequences);
         let last = run
             .first
             .0
-            .wrapping_add_signed(run.slope_ps * (i64::from(run.steps) - 1));
+            .wrapping_add_signed(run.slope_ps * (steps as i64 - 1));
         min = min.min(run.first.0).min(last);
         max = max.max(run.first.0).max(last);
     }
@@ -260,10 +262,10 @@ fn distribution(count: u64, mean: f64, min: f64, percentiles: [f64; 4], max: f64
     }
 }
 
-/// The sum of floats that are not negative, each rounded to a multiple of 2^-24: the same in any order.
+/// The sum of floats that are not negative, each cut to a multiple of 2^-24: the same in any order.
 fn fixed_point_sum(values: impl Iterator<Item = f64>) -> f64 {
     const ONE: f64 = (1u32 << 24) as f64;
-    let sum: u128 = values.map(|value| (value * ONE).round() as u128).sum();
+    let sum: u128 = values.map(|value| (value * ONE) as u128).sum();
     sum as f64 / ONE
 }
 
@@ -319,16 +321,25 @@ impl Sla {
     }
 }
 
+/// The SLA window that a request belongs to.
+fn window_of(request: &RequestRecord) -> u64 {
+    request.arrival.0 / SLA_WINDOW.0
+}
+
 fn goodput(counted: &[&RequestRecord], sla: Sla, measured: Span) -> Goodput {
     let mut requests = 0;
-    // Window → (requests that arrived in it, those that met the SLA).
+    // Window → (requests that arrived in it, those that met the SLA). Arrivals mostly come in order, so the window at
+    // hand is looked up once for many requests.
     let mut windows: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-    for request in counted {
-        let is_met = u64::from(sla.is_met_by(request));
-        requests += is_met;
-        let window = windows.entry(request.arrival.0 / SLA_WINDOW.0).or_default();
-        window.0 += 1;
-        window.1 += is_met;
+    for of_window in counted.chunk_by(|a, b| window_of(a) == window_of(b)) {
+        let met = of_window
+            .iter()
+            .filter(|request| sla.is_met_by(request))
+            .count() as u64;
+        requests += met;
+        let window = windows.entry(window_of(of_window[0])).or_default();
+        window.0 += of_window.len() as u64;
+        window.1 += met;
     }
     let good_windows = windows
         .values()
