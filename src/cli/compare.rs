@@ -160,11 +160,7 @@ fn table(differences: &[&Difference]) -> String {
 }
 
 fn row(one: &Difference) -> [String; 7] {
-    let name = if one.metric.contains('.') {
-        label(&one.metric)
-    } else {
-        one.metric.replace("_ms", " (ms)").to_uppercase()
-    };
+    let name = label(&one.metric);
     let change = if one.a == 0.0 {
         String::new()
     } else {

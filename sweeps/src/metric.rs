@@ -241,9 +241,19 @@ pub fn label(name: &str) -> String {
     }
 }
 
+/// `TTFT p99 (ms)` of `latency.ttft_ms.p99`, `TTFT (ms)` of `ttft_ms`.
 fn latency_label(name: &str) -> Option<String> {
-    let (metric, part) = name.strip_prefix("latency.")?.split_once("_ms.")?;
-    Some(format!("{} {part} (ms)", metric.to_uppercase()))
+    let name = name.strip_prefix("latency.").unwrap_or(name);
+    let (metric, part) = name.split_once("_ms")?;
+    let metric = match metric {
+        "queue" => "queue time".to_owned(),
+        "ttft" | "itl" | "tpot" | "e2e" => metric.to_uppercase(),
+        _ => return None,
+    };
+    match part.strip_prefix('.') {
+        Some(part) => Some(format!("{metric} {part} (ms)")),
+        None => part.is_empty().then(|| format!("{metric} (ms)")),
+    }
 }
 
 #[cfg(test)]
@@ -288,6 +298,25 @@ mod tests {
             direction("latency.e2e_ms.mean:up"),
             Err(MetricError::Direction { .. })
         ));
+    }
+
+    #[test]
+    fn latencies_are_called_by_their_abbreviations() {
+        let names = [
+            "latency.ttft_ms.p99",
+            "e2e_ms",
+            "latency.queue_ms.mean",
+            "kv.mean_share",
+            "ttft_msx",
+        ];
+        let expected = [
+            "TTFT p99 (ms)",
+            "E2E (ms)",
+            "queue time mean (ms)",
+            "kv.mean_share",
+            "ttft_msx",
+        ];
+        assert_eq!(names.map(label), expected);
     }
 
     #[test]
