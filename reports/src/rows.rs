@@ -31,13 +31,13 @@ pub fn requests(recording: &Recording, pool_names: &[String]) -> Table {
         "e2e_ms",
     ];
     let mut table = Table::new(columns.map(str::to_owned).to_vec());
-    for (index, request) in (0u64..).zip(&recording.requests) {
+    for (index, request) in recording.sent() {
         let worker = Some(request.worker).filter(|&worker| worker != u32::MAX);
         let pool = worker
             .map(|worker| pool_names[recording.workers[worker as usize].pool as usize].as_str());
         let (outcome, rejection) = outcome(request.outcome);
         table.push(vec![
-            index.into(),
+            (index as u64).into(),
             outcome.into(),
             rejection.into(),
             request.is_warmup.into(),

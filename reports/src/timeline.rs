@@ -94,14 +94,13 @@ fn write_events(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let end = recording
-        .requests
-        .iter()
-        .map(RequestRecord::last_moment)
+        .sent()
+        .map(|(_, request)| request.last_moment())
         .max()
         .unwrap_or(Time::ZERO);
     let mut by_process: Vec<Vec<Life>> =
         (0..=recording.workers.len()).map(|_| Vec::new()).collect();
-    for (index, request) in recording.requests.iter().enumerate() {
+    for (index, request) in recording.sent() {
         let process = if request.worker == u32::MAX {
             FRONT_END
         } else {

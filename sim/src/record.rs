@@ -131,7 +131,22 @@ pub struct Recording {
     pub gaps: Vec<GapRun>,
 }
 
+impl RequestRecord {
+    /// False for a request that was never due: the run's duration or a stuck worker ended it before. It is not part of
+    /// the run.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        self.arrival != Time::MAX
+    }
+}
+
 impl Recording {
+    /// The requests that were part of the run, with their indices.
+    pub fn sent(&self) -> impl Iterator<Item = (usize, &RequestRecord)> {
+        let requests = self.requests.iter().enumerate();
+        requests.filter(|(_, request)| request.was_sent())
+    }
+
     /// The record of a request.
     #[must_use]
     pub fn request(&self, id: RequestId) -> &RequestRecord {

@@ -53,8 +53,8 @@ pub const MOST_WINDOWS: u64 = 1_000_000;
 #[must_use]
 pub fn series(recording: &Recording, window: Span) -> Series {
     assert!(window.0 > 0, "a window has a length");
-    let requests = &recording.requests;
-    let end = requests.iter().map(RequestRecord::last_moment).max();
+    let requests: Vec<&RequestRecord> = recording.sent().map(|(_, request)| request).collect();
+    let end = requests.iter().map(|request| request.last_moment()).max();
     let Some(end) = end else {
         return Series {
             window_s: window.as_s(),
@@ -71,7 +71,7 @@ pub fn series(recording: &Recording, window: Span) -> Series {
     let mut running = Occupancy::new(window, count as usize);
     let mut tokens = vec![0; count as usize];
     let index = |time: Time| (time.0 / window.0) as usize;
-    for request in requests {
+    for request in requests.iter().copied() {
         windows[index(request.arrival)].arrivals += 1;
         match request.outcome {
             Outcome::Completed => windows[index(request.finish)].completions += 1,
@@ -83,7 +83,7 @@ pub fn series(recording: &Recording, window: Span) -> Series {
         running.add(left_queue, request.finish.min(end));
         add_tokens(request, end, window, &mut tokens);
     }
-    add_ttft(requests, window, &mut windows);
+    add_ttft(&requests, window, &mut windows);
     let length = window.0 as f64;
     for (row, window_record) in windows.iter_mut().enumerate() {
         window_record.start_s = (Span(window.0) * row as u64).as_s();
@@ -176,7 +176,7 @@ fn add_tokens(request: &RequestRecord, end: Time, window: Span, tokens: &mut [u6
     }
 }
 
-fn add_ttft(requests: &[RequestRecord], window: Span, windows: &mut [Window]) {
+fn add_ttft(requests: &[&RequestRecord], window: Span, windows: &mut [Window]) {
     let with_token = requests
         .iter()
         .filter(|request| request.first_token != Time::MAX);

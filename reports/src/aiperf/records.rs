@@ -18,7 +18,7 @@ pub fn write_records(recording: &Recording, path: &Path) -> Result<(), Error> {
 }
 
 fn records(recording: &Recording, out: &mut impl Write) -> io::Result<()> {
-    for (index, request) in recording.requests.iter().enumerate() {
+    for (index, request) in recording.sent() {
         serde_json::to_writer(&mut *out, &record(index, request))?;
         out.write_all(b"\n")?;
     }
