@@ -26,6 +26,8 @@ pub struct Report {
     pub seed: u64,
     /// Digest over scenario, workload, timing and version: equal digests have equal results.
     pub digest: String,
+    /// Digest over the requests alone: results over the same workload can be compared request by request.
+    pub workload_digest: String,
     /// Where step times come from.
     pub timing: Timing,
     /// The numbers.
@@ -66,6 +68,8 @@ pub struct Provenance {
     pub seed: u64,
     /// See [`Report::digest`].
     pub digest: String,
+    /// See [`Report::workload_digest`].
+    pub workload_digest: String,
     /// See [`Report::timing`]; guesses made elsewhere (block counts, unmeasured hardware) belong to its list as well.
     pub timing: Timing,
 }
@@ -78,6 +82,7 @@ impl Report {
             scenario,
             seed,
             digest,
+            workload_digest,
             timing,
         } = provenance;
         let dynosim_version = env!("CARGO_PKG_VERSION");
@@ -87,6 +92,7 @@ impl Report {
             scenario,
             seed,
             digest,
+            workload_digest,
             timing,
             summary,
         }

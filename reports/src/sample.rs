@@ -108,6 +108,7 @@ pub(crate) fn report() -> Report {
         scenario: "examples/sample.yaml".to_owned(),
         seed: 42,
         digest: "0123456789abcdef0123456789abcdef".to_owned(),
+        workload_digest: "fedcba9876543210fedcba9876543210".to_owned(),
         timing,
     };
     let sla = Sla {

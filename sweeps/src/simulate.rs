@@ -17,6 +17,7 @@ pub struct Simulation {
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
     digest: Digest,
+    workload_digest: Digest,
     source: TimingSource,
 }
 
@@ -35,7 +36,11 @@ impl Simulation {
     ///
     /// # Errors
     /// A timing model that cannot be had for its pool.
-    pub fn new(scenario: &Scenario, loaded: &Loaded, steps: Steps) -> Result<Self, CalibrationError> {
+    pub fn new(
+        scenario: &Scenario,
+        loaded: &Loaded,
+        steps: Steps,
+    ) -> Result<Self, CalibrationError> {
         let mut timing: Vec<Arc<dyn StepTime>> = Vec::new();
         for pool in &scenario.pools {
             timing.push(Arc::from(pool.timing.compile(&pool.context())?));
@@ -43,7 +48,11 @@ impl Simulation {
         let mut source = merged(timing.iter().map(|model| model.source()));
         source.guesses.extend(scenario.guesses());
         let cluster = ClusterSpec {
-            pools: scenario.pools.iter().map(crate::scenario::Pool::spec).collect(),
+            pools: scenario
+                .pools
+                .iter()
+                .map(crate::scenario::Pool::spec)
+                .collect(),
             router: scenario.router,
             load: scenario.workload.load.spec(),
             seed: scenario.seed,
@@ -54,11 +63,25 @@ impl Simulation {
         let identity = PointIdentity {
             scenario: &format!("{cluster:?} {:?}", scenario.sla),
             workload: loaded.digest,
-            timing: &format!("{:?}", scenario.pools.iter().map(timing_identity).collect::<Vec<_>>()),
+            timing: &format!(
+                "{:?}",
+                scenario
+                    .pools
+                    .iter()
+                    .map(timing_identity)
+                    .collect::<Vec<_>>()
+            ),
             version: env!("CARGO_PKG_VERSION"),
         };
         let digest = identity.digest();
-        Ok(Simulation { cluster, timing, workload: loaded.workload.clone(), digest, source })
+        Ok(Simulation {
+            cluster,
+            timing,
+            workload: loaded.workload.clone(),
+            digest,
+            workload_digest: loaded.digest,
+            source,
+        })
     }
 
     /// Runs it on the virtual clock.
@@ -84,7 +107,11 @@ impl Simulation {
     /// Names of the pools.
     #[must_use]
     pub fn pool_names(&self) -> Vec<String> {
-        self.cluster.pools.iter().map(|pool| pool.name.clone()).collect()
+        self.cluster
+            .pools
+            .iter()
+            .map(|pool| pool.name.clone())
+            .collect()
     }
 
     /// Where step times come from, and all that was guessed.
@@ -98,6 +125,12 @@ impl Simulation {
     pub fn digest(&self) -> Digest {
         self.digest
     }
+
+    /// Over the requests alone.
+    #[must_use]
+    pub fn workload_digest(&self) -> Digest {
+        self.workload_digest
+    }
 }
 
 /// What a pool's step times depend on.
@@ -107,10 +140,18 @@ fn timing_identity(pool: &crate::scenario::Pool) -> String {
 
 /// One description for all pools: the name and details of each that differs, the weakest basis.
 fn merged(sources: impl Iterator<Item = TimingSource>) -> TimingSource {
-    let mut all = TimingSource { name: String::new(), basis: Basis::Given, detail: String::new(), guesses: Vec::new() };
+    let mut all = TimingSource {
+        name: String::new(),
+        basis: Basis::Given,
+        detail: String::new(),
+        guesses: Vec::new(),
+    };
     for source in sources {
         all.basis = all.basis.max(source.basis);
-        for (text, more) in [(&mut all.name, source.name), (&mut all.detail, source.detail)] {
+        for (text, more) in [
+            (&mut all.name, source.name),
+            (&mut all.detail, source.detail),
+        ] {
             if !text.split("; ").any(|part| part == more) {
                 if !text.is_empty() {
                     text.push_str("; ");

@@ -40,7 +40,10 @@ impl Workloads {
     /// Everything that is wrong with the trace or the generator's parameters.
     pub fn get(&self, spec: &WorkloadSpec, seed: u64) -> Made {
         // A trace is what it is; only the sample and the generator draw anything.
-        let key = format!("{:?} {} {seed}", spec.source, spec.load.arrival_speedup_ratio);
+        let key = format!(
+            "{:?} {} {seed}",
+            spec.source, spec.load.arrival_speedup_ratio
+        );
         let slot = {
             let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
             made.entry(key).or_default().clone()
@@ -58,7 +61,11 @@ pub fn make(spec: &WorkloadSpec, seed: u64) -> Made {
         Source::Trace(source) => read(source, seed)?,
         Source::Synth(source) => {
             let lines = |problems: traces::Problems| vec![problems.to_string()];
-            let with_reuse = source.reuse.map(|reuse| source.spec.with_reuse(reuse)).transpose().map_err(lines)?;
+            let with_reuse = source
+                .reuse
+                .map(|reuse| source.spec.with_reuse(reuse))
+                .transpose()
+                .map_err(lines)?;
             let spec = with_reuse.as_ref().unwrap_or(&source.spec);
             (spec.generate(seed).map_err(lines)?, Vec::new())
         }
@@ -70,12 +77,19 @@ pub fn make(spec: &WorkloadSpec, seed: u64) -> Made {
             request.arrival = Time((request.arrival.0 as f64 / ratio).round() as u64);
         }
     }
-    Ok(Loaded { digest: workload_digest(&workload), workload: Arc::new(workload), warnings })
+    Ok(Loaded {
+        digest: workload_digest(&workload),
+        workload: Arc::new(workload),
+        warnings,
+    })
 }
 
 fn read(source: &TraceSource, seed: u64) -> Result<(Trace, Vec<String>), Vec<String>> {
-    let options =
-        ReadOptions { format: source.format, block_size: source.block_size, is_strict: source.is_strict };
+    let options = ReadOptions {
+        format: source.format,
+        block_size: source.block_size,
+        is_strict: source.is_strict,
+    };
     let loaded = traces::read(&source.path, &options).map_err(|error| vec![error.to_string()])?;
     let mut trace = loaded.trace;
     if source.start.is_some() || source.end.is_some() {
@@ -84,10 +98,14 @@ fn read(source: &TraceSource, seed: u64) -> Result<(Trace, Vec<String>), Vec<Str
         trace = transform::window(&trace, start, end).map_err(|error| vec![error.to_string()])?;
     }
     if let Some(fraction) = source.fraction {
-        trace = transform::sample(&trace, fraction, seed).map_err(|error| vec![error.to_string()])?;
+        trace =
+            transform::sample(&trace, fraction, seed).map_err(|error| vec![error.to_string()])?;
     }
     if let Some(limit) = source.limit {
         trace = transform::limit(&trace, limit).map_err(|error| vec![error.to_string()])?;
     }
-    Ok((trace, loaded.warnings.iter().map(ToString::to_string).collect()))
+    Ok((
+        trace,
+        loaded.warnings.iter().map(ToString::to_string).collect(),
+    ))
 }
