@@ -11,6 +11,7 @@ use engine::{
     WorkloadBuilder,
 };
 use sim::event::{Action, Event};
+use sim::journal::{Entry, Journal};
 use sim::{Cluster, ClusterSpec, GapRun, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
 
 use crate::oracle::scenario::{
@@ -54,6 +55,20 @@ impl Case {
     /// Runs to the end; panics rather than run for ever.
     pub fn run(&self) -> Recording {
         self.run_observed(|_, _, _| {})
+    }
+
+    /// The same, keeping every event.
+    pub fn journal(&self) -> (Journal, Recording) {
+        let mut journal = Journal::default();
+        self.cluster().start(&mut journal.opening);
+        let recording = self.run_observed(|time, event, actions| {
+            journal.entries.push(Entry {
+                time,
+                event,
+                actions: actions.to_vec(),
+            });
+        });
+        (journal, recording)
     }
 
     /// The same, calling `observe` with every event and the actions it led to.
