@@ -1,5 +1,6 @@
 //! `dynosim trace`: what is in a trace, other forms of it, and traces that are made up.
 
+mod closeness;
 mod describe;
 mod rewrite;
 mod synth;

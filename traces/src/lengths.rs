@@ -169,6 +169,19 @@ impl Lengths {
         }
     }
 
+    /// The longest length that can be drawn.
+    #[must_use]
+    pub fn longest(&self) -> u32 {
+        match *self {
+            Lengths::Fixed(length) => length,
+            Lengths::Uniform { max, .. }
+            | Lengths::Normal { max, .. }
+            | Lengths::Lognormal { max, .. }
+            | Lengths::Geometric { max, .. } => max,
+            Lengths::Empirical(ref quantiles) => quantiles.at(1.0).max(1.0).round() as u32,
+        }
+    }
+
     /// What is wrong with the parameters, or nothing.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {

@@ -13,6 +13,10 @@
 //! * [`read`](mod@read): nine formats (`docs/trace-formats.md`), plain, gzip or zstd, one line at a time. To add a
 //!   format: a file in `read/` with a `RowReader`, a variant of [`Format`] and how its first line is known, a section
 //!   of the page.
+//! * [`synth`]: sessions with shared system prompts and turns that build on each other, over [`arrivals`] of any rate and
+//!   [`lengths`] of any distribution; [`like`] finds the parameters that resemble a given trace and says how closely.
+//! * [`describe`] and [`reuse`]: lengths, burstiness, and what a prefix cache of any size could serve, exactly.
+//! * [`transform`] and [`write`](mod@write): windows, samples, speeds, block sizes; files that read back equal.
 //! * [`error`]: everything that is wrong with a file, at once, each with its place and a suggestion.
 //!
 //! Formats stop here: what leaves the crate is a [`Trace`] or an [`engine::Workload`], which is shared read-only by all

@@ -12,6 +12,7 @@
 //! the same every time and does not depend on the seed with which the result is used.
 
 mod anatomy;
+mod arrivals;
 mod calibrate;
 mod closeness;
 mod fit;

@@ -16,7 +16,9 @@ enum To {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dynosim trace convert AzureLLMInferenceTrace_conv.csv --out azure.jsonl.gz")]
+#[command(
+    after_help = "Example:\n  dynosim trace convert AzureLLMInferenceTrace_conv.csv --out azure.jsonl.gz"
+)]
 pub struct ConvertArgs {
     #[command(flatten)]
     input: Input,
@@ -31,7 +33,9 @@ pub struct ConvertArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dynosim trace slice trace.jsonl --start 600 --end 1200 --out ten-minutes.jsonl")]
+#[command(
+    after_help = "Example:\n  dynosim trace slice trace.jsonl --start 600 --end 1200 --out ten-minutes.jsonl"
+)]
 pub struct SliceArgs {
     #[command(flatten)]
     input: Input,
@@ -55,7 +59,9 @@ pub struct SliceArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dynosim trace scale trace.jsonl --speed 2 --out twice-the-load.jsonl")]
+#[command(
+    after_help = "Example:\n  dynosim trace scale trace.jsonl --speed 2 --out twice-the-load.jsonl"
+)]
 pub struct ScaleArgs {
     #[command(flatten)]
     input: Input,
@@ -98,7 +104,11 @@ pub fn slice(args: &SliceArgs) -> Result<ExitCode, Failure> {
 
 pub fn scale(args: &ScaleArgs) -> Result<ExitCode, Failure> {
     let trace = args.input.read()?;
-    let delays = if args.keep_delays { Delays::Kept } else { Delays::Scaled };
+    let delays = if args.keep_delays {
+        Delays::Kept
+    } else {
+        Delays::Scaled
+    };
     let trace = transform::scale(&trace, args.speed, delays).map_err(refused)?;
     args.output.write(&trace, None, "", serde_json::Map::new())
 }

@@ -1,11 +1,12 @@
 //! `dynosim trace synth`: a workload from a preset, from a file of parameters, or like a given trace.
 
-use super::text::{grouped, percent, real, row, table};
+use super::closeness::compared;
+use super::text::grouped;
 use super::{Failure, Output, ReadArgs, json_of, note};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use traces::like::{Closeness, LengthCloseness, Pair};
+use traces::like::Closeness;
 use traces::synth::TurnOrder;
 use traces::{Arrivals, Process, Rate, SynthSpec, Trace};
 
@@ -18,7 +19,9 @@ enum Preset {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dynosim trace synth --like conversation_trace.jsonl --out like-it.jsonl")]
+#[command(
+    after_help = "Example:\n  dynosim trace synth --like conversation_trace.jsonl --out like-it.jsonl"
+)]
 pub struct SynthArgs {
     /// Ready-made workload to start from [default: conversation]
     #[arg(long, value_enum, conflicts_with_all = ["like", "spec"])]
@@ -44,7 +47,7 @@ pub struct SynthArgs {
 }
 
 /// What to change about the parameters.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Changes {
     /// Number of requests
     #[arg(long, value_name = "N")]
@@ -72,7 +75,9 @@ struct Changes {
 pub fn run(args: &SynthArgs) -> Result<ExitCode, Failure> {
     let (spec, given) = starting_point(args)?;
     let spec = args.changes.apply(spec)?;
-    let trace = spec.generate(args.seed).map_err(|problems| Failure::input([problems.to_string()]))?;
+    let trace = spec
+        .generate(args.seed)
+        .map_err(|problems| Failure::input([problems.to_string()]))?;
     if let Some(file) = &args.save_spec {
         save(&spec, file)?;
     }
@@ -90,14 +95,20 @@ pub fn run(args: &SynthArgs) -> Result<ExitCode, Failure> {
 fn starting_point(args: &SynthArgs) -> Result<(SynthSpec, Option<Trace>), Failure> {
     if let Some(file) = &args.like {
         let trace = args.read.read(file)?;
-        note(&format!("fitting to {} requests", grouped(trace.rows.len() as u64)));
+        note(&format!(
+            "fitting to {} requests",
+            grouped(trace.rows.len() as u64)
+        ));
         return Ok((SynthSpec::like(&trace), Some(trace)));
     }
     if let Some(file) = &args.spec {
-        let failed = |error: &dyn std::fmt::Display| Failure::input([format!("{}: {error}", file.display())]);
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::input([format!("{}: {error}", file.display())])
+        };
         let text = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
         let spec: SynthSpec = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-        spec.check(&file.display().to_string()).map_err(|problems| Failure::input([problems.to_string()]))?;
+        spec.check(&file.display().to_string())
+            .map_err(|problems| Failure::input([problems.to_string()]))?;
         return Ok((spec, None));
     }
     let spec = match args.preset.unwrap_or(Preset::Conversation) {
@@ -110,23 +121,36 @@ fn starting_point(args: &SynthArgs) -> Result<(SynthSpec, Option<Trace>), Failur
 impl Changes {
     fn apply(&self, mut spec: SynthSpec) -> Result<SynthSpec, Failure> {
         if let (Some(_), Some(_), Some(_)) = (self.requests, self.rate, self.duration) {
-            let message = "--requests, --rate and --duration: any two of them give the third; leave one away";
+            let message =
+                "--requests, --rate and --duration: any two of them give the third; leave one away";
             return Err(Failure::input([message.to_owned()]));
         }
         self.apply_arrivals(&mut spec);
         if let Some(tick_ms) = self.tick_ms {
             spec.tick_ms = tick_ms;
         }
-        if let (true, TurnOrder::Timed { think_ms, answer_ms_per_token }) = (self.after_answer, &spec.turn_order) {
+        if let (
+            true,
+            TurnOrder::Timed {
+                think_ms,
+                answer_ms_per_token,
+            },
+        ) = (self.after_answer, &spec.turn_order)
+        {
             let (think_ms, answer_ms_per_token) = (think_ms.clone(), *answer_ms_per_token);
-            spec.turn_order = TurnOrder::AfterAnswer { think_ms, answer_ms_per_token };
+            spec.turn_order = TurnOrder::AfterAnswer {
+                think_ms,
+                answer_ms_per_token,
+            };
         }
         if self.after_answer && spec.turn_order == TurnOrder::Shuffled {
             let message = "--after-answer: turns of this workload are shuffled, they have no times to wait for";
             return Err(Failure::input([message.to_owned()]));
         }
         match self.reuse {
-            Some(reuse) => spec.with_reuse(reuse).map_err(|problems| Failure::input([problems.to_string()])),
+            Some(reuse) => spec
+                .with_reuse(reuse)
+                .map_err(|problems| Failure::input([problems.to_string()])),
             None => Ok(spec),
         }
     }
@@ -136,7 +160,10 @@ impl Changes {
             spec.arrivals.process = process;
         }
         if let Some(per_s) = self.rate {
-            spec.arrivals = Arrivals { rate: Rate::Constant { per_s }, ..spec.arrivals.clone() };
+            spec.arrivals = Arrivals {
+                rate: Rate::Constant { per_s },
+                ..spec.arrivals.clone()
+            };
             spec.duration_s = None;
         }
         match (self.requests, self.duration, self.rate) {
@@ -146,7 +173,9 @@ impl Changes {
             }
             (None, Some(duration_s), None) => {
                 // The same rate for another time.
-                let before = spec.duration_s.unwrap_or_else(|| spec.arrivals.rate.when_expected(spec.requests.into()));
+                let before = spec
+                    .duration_s
+                    .unwrap_or_else(|| spec.arrivals.rate.when_expected(spec.requests.into()));
                 let requests = f64::from(spec.requests) * duration_s / before;
                 spec.requests = requests.round().clamp(0.0, f64::from(u32::MAX)) as u32;
                 spec.duration_s = Some(duration_s);
@@ -174,61 +203,85 @@ fn process(text: &str) -> Result<Process, String> {
     };
     let process = process.ok_or("expected constant, poisson or gamma:CV, for example gamma:2.5")?;
     match process.fault() {
-        Some(fault) => Err(format!("found {}, expected {}", fault.found, fault.expected)),
+        Some(fault) => Err(format!(
+            "found {}, expected {}",
+            fault.found, fault.expected
+        )),
         None => Ok(process),
     }
 }
 
 /// Writes one parameter per line: quantile functions would fill thousands of lines otherwise.
 fn save(spec: &SynthSpec, file: &Path) -> Result<(), Failure> {
-    let serde_json::Value::Object(fields) = json_of(spec) else { unreachable!("a struct is an object") };
-    let lines: Vec<String> = fields.iter().map(|(name, value)| format!("  \"{name}\": {value}")).collect();
+    let serde_json::Value::Object(fields) = json_of(spec) else {
+        unreachable!("a struct is an object")
+    };
+    let lines: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("  \"{name}\": {value}"))
+        .collect();
     let text = format!("{{\n{}\n}}\n", lines.join(",\n"));
     reports::write_atomically(file, |out| std::io::Write::write_all(out, text.as_bytes()))
         .map_err(|error| Failure::input([error.to_string()]))
 }
 
-/// The comparison as a table.
-fn compared(closeness: &Closeness) -> String {
-    let points = |pair: &Pair| format!("{:+.2} points", 100.0 * (pair.synth - pair.given));
-    let relative = |pair: &Pair| format!("{:+.1} %", 100.0 * (pair.synth - pair.given) / pair.given.abs().max(1e-9));
-    let line = |name: &str, pair: &Pair, show: fn(f64) -> String, difference: String| {
-        vec![name.to_owned(), show(pair.given), show(pair.synth), difference]
-    };
-    let two_places = |number: f64| format!("{number:.2}");
-    let mut rows = vec![row(["", "given", "made up", "difference"])];
-    rows.push(line("requests", &closeness.requests, |count| grouped(count as u64), String::new()));
-    rows.push(line("rate (requests/s)", &closeness.rate_per_s, two_places, relative(&closeness.rate_per_s)));
-    let mut lengths = |name: &str, lengths: &LengthCloseness| {
-        rows.push(line(&format!("{name}, mean"), &lengths.mean, real, relative(&lengths.mean)));
-        for quantile in &lengths.quantiles {
-            let name = format!("{name}, p{}", (100.0 * quantile.p).round());
-            rows.push(line(&name, &quantile.tokens, |tokens| grouped(tokens as u64), relative(&quantile.tokens)));
-        }
-        let ks = percent(lengths.ks_distance);
-        rows.push(row([&format!("{name}, requests out of place (KS)"), "", "", &ks]));
-    };
-    lengths("input tokens", &closeness.input_tokens);
-    lengths("output tokens", &closeness.output_tokens);
-    rows.push(line("variation of gaps (CV)", &closeness.gap_cv, two_places, relative(&closeness.gap_cv)));
-    let share = &closeness.distinct_times_share;
-    rows.push(line("distinct arrival times per request", share, two_places, relative(share)));
-    for window in &closeness.dispersion {
-        let name = format!("variance/mean in windows of {} s", window.window_s);
-        rows.push(line(&name, &window.pair, two_places, relative(&window.pair)));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(changes: &Changes) -> SynthSpec {
+        changes
+            .apply(SynthSpec::quick())
+            .unwrap_or_else(|failure| panic!("{failure:?}"))
     }
-    if let Some(reuse) = &closeness.best_reuse {
-        rows.push(line("best possible reuse", reuse, percent, points(reuse)));
-        let mut last = f64::NAN;
-        for size in &closeness.lru {
-            if percent(size.hit_rate.given) != percent(last) {
-                let name = format!("hit rate of an LRU cache, {} blocks", grouped(size.blocks));
-                rows.push(line(&name, &size.hit_rate, percent, points(&size.hit_rate)));
-            }
-            last = size.hit_rate.given;
-        }
-        let worst = format!("{:.2} points", 100.0 * closeness.lru_distance);
-        rows.push(row(["hit rate of an LRU cache, largest difference", "", "", &worst]));
+
+    #[test]
+    fn two_of_requests_rate_and_duration_give_the_third() {
+        // The preset has 2,000 requests in 600 s.
+        let spec = changed(&Changes {
+            requests: Some(500),
+            ..Changes::default()
+        });
+        assert_eq!((spec.requests, spec.duration_s), (500, Some(150.0)));
+        let spec = changed(&Changes {
+            duration: Some(60.0),
+            ..Changes::default()
+        });
+        assert_eq!((spec.requests, spec.duration_s), (200, Some(60.0)));
+        let spec = changed(&Changes {
+            duration: Some(60.0),
+            rate: Some(5.0),
+            ..Changes::default()
+        });
+        assert_eq!((spec.requests, spec.duration_s), (300, Some(60.0)));
+        let spec = changed(&Changes {
+            requests: Some(40),
+            rate: Some(5.0),
+            ..Changes::default()
+        });
+        assert_eq!((spec.requests, spec.duration_s), (40, None));
+        assert_eq!(spec.arrivals.rate, Rate::Constant { per_s: 5.0 });
+        let spec = changed(&Changes {
+            requests: Some(40),
+            duration: Some(8.0),
+            ..Changes::default()
+        });
+        assert_eq!((spec.requests, spec.duration_s), (40, Some(8.0)));
+        let all = Changes {
+            requests: Some(1),
+            rate: Some(1.0),
+            duration: Some(1.0),
+            ..Changes::default()
+        };
+        assert!(all.apply(SynthSpec::quick()).is_err());
     }
-    table(&rows)
+
+    #[test]
+    fn arrival_processes_have_names() {
+        assert_eq!(process("constant"), Ok(Process::Constant));
+        assert_eq!(process("gamma:2.5"), Ok(Process::Gamma { cv: 2.5 }));
+        for wrong in ["gamma", "gamma:", "gamma:-1", "gamma:nan", "Poisson", ""] {
+            assert!(process(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -15,7 +15,11 @@ pub fn grouped(number: u64) -> String {
 
 /// A number with one decimal, or in groups where it is large.
 pub fn real(number: f64) -> String {
-    if number.abs() >= 1000.0 { grouped(number.round() as u64) } else { format!("{number:.1}") }
+    if number.abs() >= 1000.0 {
+        grouped(number.round() as u64)
+    } else {
+        format!("{number:.1}")
+    }
 }
 
 /// A share in per cent.
@@ -27,7 +31,11 @@ pub fn percent(share: f64) -> String {
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
@@ -35,7 +43,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let space = " ".repeat(width - cell.chars().count());
-            line += &if column == 0 { format!("{cell}{space}") } else { format!("  {space}{cell}") };
+            line += &if column == 0 {
+                format!("{cell}{space}")
+            } else {
+                format!("  {space}{cell}")
+            };
         }
         text += line.trim_end();
         text.push('\n');
@@ -54,8 +66,14 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_in_threes() {
-        assert_eq!([0, 7, 999, 1000, 288_500, 1_234_567].map(grouped).join(" "), "0 7 999 1,000 288,500 1,234,567");
-        assert_eq!([0.04, 999.94, 12_035.06].map(real).join(" "), "0.0 999.9 12,035");
+        assert_eq!(
+            [0, 7, 999, 1000, 288_500, 1_234_567].map(grouped).join(" "),
+            "0 7 999 1,000 288,500 1,234,567"
+        );
+        assert_eq!(
+            [0.04, 999.94, 12_035.06].map(real).join(" "),
+            "0.0 999.9 12,035"
+        );
     }
 
     #[test]

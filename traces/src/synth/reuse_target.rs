@@ -29,12 +29,12 @@ impl SynthSpec {
         if !(0.0..1.0).contains(&reuse) {
             return Err(unreachable_reuse(reuse, "a share from 0 to 1"));
         }
-        let (_, mean_input) = measured(self);
+        let (_, mean_input) = measured(self)?;
         let (mut turns, mut inputs) = (1.0, 1.0);
         let mut nearest: Option<(f64, SynthSpec, String)> = None;
         for _ in 0..ROUNDS {
             let spec = self.scaled(turns, inputs);
-            let (now, mean) = measured(&spec);
+            let (now, mean) = measured(&spec)?;
             let distance = ((now - reuse).abs() / REUSE_TOLERANCE)
                 .max((mean / mean_input - 1.0).abs() / MEAN_TOLERANCE);
             if nearest.as_ref().is_none_or(|nearest| distance < nearest.0) {
@@ -76,10 +76,10 @@ fn odds(share: f64) -> f64 {
 }
 
 /// Best possible reuse and mean prompt of a workload, over a few seeds.
-fn measured(spec: &SynthSpec) -> (f64, f64) {
+fn measured(spec: &SynthSpec) -> Result<(f64, f64), Problems> {
     let (mut best, mut mean) = (0.0, 0.0);
     for seed in SEEDS {
-        let trace = super::generate::generate(spec, seed);
+        let trace = super::generate::generate(spec, seed)?;
         let reuse = Reuse::of(
             &Contents::of(&trace),
             trace.rows.iter().map(|row| row.input_tokens),
@@ -87,7 +87,7 @@ fn measured(spec: &SynthSpec) -> (f64, f64) {
         best += reuse.best() / SEEDS.len() as f64;
         mean += reuse.input_tokens as f64 / trace.rows.len() as f64 / SEEDS.len() as f64;
     }
-    (best, mean)
+    Ok((best, mean))
 }
 
 fn unreachable_reuse(found: f64, expected: &str) -> Problems {
