@@ -202,6 +202,31 @@ fn a_model_bounds_its_context() {
 }
 
 #[test]
+fn the_page_about_scenarios_tells_the_truth() {
+    let page = include_str!("../../docs/scenario.md");
+    let example = page
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let text = example.expect("the page shows a scenario");
+    let scenario = good(text, &[]);
+    assert_eq!(scenario.pools[0].engine.max_num_seqs, 128);
+    assert_eq!(sweep(None, text).expect("the page shows a sweep").len(), 2);
+    let table = page
+        .split("## engine")
+        .nth(1)
+        .and_then(|rest| rest.split("## workload").next());
+    let fields = table.expect("the page has a section on engines").lines();
+    for line in fields.filter(|line| line.starts_with("| `")) {
+        let field = line
+            .split('`')
+            .nth(1)
+            .expect("a field stands between ticks");
+        assert_eq!(unknown_field(None, text, &format!("engine.{field}")), None);
+    }
+}
+
+#[test]
 fn overrides_reach_every_field() {
     let overrides = [
         ("pools.large.workers", "5"),
