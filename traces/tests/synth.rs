@@ -164,6 +164,32 @@ fn a_turn_that_is_not_due_leaves_its_place_to_a_new_session() {
 }
 
 #[test]
+fn independent_requests_share_nothing() {
+    let output = Lengths::Uniform { min: 1, max: 9 };
+    let spec = SynthSpec::independent(400, Arrivals::poisson(2.0), Lengths::Fixed(700), output);
+    let description = Description::of(&generate(&spec, 1));
+    assert_eq!(
+        (
+            description.requests,
+            description.sessions,
+            description.waiting_requests
+        ),
+        (400, 400, 0)
+    );
+    assert_eq!(
+        (description.input_tokens.min, description.input_tokens.max),
+        (700, 700)
+    );
+    assert_eq!(best_reuse(&description), 0.0);
+    // 399 gaps of 1/2 s on average: 199.5 s, with a standard deviation of 10 s.
+    assert!(
+        (description.duration_s - 199.5).abs() < 40.0,
+        "{}",
+        description.duration_s
+    );
+}
+
+#[test]
 fn ticks_round_times_down() {
     let spec = SynthSpec {
         requests: 7,
@@ -405,6 +431,20 @@ fn all_that_is_wrong_is_said_at_once() {
         "{problems}"
     );
     assert!(spec.generate(0).is_err());
+}
+
+#[test]
+fn a_rate_that_would_take_years_is_refused() {
+    // 3 requests at one in ten million seconds: 347 days.
+    let mut spec = fixed(append(2));
+    spec.arrivals.rate = Rate::Constant { per_s: 1e-7 };
+    let problems = spec.check("synth").expect_err("too slow");
+    assert!(
+        problems
+            .to_string()
+            .contains("arrivals.rate: found a rate at which 3 requests take 30000000 s"),
+        "{problems}"
+    );
 }
 
 #[test]

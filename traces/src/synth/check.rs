@@ -34,6 +34,20 @@ impl SynthSpec {
             );
         }
         self.arrivals.check("arrivals", &mut faults);
+        if self.duration_s.is_none() && self.arrivals.rate.fault().is_none() {
+            let end_s = self.arrivals.rate.when_expected(f64::from(self.requests));
+            let found = || {
+                format!(
+                    "a rate at which {} requests take {end_s:.0} s",
+                    self.requests
+                )
+            };
+            let is_fine = end_s <= LONGEST_S;
+            faults.add(
+                "arrivals.rate".into(),
+                Fault::unless(is_fine, found, "at most 200 days"),
+            );
+        }
         let is_fine = (1..=1 << 20).contains(&self.block_size);
         faults.add(
             "block_size".into(),

@@ -89,6 +89,32 @@ impl SynthSpec {
         spec.sessions[0].turns = Lengths::Geometric { mean: 1.9, max: 50 };
         spec
     }
+
+    /// Requests that have nothing in common and wait for nobody: an arrival process over drawn lengths.
+    #[must_use]
+    pub fn independent(
+        requests: u32,
+        arrivals: Arrivals,
+        input: Lengths,
+        output: Lengths,
+    ) -> SynthSpec {
+        SynthSpec {
+            requests,
+            duration_s: None,
+            arrivals,
+            tick_ms: 0,
+            system_prompts: Vec::new(),
+            max_input_tokens: input.longest(),
+            sessions: vec![SessionKind {
+                weight: 1.0,
+                first_input_tokens: input,
+                output_tokens: output,
+                turns: Lengths::Fixed(1),
+                follow_ups: Vec::new(),
+            }],
+            ..SynthSpec::conversation()
+        }
+    }
 }
 
 impl Default for SynthSpec {
