@@ -3,7 +3,7 @@
 //! * [`oracle`]: a naive simulator, obviously right; [`recorded`]: it replays the schedules of the real scheduler
 //! * [`agreement`]: the fast simulator agrees with it on random scenarios, per request and to the integer
 //! * [`differential`]: the fast simulator agrees with itself, however it is run, on random [`cases`] beyond the oracle
-//! * [`properties`]: what holds for every run; [`metamorphic`]: changes of a case whose effect is known
+//! * [`properties`]: what holds for every run; [`metamorphic`], [`renaming`]: changes whose effect is known
 //! * [`analytic`]: textbook queues; [`complexity`]: what a run costs in events
 //! * [`live`]: the live driver; [`conversation`]: the public conversation trace against the reference simulator
 //! * [`fast`], [`timing`], [`seeds`]: the fast simulator on the oracle's scenarios; step times; many seeds
@@ -20,5 +20,6 @@ mod metamorphic;
 mod oracle;
 mod properties;
 mod recorded;
+mod renaming;
 mod seeds;
 mod timing;

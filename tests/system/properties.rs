@@ -1,6 +1,6 @@
 //! What holds for every run: nobody is lost, time runs forward in every life, tokens and blocks are conserved, events
 //! come in their order, and the time that requests spend in the system is the time that the system spends with requests
-//! (Little's law, exactly).
+//! (Little's law, exactly). `DYNOSIM_PROPERTIES_SCENARIOS` and `DYNOSIM_PROPERTIES_SEED` set which cases are run.
 
 use std::collections::BTreeMap;
 
