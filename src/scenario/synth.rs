@@ -13,8 +13,11 @@ use deserialize::{At, Fault, Step, Wrong, blank, is_blank};
 use serde::Deserialize;
 use traces::SynthSpec;
 
+/// A name and what it stands for.
+type Preset = (&'static str, fn() -> SynthSpec);
+
 /// Presets by name.
-const PRESETS: [(&str, fn() -> SynthSpec); 2] = [
+const PRESETS: [Preset; 2] = [
     ("conversation", SynthSpec::conversation),
     ("quick", SynthSpec::quick),
 ];
@@ -103,7 +106,8 @@ fn complete(entries: &mut Vec<Entry>, base: &SynthSpec, place: &Place) {
         unreachable!("a struct serializes to an object")
     };
     for (name, value) in base {
-        if !has(entries, &name) && !(name == "duration_s" && is_by_rate) {
+        let follows_from_rate = name == "duration_s" && is_by_rate;
+        if !follows_from_rate && !has(entries, &name) {
             entries.push(Entry {
                 name,
                 place: place.clone(),
