@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 /// Replay schedules recorded from real engines and compare every decision.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dynosim conform vllm tests/golden/vllm")]
 pub struct ConformArgs {
     #[command(subcommand)]
     engine: Engine,

@@ -6,6 +6,7 @@ use clap::Args;
 use engine::Span;
 use reports::report::{Provenance, Report, Timing};
 use reports::{Error, aiperf, rows, text, timeline};
+use sim::series::MOST_WINDOWS;
 use sim::{Recording, series, summarize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,9 @@ pub struct FieldArgs {
     /// Trace file: workload.trace.path
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Treat every warning about the trace as an error: workload.trace.strict
+    #[arg(long)]
+    strict: bool,
     /// Workers of the first pool
     #[arg(long, value_name = "N")]
     workers: Option<String>,
@@ -81,8 +85,10 @@ impl FieldArgs {
     pub fn overrides(&self) -> Result<Vec<(String, String)>, Failure> {
         let mut overrides = Vec::new();
         let trace = self.trace.as_ref().map(|path| path.display().to_string());
+        let strict = self.strict.then(|| true.to_string());
         let flags = [
             ("workload.trace.path", &trace),
+            ("workload.trace.strict", &strict),
             ("pools.0.workers", &self.workers),
             ("router.mode", &self.router),
             ("engine.block_size", &self.block_size),
@@ -133,19 +139,17 @@ pub fn load_scenario(path: &Path, overrides: &[(String, String)]) -> Result<Scen
 }
 
 pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
-    if !(args.window_s > 0.0 && args.window_s.is_finite()) {
-        return Err(Failure::input([format!(
-            "--window-s: found {}, expected a positive length",
-            args.window_s
-        )]));
-    }
-    if !(args.speedup > 0.0 && args.speedup.is_finite()) {
-        return Err(Failure::input([format!(
-            "--speedup: found {}, expected a positive factor",
-            args.speedup
-        )]));
-    }
-    let scenario = load_scenario(&args.scenario, &args.fields.overrides()?)?;
+    let mut problems = wrong_options(&args);
+    let overrides = args.fields.overrides();
+    let scenario = overrides.and_then(|overrides| load_scenario(&args.scenario, &overrides));
+    let scenario = match scenario {
+        Ok(scenario) if problems.is_empty() => scenario,
+        Ok(_) => return Err(Failure::input(problems)),
+        Err(failure) => {
+            problems.extend(failure.messages);
+            return Err(Failure::input(problems));
+        }
+    };
     let loaded = workloads::make(&scenario.workload, scenario.seed).map_err(Failure::input)?;
     for warning in &loaded.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
@@ -162,23 +166,25 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     } else {
         simulation.run()
     };
-    let report = report(
+    let mut report = report(
         &args.scenario.display().to_string(),
         &scenario,
         &simulation,
         &recording,
     );
+    if args.live {
+        // A sleeping step wakes about a millisecond late, which the speed-up multiplies.
+        report.timing.detail += &format!(
+            "; run on the real clock {0} times as fast, steps end up to about {0} ms late",
+            args.speedup
+        );
+    }
     if let Some(folder) = &args.out {
+        let window = window(args.window_s, &recording)?;
         std::fs::create_dir_all(folder)
             .map_err(|error| Failure::input([format!("--out {}: {error}", folder.display())]))?;
-        write_files(
-            folder,
-            &report,
-            &recording,
-            &simulation,
-            Span::from_s(args.window_s),
-        )
-        .map_err(|error| Failure::run(error.to_string()))?;
+        write_files(folder, &report, &recording, &simulation, window)
+            .map_err(|error| Failure::run(error.to_string()))?;
     }
     print(&if args.json {
         report.json()
@@ -189,6 +195,34 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
         return Err(Failure::run(stuck(&simulation, &recording)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is wrong with options that are not fields of the scenario.
+fn wrong_options(args: &ReplayArgs) -> Vec<String> {
+    let positive = [
+        ("--window-s", args.window_s, "a positive length"),
+        ("--speedup", args.speedup, "a positive factor"),
+    ];
+    let is_wrong = |number: f64| !(number > 0.0 && number.is_finite());
+    positive
+        .into_iter()
+        .filter(|(_, number, _)| is_wrong(*number))
+        .map(|(flag, number, expected)| format!("{flag}: found {number}, expected {expected}"))
+        .collect()
+}
+
+/// The length of a window of the series, which has only so many.
+fn window(seconds: f64, recording: &Recording) -> Result<Span, Failure> {
+    let window = Span::from_s(seconds);
+    let moments = recording.sent().map(|(_, record)| record.last_moment());
+    let end = moments.max().unwrap_or_default();
+    if window > Span::ZERO && end.0 / window.0 < MOST_WINDOWS {
+        return Ok(window);
+    }
+    Err(Failure::input([format!(
+        "--window-s: found {seconds}, expected windows that cut {:.1} s into at most {MOST_WINDOWS}",
+        end.as_s()
+    )]))
 }
 
 /// The report of a run.
@@ -202,6 +236,7 @@ pub fn report(
         scenario: name.to_owned(),
         seed: scenario.seed,
         digest: simulation.digest().to_string(),
+        workload_digest: simulation.workload_digest().to_string(),
         timing: Timing::from(simulation.timing_source().clone()),
     };
     Report::new(

@@ -16,6 +16,7 @@ use traces::{Description, Trace, TraceError, write};
 
 /// Describe, convert, cut, scale and generate workload traces.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dynosim trace describe trace.jsonl")]
 pub struct TraceArgs {
     #[command(subcommand)]
     action: Action,

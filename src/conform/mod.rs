@@ -118,10 +118,12 @@ fn find(path: &Path) -> (Vec<Recorded>, Vec<String>) {
         }
     }
     if recorded.is_empty() && errors.is_empty() {
-        errors.push(format!(
-            "{}: no recorded cases (*.case.json.gz) here",
-            path.display()
-        ));
+        let what = if path.exists() {
+            "no recorded cases (*.case.json.gz) here"
+        } else {
+            "no such file or folder"
+        };
+        errors.push(format!("{}: {what}", path.display()));
     }
     (recorded, errors)
 }
@@ -216,9 +218,21 @@ fn step_difference(theirs: &Step, ours: &Step) -> Option<String> {
         .or_else(|| differ("cached_hashes", &theirs.cached_hashes, &ours.cached_hashes))
         .or_else(|| differ("n_stored", &theirs.n_stored, &ours.n_stored))
         .or_else(|| differ("n_removed", &theirs.n_removed, &ours.n_removed))
-        .or_else(|| differ("block tables", &theirs.tables, &ours.tables))
-        .or_else(|| differ("free queue", &theirs.free_queue, &ours.free_queue))
-        .or_else(|| differ("KV events", &theirs.events, &ours.events))
+        .or_else(|| differ_detail("tables", &theirs.tables, &ours.tables))
+        .or_else(|| differ_detail("free_queue", &theirs.free_queue, &ours.free_queue))
+        .or_else(|| differ_detail("events", &theirs.events, &ours.events))
+}
+
+/// A field that only some recordings have.
+fn differ_detail<T: PartialEq + Debug>(
+    what: &str,
+    theirs: &Option<T>,
+    ours: &Option<T>,
+) -> Option<String> {
+    match (theirs, ours) {
+        (Some(theirs), Some(ours)) => differ(what, theirs, ours),
+        _ => differ(what, theirs, ours),
+    }
 }
 
 fn differ<T: PartialEq + Debug>(what: &str, theirs: &T, ours: &T) -> Option<String> {

@@ -1,6 +1,8 @@
 //! What is to be run, read from the command line and the scenario's `sweep:` section; every problem at once.
 
 use super::SweepArgs;
+use super::progress::note;
+use super::search::RATE;
 use crate::cli::Failure;
 use crate::scenario::{self, Axes};
 use std::path::{Path, PathBuf};
@@ -240,6 +242,13 @@ fn space(args: &SweepArgs, path: Option<&Path>, text: &str, problems: &mut Vec<S
             let fields = given.fields();
             let is_replaced = |axes: &Axes| sets(axes).iter().any(|field| fields.contains(field));
             for axes in axes.into_iter().filter(|axes| !is_replaced(axes)) {
+                if sets(&axes).iter().all(|field| is_searched(args, field)) {
+                    note(&format!(
+                        "note: --find takes the place of the scenario's `{}`",
+                        sets(&axes).join(", ")
+                    ));
+                    continue;
+                }
                 if let Err(error) = add(&mut space, axes) {
                     problems.push(error.to_string());
                 }
@@ -250,6 +259,21 @@ fn space(args: &SweepArgs, path: Option<&Path>, text: &str, problems: &mut Vec<S
     }
     space.append(given);
     space
+}
+
+/// True if `--find` looks for the value of this field, so that the values of the scenario's grid do not count.
+fn is_searched(args: &SweepArgs, field: &str) -> bool {
+    match &args.find {
+        None => false,
+        Some(Goal::MaxRate) => field == RATE,
+        Some(Goal::MinWorkers(pool)) => {
+            let named = field
+                .strip_prefix("pools.")
+                .and_then(|rest| rest.strip_suffix(".workers"));
+            let is_named = |named| pool.as_deref().is_none_or(|pool| pool == named);
+            field == GPUS || named.is_some_and(is_named)
+        }
+    }
 }
 
 /// The fields that a factor sets.

@@ -24,7 +24,10 @@ use sweeps::sweep::{Outcome, sweep};
 const MAX_WORKERS: u32 = 1024;
 /// Relative width to which the highest rate is known.
 const RATE_TOLERANCE: f64 = 0.02;
-const RATE: &str = "workload.load.arrival_speedup_ratio";
+/// The field that `max-rate` searches.
+pub const RATE: &str = "workload.load.arrival_speedup_ratio";
+/// More curves than this cannot be told apart; tables have them all.
+const MOST_CURVES: usize = 6;
 const CURVES: [&str; 2] = ["search.png", "search.svg"];
 
 /// The field that is searched.
@@ -68,9 +71,10 @@ pub fn run(
         first += found.curve.len();
     }
     folder.write_results(&results)?;
-    let lines: Vec<(String, &Found<Replicated>)> = searched
+    let shown = best(&searched, &results.ranking.ranked);
+    let lines: Vec<(String, &Found<Replicated>)> = shown
         .iter()
-        .map(|one| (name(one, searched.len()), &one.found))
+        .map(|one| (name(one, &searched), &one.found))
         .collect();
     let (metric, limit) = ordinate(plan);
     let axes = SearchAxes {
@@ -78,8 +82,15 @@ pub fn run(
         metric: &metric,
         limit,
     };
-    let mut curves = chart::search(&lines, &axes, captions(bench, &results.points));
-    let answers: Vec<String> = searched.iter().map(|one| answer(one, target)).collect();
+    let mut captions = captions(bench, &results.points);
+    if shown.len() < searched.len() {
+        captions.subtitle += &format!(" · the {} best of {} searches", shown.len(), searched.len());
+    }
+    let mut curves = chart::search(&lines, &axes, captions);
+    let answers: Vec<String> = searched
+        .iter()
+        .map(|one| answer(one, &searched, target))
+        .collect();
     if let [answer] = answers.as_slice() {
         curves.title.clone_from(answer);
     }
@@ -289,11 +300,36 @@ fn flattened(searched: &[Searched]) -> Vec<Replicated> {
     all.enumerate().map(point).collect()
 }
 
-fn name(one: &Searched, count: usize) -> String {
-    if count == 1 {
+/// The searches that hold the best points, in their order: as many as can be told apart in a picture.
+fn best<'a>(searched: &'a [Searched], ranked: &[usize]) -> Vec<&'a Searched> {
+    let mut search_of_point = Vec::new();
+    for (index, one) in searched.iter().enumerate() {
+        search_of_point.resize(search_of_point.len() + one.found.curve.len(), index);
+    }
+    let mut best: Vec<usize> = Vec::new();
+    let by_rank = ranked.iter().map(|&point| search_of_point[point]);
+    for index in by_rank.chain(0..searched.len()) {
+        if best.len() < MOST_CURVES && !best.contains(&index) {
+            best.push(index);
+        }
+    }
+    best.sort_unstable();
+    best.into_iter().map(|index| &searched[index]).collect()
+}
+
+/// What tells a search from the others.
+fn name(one: &Searched, all: &[Searched]) -> String {
+    let is_everywhere = |set: &Override| all.iter().all(|other| other.overrides.contains(set));
+    let own: Vec<Override> = one
+        .overrides
+        .iter()
+        .filter(|set| !is_everywhere(set))
+        .cloned()
+        .collect();
+    if own.is_empty() {
         String::new()
     } else {
-        brief(&one.overrides)
+        brief(&own)
     }
 }
 
@@ -321,7 +357,7 @@ fn ordinate(plan: &Plan) -> (String, Option<(f64, String)>) {
     (own.metric.clone(), Some((own.limit(), own.to_string())))
 }
 
-fn answer(one: &Searched, target: &Target) -> String {
+fn answer(one: &Searched, all: &[Searched], target: &Target) -> String {
     let words = answer_in_words(one.found.answer, &target.unit);
     let at = text::answer_value(&one.found).and_then(|point| point.mean.outcome.row());
     let rate = at
@@ -330,10 +366,9 @@ fn answer(one: &Searched, target: &Target) -> String {
     let rate = rate.map_or(String::new(), |rate| {
         format!(" ({} requests/s completed)", short(rate))
     });
-    let place = if one.overrides.is_empty() {
-        String::new()
-    } else {
-        format!("{}: ", brief(&one.overrides))
+    let place = match name(one, all) {
+        name if name.is_empty() => name,
+        name => format!("{name}: "),
     };
     format!("{place}{words}{rate}")
 }
