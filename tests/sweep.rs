@@ -184,11 +184,10 @@ fn the_search_ends_at_an_edge_of_the_grid() {
     let place = |workers: usize, router: usize| 16 * router + workers - 1;
     let meets =
         |workers: usize, router: usize| grid["points"][place(workers, router)]["reason"].is_null();
-    let text = SCENARIO.replace("    pools.agg.workers: \"2..6\"\n", "");
-    fs::write(folder.path().join("search.yaml"), text).unwrap();
+    // The scenario's own values of the field give way to the search.
     let args = [
         "sweep",
-        "search.yaml",
+        "scenario.yaml",
         "--find",
         "min-workers",
         "--json",
@@ -312,7 +311,14 @@ fn bad_input_is_told_all_at_once_and_leaves_nothing() {
             "did you mean `kv`?",
         ),
         (
-            vec!["sweep", "scenario.yaml", "--find", "min-workers"],
+            vec![
+                "sweep",
+                "scenario.yaml",
+                "--find",
+                "min-workers",
+                "--vary",
+                "pools.agg.workers=1,2",
+            ],
             "expected it to be left to the search",
         ),
         (

@@ -1,0 +1,267 @@
+//! Wrong scenario files and options: everything that is wrong is said at once, with line and field, and nothing is written.
+//! What each field may hold is tested beside the reader, `src/scenario/corpus`.
+
+use crate::program::{Folder, SCENARIO, assert_contains};
+
+/// Replays and sweeps the scenario, each of which must be refused with these words and leave nothing behind.
+fn refused(content: &[u8], options: &[&str], parts: &[&str]) {
+    let folder = Folder::with_scenario_and_trace();
+    folder.write("scenario.yaml", content);
+    let before = folder.names();
+    for command in ["replay", "sweep"] {
+        let args = [&[command, "scenario.yaml", "--out", "results"], options].concat();
+        assert_contains(&folder.refused(&args), parts);
+    }
+    assert_eq!(folder.names(), before, "nothing was written");
+}
+
+#[test]
+fn files_that_are_no_scenarios() {
+    for (content, part) in [
+        (
+            b"".as_slice(),
+            "scenario.yaml: found an empty file, expected a scenario",
+        ),
+        (b"{{{", "scenario.yaml:2:1: found broken YAML"),
+        (
+            b"seed: \xff\xfe",
+            "scenario.yaml: found bytes that are not UTF-8, expected YAML",
+        ),
+        (
+            b"hello",
+            "scenario.yaml:1:1: found `hello`, expected named fields",
+        ),
+        (
+            b"- 1\n- 2",
+            "scenario.yaml:1:1: found a list, expected named fields",
+        ),
+        (
+            b"seed: 1\nseed: 2",
+            "scenario.yaml:2:1: found a name that was already given",
+        ),
+        (
+            b"seed: 1",
+            "scenario.yaml: workload.trace: found neither a trace nor a generator",
+        ),
+    ] {
+        refused(content, &[], &[part]);
+    }
+}
+
+#[test]
+fn a_scenario_that_cannot_be_opened() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("folder.yaml")).unwrap();
+    for (name, part) in [
+        ("missing.yaml", "No such file"),
+        ("folder.yaml", "Is a directory"),
+    ] {
+        for command in ["replay", "sweep"] {
+            let stderr = folder.refused(&[command, name]);
+            assert!(stderr.starts_with(&format!("{name}: {part}")), "{stderr}");
+        }
+    }
+    assert_eq!(folder.names(), ["folder.yaml"]);
+}
+
+#[test]
+fn all_problems_of_a_file_at_once() {
+    let scenario = "schema_version: 2
+modle: x
+engine:
+  blok_size: 16
+  max_num_seqs: \"many\"
+  max_num_batched_tokens: -5
+  enable_prefix_caching: maybe
+pools: [{name: agg, workers: 1.5}]
+router: {mode: kvv}
+workload: {trace: {path: trace.jsonl}, synth: {preset: quick}}
+sla: {ttft_ms: -1, itl: 3}
+kvbm: {}
+";
+    refused(
+        scenario.as_bytes(),
+        &[],
+        &[
+            "scenario.yaml:1:17: schema_version: found `2`, expected 1\n",
+            "scenario.yaml:2:1: modle: found an unknown field, expected a known one; did you mean `model`?\n",
+            "scenario.yaml:4:3: engine.blok_size: found an unknown field, expected a known one; did you mean `block_size`?\n",
+            "scenario.yaml:5:17: engine.max_num_seqs: found `\"many\"`, expected a whole number",
+            "scenario.yaml:6:27: engine.max_num_batched_tokens: found `-5`, expected a whole number",
+            "scenario.yaml:7:26: engine.enable_prefix_caching: found `maybe`, expected true or false\n",
+            "scenario.yaml:8:30: pools.agg.workers: found `1.5`, expected a whole number",
+            "scenario.yaml:9:16: router.mode: found `kvv`, expected one of round-robin",
+            "did you mean `kv`?",
+            "scenario.yaml:10:47: workload.synth: found a generator beside a trace, expected one of the two",
+            "scenario.yaml:11:16: sla.ttft_ms: found `-1`, expected a number above 0",
+            "scenario.yaml:11:20: sla.itl: found an unknown field, expected a known one; did you mean `itl_ms`?\n",
+            "scenario.yaml:12:7: kvbm: found a section, expected nothing: it is not modelled yet",
+        ],
+    );
+}
+
+#[test]
+fn deployments_that_cannot_be() {
+    let trace = "workload: {trace: {path: trace.jsonl}}\n";
+    for (changes, parts) in [
+        (
+            "model=meta-llama/Llama-3.1-70B",
+            [
+                "pools.agg.parallel: found too little memory",
+                "tp 2 would fit",
+            ],
+        ),
+        (
+            "pools.agg.parallel.tp=3",
+            [
+                "pools.agg.parallel.tp: found 3",
+                "must divide the 32 attention heads",
+            ],
+        ),
+        (
+            "pools.agg.parallel.pp=2",
+            ["pools.agg.parallel.pp: found `2`", "not modelled yet"],
+        ),
+        (
+            "pools.agg.role=prefill",
+            ["pools.agg.role: found `prefill`", "not modelled yet"],
+        ),
+        (
+            "engine.backend=sglang",
+            [
+                "engine.backend: found `sglang`",
+                "the backend modelled is vllm",
+            ],
+        ),
+        (
+            "gpu=h1000",
+            [
+                "gpu: found `h1000`, expected a known GPU",
+                "did you mean `h100_sxm`?",
+            ],
+        ),
+    ] {
+        refused(
+            format!("{SCENARIO}{trace}").as_bytes(),
+            &["--set", changes],
+            &parts,
+        );
+    }
+}
+
+#[test]
+fn wrong_options_are_told_together() {
+    let options = [
+        ["--trace", "trace.jsonl"],
+        ["--workers", "0"],
+        ["--router", "rond-robin"],
+        ["--block-size", "many"],
+        ["--concurrency", "0"],
+        ["--arrival-speedup-ratio", "nan"],
+        ["--seed", "1.5"],
+        ["--set", "engine.blok_size=3"],
+    ];
+    refused(
+        SCENARIO.as_bytes(),
+        &options.concat(),
+        &[
+            "pools.agg.workers: found `0`, expected a whole number from 1",
+            "router.mode: found `rond-robin`",
+            "did you mean `round-robin`?",
+            "engine.block_size: found `many`",
+            "workload.load.concurrency: found `0`",
+            "workload.load.arrival_speedup_ratio: found `nan`",
+            "seed: found `1.5`",
+            "did you mean `block_size`?",
+        ],
+    );
+    refused(
+        SCENARIO.as_bytes(),
+        &["--set", "seed"],
+        &["--set seed: expected FIELD=VALUE"],
+    );
+}
+
+#[test]
+fn options_of_replay_are_told_with_the_rest() {
+    let folder = Folder::with_scenario_and_trace();
+    let args = [
+        "replay",
+        "scenario.yaml",
+        "--live",
+        "--window-s=-1",
+        "--speedup",
+        "inf",
+        "--seed",
+        "x",
+    ];
+    assert_contains(
+        &folder.refused(&args),
+        &[
+            "--window-s: found -1, expected a positive length",
+            "--speedup: found inf, expected a positive factor",
+            "seed: found `x`",
+            "workload.trace: found neither a trace nor a generator",
+        ],
+    );
+    // A window so short that the series would not end is noticed before anything is written.
+    for window in ["1e-300", "0.000001"] {
+        let args = [
+            "replay",
+            "scenario.yaml",
+            "--trace",
+            "trace.jsonl",
+            "--out",
+            "results",
+            "--window-s",
+            window,
+        ];
+        assert_contains(
+            &folder.refused(&args),
+            &["--window-s: found 0.0", "into at most 1000000"],
+        );
+    }
+    assert_eq!(folder.names(), ["scenario.yaml", "trace.jsonl"]);
+}
+
+#[test]
+fn results_that_cannot_be_written() {
+    let folder = Folder::with_scenario_and_trace();
+    let before = folder.names();
+    for out in ["trace.jsonl", "trace.jsonl/inside"] {
+        for command in ["replay", "sweep"] {
+            let stderr = folder.refused(&[
+                command,
+                "scenario.yaml",
+                "--trace",
+                "trace.jsonl",
+                "--out",
+                out,
+            ]);
+            assert!(stderr.starts_with(&format!("--out {out}: ")), "{stderr}");
+        }
+    }
+    for args in [
+        [
+            "trace",
+            "convert",
+            "trace.jsonl",
+            "--out",
+            "nowhere/new.jsonl",
+        ]
+        .as_slice(),
+        &[
+            "trace",
+            "describe",
+            "trace.jsonl",
+            "--plot",
+            "nowhere/plot.png",
+        ],
+        &["trace", "describe", "trace.jsonl", "--plot", "plot.pdf"],
+        &["trace", "synth", "--out", "nowhere/new.jsonl"],
+    ] {
+        let stderr = folder.refused(args);
+        assert_contains(&stderr, &[args[args.len() - 1], "cannot"]);
+    }
+    assert_eq!(folder.names(), before);
+}

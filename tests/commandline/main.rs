@@ -1,0 +1,15 @@
+//! The program as its users meet it: the built binary, on files, with good input and bad.
+//!
+//! Exit codes are 0 (good), 1 (a comparison or run failed), 2 (usage or input); results go to stdout, all else to stderr;
+//! what is refused leaves nothing behind. `tests/sweep.rs` has what belongs to sweeps alone.
+#![expect(clippy::unwrap_used, reason = "a test that cannot run has failed")]
+
+mod bad_scenarios;
+mod bad_traces;
+mod conform;
+mod documents;
+mod manners;
+mod program;
+mod replay;
+mod sweep;
+mod traces;

@@ -1,0 +1,271 @@
+//! `dynosim sweep` and `compare` from their caller's side: results that do not depend on luck, and what they say.
+
+use crate::program::{Folder, SCENARIO, assert_contains};
+use serde_json::Value;
+use std::fs::File;
+use std::io::Write;
+
+const SWEEP: [&str; 6] = [
+    "sweep",
+    "scenario.yaml",
+    "--trace",
+    "trace.jsonl",
+    "--vary",
+    "router.mode=kv,round-robin",
+];
+
+#[test]
+fn a_journal_torn_by_a_crash_costs_one_point_at_most() {
+    let folder = Folder::with_scenario_and_trace();
+    let run = |out, threads| {
+        let args = [
+            SWEEP.as_slice(),
+            &[
+                "--vary",
+                "pools.agg.workers=1..4",
+                "--out",
+                out,
+                "--threads",
+                threads,
+            ],
+        ]
+        .concat();
+        folder.good(&args)
+    };
+    run("whole", "1");
+    run("torn", "2");
+    let journal = folder.text("torn/journal.jsonl");
+    assert_eq!(journal.lines().count(), 8);
+    // The machine went down while the last of five lines was written, and one before it was damaged on the disk.
+    let mut lines: Vec<String> = journal.lines().take(5).map(str::to_owned).collect();
+    lines[1] = lines[1].replace("latency", "lateness");
+    let half = lines[4].len() / 2;
+    folder.write(
+        "torn/journal.jsonl",
+        format!("{}\n{}", lines[..4].join("\n"), &lines[4][..half]),
+    );
+    for name in [
+        "sweep.csv",
+        "sweep.parquet",
+        "report.json",
+        "frontier.png",
+        "frontier.svg",
+    ] {
+        std::fs::remove_file(folder.path(&format!("torn/{name}"))).unwrap();
+    }
+    let text = run("torn", "2");
+    assert_contains(&text, &["8 points, 3 from the journal"]);
+    for name in [
+        "sweep.csv",
+        "sweep.parquet",
+        "report.json",
+        "frontier.png",
+        "frontier.svg",
+    ] {
+        let file = |out: &str| folder.read(&format!("{out}/{name}"));
+        assert_eq!(file("whole"), file("torn"), "{name}");
+    }
+    assert_contains(&run("torn", "2"), &["8 points, 8 from the journal"]);
+}
+
+#[test]
+fn points_of_another_workload_are_not_taken_from_the_journal() {
+    let folder = Folder::with_scenario_and_trace();
+    folder.good(&SWEEP);
+    // The file has the same name and other content.
+    let more = r#"{"timestamp": 70000, "input_length": 9, "output_length": 9}"#;
+    let mut trace = File::options()
+        .append(true)
+        .open(folder.path("trace.jsonl"))
+        .unwrap();
+    writeln!(trace, "{more}").unwrap();
+    let text = folder.good(&SWEEP);
+    assert!(!text.contains("from the journal"), "{text}");
+}
+
+#[test]
+fn a_point_of_a_sweep_is_the_replay_of_it() {
+    let folder = Folder::with_scenario_and_trace();
+    let sweep = folder.json(
+        &[
+            SWEEP.as_slice(),
+            &["--vary", "engine.max_num_seqs=2,256", "--json"],
+        ]
+        .concat(),
+    );
+    let points = sweep["points"].as_array().unwrap();
+    assert_eq!(points.len(), 4);
+    let replay = |options: &[&str]| {
+        folder.json(
+            &[
+                &[
+                    "replay",
+                    "scenario.yaml",
+                    "--trace",
+                    "trace.jsonl",
+                    "--json",
+                ],
+                options,
+            ]
+            .concat(),
+        )
+    };
+    let alone = replay(&["--router", "round-robin", "--set", "engine.max_num_seqs=2"]);
+    let metrics = &points[2]["metrics"];
+    for name in [
+        "latency.ttft_ms.p99",
+        "latency.itl_ms.mean",
+        "throughput.output_tokens_per_s",
+        "goodput.share",
+        "kv.peak_share",
+    ] {
+        let pointer = format!("/{}", name.replace('.', "/"));
+        assert_eq!(alone.pointer(&pointer), metrics.get(name), "{name}");
+        assert!(metrics[name].is_number(), "{name}: {metrics}");
+    }
+}
+
+#[test]
+fn the_greatest_rate_is_an_edge() {
+    let folder = Folder::with_scenario_and_trace();
+    let args = [
+        "sweep",
+        "scenario.yaml",
+        "--trace",
+        "trace.jsonl",
+        "--find",
+        "max-rate",
+        "--json",
+    ];
+    let report = folder.json(&args);
+    let search = &report["searches"][0];
+    assert_eq!(search["answer"], "found", "{search}");
+    let rate = search["value"].as_f64().unwrap();
+    let share = |rate: f64| {
+        let rate = rate.to_string();
+        let args = [
+            "replay",
+            "scenario.yaml",
+            "--trace",
+            "trace.jsonl",
+            "--arrival-speedup-ratio",
+            &rate,
+            "--json",
+        ];
+        folder.json(&args)["goodput"]["share"].as_f64().unwrap()
+    };
+    assert!(share(rate) >= 0.9, "{rate}: {}", share(rate));
+    // The least rate above it that was tried misses the SLA.
+    let tried: Vec<f64> = report["points"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(rate_of)
+        .collect();
+    let above = tried
+        .iter()
+        .copied()
+        .filter(|one| *one > rate)
+        .fold(f64::INFINITY, f64::min);
+    assert!(above < 1.1 * rate, "{rate} {tried:?}");
+    assert!(share(above) < 0.9, "{above}: {}", share(above));
+}
+
+fn rate_of(point: &Value) -> f64 {
+    point["overrides"]["workload.load.arrival_speedup_ratio"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn two_replays_are_compared_request_by_request() {
+    let folder = Folder::with_scenario_and_trace();
+    for (router, out) in [("kv", "a"), ("round-robin", "b")] {
+        let args = [
+            "replay",
+            "scenario.yaml",
+            "--trace",
+            "trace.jsonl",
+            "--workers",
+            "4",
+            "--router",
+            router,
+            "--out",
+            out,
+        ];
+        folder.good(&args);
+    }
+    let text = folder.good(&["compare", "a", "b"]);
+    assert_contains(
+        &text,
+        &[
+            "A: a/report.json",
+            "B: b/report.json",
+            "Requests paired one by one, 40 pairs",
+        ],
+    );
+    let json = folder.json(&["compare", "a", "a", "--json"]);
+    let differences = json["differences"].as_array().unwrap();
+    assert!(
+        !differences.is_empty() && differences.iter().all(|one| one["verdict"] == "equal"),
+        "{json}"
+    );
+    // Other requests cannot be paired: that is a comparison that failed, not wrong usage.
+    let args = [
+        "replay",
+        "scenario.yaml",
+        "--trace",
+        "trace.jsonl",
+        "--set",
+        "workload.trace.limit=30",
+        "--out",
+        "c",
+    ];
+    folder.good(&args);
+    let answer = folder.run(&["compare", "a", "c"]);
+    assert_eq!(
+        (answer.code, answer.stdout.as_str()),
+        (Some(1), ""),
+        "{answer}"
+    );
+    for (other, part) in [
+        ("nowhere", "nowhere"),
+        ("scenario.yaml", "not JSON"),
+        ("a#3", "a/report.json: found a single run"),
+    ] {
+        assert_contains(&folder.refused(&["compare", "a", other]), &[part]);
+    }
+    assert_contains(
+        &folder.refused(&["compare", "a", "b", "--metric", "latency.tftt_ms.p99"]),
+        &["latency.ttft_ms.p99"],
+    );
+}
+
+#[test]
+fn warnings_about_a_trace_are_said_once() {
+    let folder = Folder::new();
+    folder.write("scenario.yaml", SCENARIO);
+    folder.write("trace.csv", "arrival_s,input,output\n1,100,5\n0,100,5\n");
+    let args = [
+        "sweep",
+        "scenario.yaml",
+        "--trace",
+        "trace.csv",
+        "--vary",
+        "pools.agg.workers=1..3",
+    ];
+    let answer = folder.run(&args);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    assert_eq!(
+        answer.stderr.matches("warning: trace.csv:3: ").count(),
+        1,
+        "{answer}"
+    );
+    assert_contains(
+        &folder.refused(&[args.as_slice(), &["--strict", "--out", "strict"]].concat()),
+        &["trace.csv:3: "],
+    );
+    assert!(!folder.path("strict").exists());
+}
