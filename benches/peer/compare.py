@@ -67,7 +67,7 @@ def main():
     for name, ours, peer in reports:
         latency = ours["latency"]
         rows = {
-            "": (
+            "dynosim": (
                 ours["requests"]["completed"],
                 latency["ttft_ms"]["mean"],
                 latency["ttft_ms"]["p99"],
