@@ -103,8 +103,6 @@ fn prepared() -> Folder {
     ]);
     let workload = "workload: {synth: {preset: quick, requests: 40, duration_s: 60}}\n";
     folder.write("scenario.yaml", format!("{SCENARIO}{workload}"));
-    folder.write("FILE", folder.read("trace.jsonl"));
-    folder.write("conversation_trace.jsonl", folder.read("trace.jsonl"));
     folder.write(
         "AzureLLMInferenceTrace_conv.csv",
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.97,48,10\n",
@@ -131,6 +129,24 @@ fn prepared() -> Folder {
         ]);
     }
     folder
+}
+
+/// Gives the trace that a call reads, under whatever name.
+fn provide_trace(folder: &Folder, args: &[&str]) {
+    let named = args
+        .windows(2)
+        .filter(|pair| ["--trace", "--like"].contains(&pair[0]))
+        .map(|pair| pair[1]);
+    let first = args
+        .get(2)
+        .copied()
+        .filter(|word| args[0] == "trace" && !word.starts_with('-'));
+    for name in named
+        .chain(first)
+        .filter(|name| !folder.path(name).exists())
+    {
+        folder.write(name, folder.read("trace.jsonl"));
+    }
 }
 
 /// Those that read what another command wrote into the default folder come before that is written anew.
@@ -177,6 +193,7 @@ fn every_command_in_the_documents_runs() {
         if names.contains(&call) && call != "sweep" {
             args.push("--help");
         }
+        provide_trace(&folder, &args);
         let answer = folder.run(&args);
         if answer.code != Some(0) {
             failed.push(answer.to_string());
