@@ -1,13 +1,12 @@
-//! Random cases beyond what the oracle knows: all routers, two pools of different engines, step times made of many
-//! pieces, longer answers. Workloads and engines are those of the oracle's random scenarios.
+//! Random cases beyond what the oracle knows: two pools of different engines, step times made of many pieces, longer
+//! answers. Workloads, engines and routers are those of the oracle's random scenarios.
 
 use std::sync::Arc;
 
 use calibration::{Polynomial, PolynomialSpec};
 use engine::vllm::VllmConfig;
 use engine::{Span, StepTime};
-use sim::router::KvRouterSpec;
-use sim::{PoolSpec, RouterSpec};
+use sim::PoolSpec;
 
 use crate::fast::{Case, config};
 use crate::oracle::dice::Dice;
@@ -54,8 +53,6 @@ pub fn case(seed: u64) -> Case {
         TimingKind::Polynomial => polynomial(&config(engine)),
     };
     case.timing = kinds.iter().zip(&engines).map(timing).collect();
-    case.spec.router = router(&mut dice);
-    case.spec.seed = dice.between(0, 1000) as u64;
     case
 }
 
@@ -70,19 +67,6 @@ impl TimingKind {
     fn draw(dice: &mut Dice) -> TimingKind {
         let (linear, zigzag) = (TimingKind::Linear, TimingKind::Zigzag);
         dice.pick(&[linear, zigzag, zigzag, TimingKind::Polynomial])
-    }
-}
-
-fn router(dice: &mut Dice) -> RouterSpec {
-    match dice.between(0, 7) {
-        0 => RouterSpec::RoundRobin,
-        1 => RouterSpec::LeastLoaded,
-        2 => RouterSpec::Random,
-        3 => RouterSpec::PowerOfTwo,
-        _ => RouterSpec::Kv(KvRouterSpec {
-            overlap_score_credit: dice.pick(&[0.0, 0.5, 1.0, 1.0, 3.0]),
-            prefill_load_scale: dice.pick(&[0.0, 1.0, 1.0, 4.0]),
-        }),
     }
 }
 

@@ -12,6 +12,7 @@ use engine::{
 };
 use sim::event::{Action, Event};
 use sim::journal::{Entry, Journal};
+use sim::router::KvRouterSpec;
 use sim::{Cluster, ClusterSpec, GapRun, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
 
 use crate::oracle::scenario::{
@@ -94,13 +95,19 @@ fn spec(scenario: &Scenario) -> ClusterSpec {
         router: match scenario.router {
             Router::RoundRobin => RouterSpec::RoundRobin,
             Router::LeastLoaded => RouterSpec::LeastLoaded,
+            Router::Random => RouterSpec::Random,
+            Router::PowerOfTwo => RouterSpec::PowerOfTwo,
+            Router::Kv { credit, scale } => RouterSpec::Kv(KvRouterSpec {
+                overlap_score_credit: credit,
+                prefill_load_scale: scale,
+            }),
         },
         load: LoadSpec {
             concurrency: scenario.concurrency.map(|sessions| sessions as u32),
             warmup_requests: scenario.warmup_requests as u32,
             duration: scenario.duration_ns.map(Span::from_ns),
         },
-        seed: 1,
+        seed: scenario.seed,
         coasting: true,
         track_block_ids: false,
     }

@@ -19,7 +19,8 @@
 //! indirectly, are refused with it at the same instant: what they would quote will never exist.
 
 use super::record::{Rejection, RequestRecord, Run};
-use super::scenario::{Moment, Router, Scenario};
+use super::router::Router;
+use super::scenario::{Moment, Scenario};
 use super::sequence::sequences;
 use super::worker::{Requests, Worker};
 
@@ -40,8 +41,7 @@ struct Cluster<'a> {
     conversation_of: Vec<Conversation>,
     /// When conversations began, in that order. Empty in an open loop.
     begun: Vec<(Conversation, u64)>,
-    /// Requests placed so far.
-    placed: usize,
+    router: Router,
 }
 
 /// Runs a scenario until nothing can happen any more; requests that wait for ever have no `finish_ns`. The log of steps
@@ -58,7 +58,12 @@ pub fn run(scenario: &Scenario, keeps_log: bool) -> Run {
         },
         conversation_of: conversations(scenario),
         begun: Vec::new(),
-        placed: 0,
+        router: Router::new(
+            scenario.router,
+            scenario.seed,
+            scenario.workers,
+            scenario.engine.block_size,
+        ),
     };
     cluster.begin_conversations();
     let mut quiet = 0;
@@ -178,8 +183,10 @@ impl Cluster<'_> {
     /// Returns how many requests finished.
     fn deliver_what_ended(&mut self) -> usize {
         let mut finished = 0;
-        for worker in &mut self.workers {
-            finished += worker.deliver_what_ended(self.now, &mut self.requests);
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            let news = worker.deliver_what_ended(self.now, &mut self.requests);
+            finished += news.finished.len();
+            self.router.hear(index, news);
         }
         finished
     }
@@ -243,19 +250,14 @@ impl Cluster<'_> {
         }
     }
 
-    /// The router.
     fn place(&mut self, request: usize) {
-        let workers = self.workers.len();
-        let worker = match self.scenario.router {
-            Router::RoundRobin => self.placed % workers,
-            Router::LeastLoaded => (0..workers)
-                .min_by_key(|&worker| (self.workers[worker].load, worker))
-                .expect("there is a worker"),
-        };
-        self.placed += 1;
-        self.requests.sequences[request].arrival_ns = self.now;
-        self.requests.records[request].sent_ns = Some(self.now);
-        self.requests.records[request].worker = Some(worker);
+        let sequence = &mut self.requests.sequences[request];
+        let (worker, overlap_tokens) = self.router.place(request, sequence);
+        sequence.arrival_ns = self.now;
+        let record = &mut self.requests.records[request];
+        record.sent_ns = Some(self.now);
+        record.worker = Some(worker);
+        record.router_overlap_tokens = overlap_tokens;
         self.workers[worker].submit(request);
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::cluster;
 use super::record::{Rejection, RequestRecord, Run};
-use super::scenario::{Policy, Request, Scenario, Segment};
+use super::scenario::{Policy, Request, Router, Scenario, Segment};
 
 /// All kinds, in the order of [`marks`].
-pub const MARKS: [&str; 25] = [
+pub const MARKS: [&str; 28] = [
     "asynchronous",
     "prefix hit",
     "hit on an answer",
@@ -33,6 +33,9 @@ pub const MARKS: [&str; 25] = [
     "conversations that queue for a slot",
     "waits for a later request of the list",
     "cut by the end of sending",
+    "random router",
+    "kv router",
+    "kv router among workers that hold something",
 ];
 
 /// Which of [`MARKS`] a run (with its log) earned.
@@ -127,6 +130,9 @@ pub fn marks(scenario: &Scenario, run: &Run) -> Vec<&'static str> {
             .is_some_and(|slots| slots < conversations.len()),
         waits_for_later,
         scenario.duration_ns.is_some() && any(&|_, record| record.sent_ns.is_none()),
+        scenario.workers > 1 && matches!(scenario.router, Router::Random | Router::PowerOfTwo),
+        scenario.workers > 1 && matches!(scenario.router, Router::Kv { .. }),
+        scenario.workers > 1 && any(&|_, record| record.router_overlap_tokens > 0),
     ];
     MARKS
         .iter()

@@ -6,7 +6,7 @@
 //! * [`scenario`]: plain data, what is simulated, and its form on disk (the recorded cases' own format, extended)
 //! * [`pool`]: the KV cache of a worker: blocks, free queue, cached contents in insertion order
 //! * [`sequence`], [`scheduler`]: one worker's decisions, R1–R16
-//! * [`worker`], [`cluster`]: batches on the clock; clients, front end, router
+//! * [`worker`], [`router`], [`cluster`]: batches on the clock; who gets which request; clients and front end
 //! * [`record`]: what a run leaves behind
 //! * [`random`] with its [`dice`], [`marks`]: scenarios that look for trouble, and what a run of one went through
 //! * [`shrink`]: the smallest variant of a failing scenario that still fails
@@ -21,6 +21,7 @@ pub mod pool;
 pub mod random;
 pub mod record;
 pub mod recorded;
+pub mod router;
 pub mod scenario;
 pub mod scheduler;
 pub mod sequence;

@@ -35,9 +35,23 @@ pub fn scenario(seed: u64) -> Scenario {
         engine,
         cost,
         workers: dice.pick(&[1, 1, 1, 2, 2, 3, 4]),
-        router: dice.pick(&[Router::RoundRobin, Router::LeastLoaded]),
+        router: router(&mut dice),
+        seed: dice.between(0, 1_000) as u64,
         concurrency,
         reject_what_cannot_fit: true,
+    }
+}
+
+fn router(dice: &mut Dice) -> Router {
+    match dice.between(0, 7) {
+        0 => Router::RoundRobin,
+        1 => Router::LeastLoaded,
+        2 => Router::Random,
+        3 => Router::PowerOfTwo,
+        _ => Router::Kv {
+            credit: dice.pick(&[0.0, 0.5, 1.0, 1.0, 3.0]),
+            scale: dice.pick(&[0.0, 1.0, 1.0, 4.0]),
+        },
     }
 }
 

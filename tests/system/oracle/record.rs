@@ -25,6 +25,8 @@ pub struct RequestRecord {
     /// Why it was refused, at that time.
     pub rejected: Option<Rejection>,
     pub worker: Option<usize>,
+    /// Prompt tokens that a KV router believed to be cached there.
+    pub router_overlap_tokens: usize,
     /// When the first batch that it was part of began.
     pub first_scheduled_ns: Option<u64>,
     /// Tokens found in the cache when it was first admitted.

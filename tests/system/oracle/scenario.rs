@@ -1,7 +1,7 @@
 //! What is simulated: engine settings, step cost, workers, router, load, requests. Plain data.
 //!
 //! The form on disk is that of a recorded case (`NAME.case.json`), with more keys where a recorded case has no need of
-//! them: `vllm`, `workers`, `router`, `concurrency`, `duration_ns`, `warmup_requests`, `reject_what_cannot_fit` and, per
+//! them: `vllm`, `workers`, `router`, `seed`, `concurrency`, `duration_ns`, `warmup_requests`, `reject_what_cannot_fit` and, per
 //! request, `session` and `after`.
 
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ pub struct Scenario {
     pub workers: usize,
     /// Who gets which request.
     pub router: Router,
+    /// Of what the router draws.
+    pub seed: u64,
     /// Closed loop: how many conversations may be open. `None`: requests are sent by their times.
     pub concurrency: Option<usize>,
     /// Nothing is sent after this time.
@@ -73,13 +75,19 @@ pub struct StepCost {
     pub c: u64,
 }
 
-/// How a worker is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a worker is chosen; the rules are in `router.rs`.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Router {
-    /// The i-th placed request goes to worker i mod n; refused requests take no turn.
     RoundRobin,
-    /// Fewest requests placed and not finished, ties to the lowest index.
     LeastLoaded,
+    Random,
+    PowerOfTwo,
+    Kv {
+        /// Blocks of prefill that an overlapping block saves.
+        credit: f64,
+        /// Weight of prefill against blocks held.
+        scale: f64,
+    },
 }
 
 /// What a client asks for.
@@ -155,7 +163,8 @@ impl Scenario {
             },
             "step_time": { "a": self.cost.a, "b": self.cost.b, "c": self.cost.c },
             "workers": self.workers,
-            "router": match self.router { Router::RoundRobin => "round-robin", Router::LeastLoaded => "least-loaded" },
+            "router": self.router.to_json(),
+            "seed": self.seed,
             "concurrency": self.concurrency,
             "duration_ns": self.duration_ns,
             "warmup_requests": self.warmup_requests,
@@ -177,11 +186,8 @@ impl Scenario {
                 c: number(&cost["c"]),
             },
             workers: optional(&case["workers"]).unwrap_or(1),
-            router: match case["router"].as_str() {
-                None | Some("round-robin") => Router::RoundRobin,
-                Some("least-loaded") => Router::LeastLoaded,
-                Some(other) => panic!("router `{other}`"),
-            },
+            router: Router::from_json(&case["router"]),
+            seed: case["seed"].as_u64().unwrap_or(0),
             concurrency: optional(&case["concurrency"]),
             duration_ns: case["duration_ns"].as_u64(),
             warmup_requests: optional(&case["warmup_requests"]).unwrap_or(0),
@@ -191,6 +197,32 @@ impl Scenario {
                 .enumerate()
                 .map(|(index, request)| Request::from_json(index, request))
                 .collect(),
+        }
+    }
+}
+
+impl Router {
+    fn to_json(self) -> Value {
+        match self {
+            Router::RoundRobin => json!("round-robin"),
+            Router::LeastLoaded => json!("least-loaded"),
+            Router::Random => json!("random"),
+            Router::PowerOfTwo => json!("power-of-two"),
+            Router::Kv { credit, scale } => json!({ "credit": credit, "scale": scale }),
+        }
+    }
+
+    fn from_json(router: &Value) -> Router {
+        let number = |value: &Value| value.as_f64().expect("a weight is a number");
+        match (router, router.as_str()) {
+            (Value::Null, _) | (_, Some("round-robin")) => Router::RoundRobin,
+            (_, Some("least-loaded")) => Router::LeastLoaded,
+            (_, Some("random")) => Router::Random,
+            (_, Some("power-of-two")) => Router::PowerOfTwo,
+            _ => Router::Kv {
+                credit: number(&router["credit"]),
+                scale: number(&router["scale"]),
+            },
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The smallest variant of a failing scenario that still fails: tries one simplification after the other, keeps each one
 //! that leaves the failure in place, and starts again until none does.
 
-use super::scenario::{Policy, Scenario, Segment};
+use super::scenario::{Policy, Router, Scenario, Segment};
 
 /// Beyond all numbers of sessions in random scenarios.
 const OWN_SESSION: usize = 1_000;
@@ -30,6 +30,7 @@ fn variants(scenario: &Scenario) -> Vec<Scenario> {
         variants.push(simpler);
     };
     variant(&|s| s.workers = 1);
+    variant(&|s| s.router = Router::RoundRobin);
     variant(&|s| s.concurrency = None);
     variant(&|s| s.duration_ns = None);
     variant(&|s| s.warmup_requests = 0);

@@ -6,6 +6,7 @@
 
 use super::pool::KvEvent;
 use super::record::{RequestRecord, Step, WorkerRecord};
+use super::router::News;
 use super::scenario::{Engine, StepCost};
 use super::scheduler::Scheduler;
 use super::sequence::{Batch, Sequence};
@@ -26,8 +27,8 @@ pub struct Worker {
     queue: Vec<Step>,
     /// End of the last batch.
     last_end_ns: u64,
-    /// Requests placed and not finished.
-    pub load: usize,
+    /// KV events that no router has heard of.
+    unheard: Vec<KvEvent>,
     pub record: WorkerRecord,
 }
 
@@ -48,14 +49,13 @@ impl Worker {
             scheduler: Scheduler::new(engine),
             queue: Vec::new(),
             last_end_ns: 0,
-            load: 0,
+            unheard: Vec::new(),
             record: WorkerRecord::default(),
         }
     }
 
     /// A request was placed here.
     pub fn submit(&mut self, request: usize) {
-        self.load += 1;
         self.record.requests += 1;
         self.scheduler.submit(request);
     }
@@ -65,13 +65,13 @@ impl Worker {
         self.queue.first().map(|step| step.end_ns)
     }
 
-    /// Delivers the oldest batch if it has ended by `now`; returns how many requests finished.
-    pub fn deliver_what_ended(&mut self, now: u64, requests: &mut Requests) -> usize {
-        let load = self.load;
+    /// Delivers the oldest batch if it has ended by `now`.
+    pub fn deliver_what_ended(&mut self, now: u64, requests: &mut Requests) -> News {
         if self.next_end().is_some_and(|end| end <= now) {
-            self.deliver_oldest(requests);
+            self.deliver_oldest(requests)
+        } else {
+            News::default()
         }
-        load - self.load
     }
 
     /// Decides as far ahead as the worker may.
@@ -86,14 +86,14 @@ impl Worker {
                 if decided == Decided::Nothing && !is_running {
                     // Asked again, it would decide nothing again, until a request comes in.
                     while !self.queue.is_empty() {
-                        self.deliver_oldest(requests);
+                        self.drop_empty_batch(requests);
                     }
                     return;
                 }
             }
             // The next decision waits for the end of the oldest batch; an empty one is over at once.
             match self.next_end() {
-                Some(end) if end <= now => self.deliver_oldest(requests),
+                Some(end) if end <= now => self.drop_empty_batch(requests),
                 _ => return,
             }
         }
@@ -140,30 +140,49 @@ impl Worker {
         decided
     }
 
-    fn deliver_oldest(&mut self, requests: &mut Requests) {
+    fn drop_empty_batch(&mut self, requests: &mut Requests) {
+        let is_empty = self.queue[0].batch.scheduled.is_empty();
+        assert!(
+            is_empty,
+            "a batch with tokens ends where the router hears of it"
+        );
+        self.deliver_oldest(requests);
+    }
+
+    fn deliver_oldest(&mut self, requests: &mut Requests) -> News {
         let mut step = self.queue.remove(0);
         step.finished = self.scheduler.deliver(&mut requests.sequences, &step.batch);
+        let mut news = News::default();
         for &request in &step.batch.sampled {
-            requests.records[request].token_ns.push(step.end_ns);
+            let tokens = &mut requests.records[request].token_ns;
+            if tokens.is_empty() {
+                news.started.push(request);
+            }
+            tokens.push(step.end_ns);
         }
+        news.finished.clone_from(&step.finished);
         for &request in &step.finished {
             requests.records[request].finish_ns = Some(step.end_ns);
         }
-        self.load -= step.finished.len();
         self.record.busy_ns += step.end_ns - step.start_ns;
         self.record.steps += usize::from(!step.batch.scheduled.is_empty());
         // A batch without any effect is not recorded; what happened since stays for the next one.
         if step.batch.scheduled.is_empty() && step.batch.preempted.is_empty() {
-            return;
+            return news;
         }
         step.events = std::mem::take(&mut self.scheduler.pool.events);
         let is_eviction = |event: &&KvEvent| matches!(event, KvEvent::Removed(_));
         self.record.evictions += step.events.iter().filter(is_eviction).count();
+        self.unheard.extend_from_slice(&step.events);
+        if !step.batch.scheduled.is_empty() {
+            news.events = std::mem::take(&mut self.unheard);
+        }
         if self.keeps_log {
             step.free_queue = self.scheduler.pool.free.clone();
             step.distinct_contents = self.scheduler.pool.distinct_contents;
             self.record.log.push(step);
         }
+        news
     }
 
     /// How long a batch runs; nothing costs nothing.
