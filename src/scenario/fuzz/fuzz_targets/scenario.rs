@@ -1,7 +1,7 @@
 //! A scenario file and an override as they come: the first line is the override, the rest the file.
 #![no_main]
 
-#[expect(dead_code, reason = "the program uses more of it")]
+#[expect(dead_code, unused_imports, reason = "the program uses more of it")]
 #[path = "../../mod.rs"]
 mod scenario;
 
