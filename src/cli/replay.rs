@@ -9,6 +9,7 @@ use reports::{Error, aiperf, rows, text, timeline};
 use sim::series::MOST_WINDOWS;
 use sim::{Recording, series, summarize};
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use sweeps::scenario::Scenario;
@@ -197,18 +198,27 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Beyond this a step that wakes late ends much too late, and the run soon beyond the end of time (213 days).
+const SPEEDUPS: RangeInclusive<f64> = 0.001..=10_000.0;
+
 /// What is wrong with options that are not fields of the scenario.
 fn wrong_options(args: &ReplayArgs) -> Vec<String> {
-    let positive = [
-        ("--window-s", args.window_s, "a positive length"),
-        ("--speedup", args.speedup, "a positive factor"),
-    ];
-    let is_wrong = |number: f64| !(number > 0.0 && number.is_finite());
-    positive
-        .into_iter()
-        .filter(|(_, number, _)| is_wrong(*number))
-        .map(|(flag, number, expected)| format!("{flag}: found {number}, expected {expected}"))
-        .collect()
+    let ReplayArgs {
+        window_s, speedup, ..
+    } = args;
+    let mut problems = Vec::new();
+    if !(*window_s > 0.0 && window_s.is_finite()) {
+        problems.push(format!(
+            "--window-s: found {window_s}, expected a positive length"
+        ));
+    }
+    if !SPEEDUPS.contains(speedup) {
+        let (least, most) = SPEEDUPS.into_inner();
+        problems.push(format!(
+            "--speedup: found {speedup}, expected a factor from {least} to {most}"
+        ));
+    }
+    problems
 }
 
 /// The length of a window of the series, which has only so many.

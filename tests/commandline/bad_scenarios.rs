@@ -191,7 +191,7 @@ fn options_of_replay_are_told_with_the_rest() {
         "--live",
         "--window-s=-1",
         "--speedup",
-        "inf",
+        "1e300",
         "--seed",
         "x",
     ];
@@ -199,7 +199,7 @@ fn options_of_replay_are_told_with_the_rest() {
         &folder.refused(&args),
         &[
             "--window-s: found -1, expected a positive length",
-            "--speedup: found inf, expected a positive factor",
+            "expected a factor from 0.001 to 10000",
             "seed: found `x`",
             "workload.trace: found neither a trace nor a generator",
         ],
