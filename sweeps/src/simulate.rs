@@ -59,9 +59,14 @@ impl Simulation {
             coasting: steps == Steps::Coasting,
             track_block_ids: false,
         };
+        // Coasting changes no result.
+        let simulated = ClusterSpec {
+            coasting: true,
+            ..cluster.clone()
+        };
         // What was simulated, not where it was read: the same workload from another file is the same point.
         let identity = PointIdentity {
-            scenario: &format!("{cluster:?} {:?}", scenario.sla),
+            scenario: &format!("{simulated:?} {:?}", scenario.sla),
             workload: loaded.digest,
             timing: &format!(
                 "{:?}",
