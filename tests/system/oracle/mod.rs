@@ -3,12 +3,12 @@
 //! the recorded schedules of the real scheduler; then the fast simulator has to agree with it, request by request and to
 //! the integer, on random scenarios.
 //!
-//! * [`scenario`]: plain data, what is simulated, and its form on disk (the recorded cases' own format, extended)
+//! * [`scenario`]: plain data, what is simulated; [`json`]: its form on disk (the recorded cases' own, extended)
 //! * [`pool`]: the KV cache of a worker: blocks, free queue, cached contents in insertion order
 //! * [`sequence`], [`scheduler`]: one worker's decisions, R1–R16
 //! * [`worker`], [`router`], [`cluster`]: batches on the clock; who gets which request; clients and front end
 //! * [`record`]: what a run leaves behind
-//! * [`random`] with its [`dice`], [`marks`]: scenarios that look for trouble, and what a run of one went through
+//! * [`random`] with [`prompts`] and [`dice`], [`marks`]: scenarios that look for trouble, and what a run of one went through
 //! * [`shrink`]: the smallest variant of a failing scenario that still fails
 //! * [`recorded`]: replay of the recorded cases
 //!
@@ -16,8 +16,10 @@
 
 pub mod cluster;
 pub mod dice;
+pub mod json;
 pub mod marks;
 pub mod pool;
+pub mod prompts;
 pub mod random;
 pub mod record;
 pub mod recorded;
