@@ -76,6 +76,16 @@ pub enum CalibrationError {
         /// The least legal tensor parallelism with room, if there is one within a node.
         needs_tensor_parallel: Option<u32>,
     },
+    /// No measured table covers what was asked for.
+    #[error("{table} holds no {wanted}{}", .nearest.as_ref().map(|near| format!("; nearest: {near}")).unwrap_or_default())]
+    NotMeasured {
+        /// The table.
+        table: String,
+        /// What was looked for.
+        wanted: String,
+        /// The nearest that there is.
+        nearest: Option<String>,
+    },
     /// A file could not be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {

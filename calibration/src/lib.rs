@@ -29,6 +29,7 @@
 //! Bad input (negative, NaN, zero capacity, a TP the model cannot be split into, an unknown name) is collected and
 //! returned at once as [`CalibrationError`], each problem with the nearest right choice.
 
+pub mod aic;
 mod error;
 pub mod gpu;
 mod hf_config;
@@ -37,6 +38,7 @@ pub mod memory;
 pub mod model;
 pub mod polynomial;
 pub mod roofline;
+pub mod tables;
 mod timing_spec;
 
 pub use error::{CalibrationError, Problem};

@@ -3,11 +3,13 @@
 //! Results go to stdout, progress and warnings to stderr. `--json` prints one JSON object instead of text. Exit codes:
 //! 0 good, 1 a comparison or a run failed, 2 wrong usage or input.
 
+mod calibrate;
 mod compare;
 mod conform;
 mod replay;
 mod sweep;
 mod trace;
+mod validate;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
@@ -41,6 +43,10 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Replay schedules recorded from real engines and compare every decision
     Conform(conform::ConformArgs),
+    /// Make measured tables from a database of kernel times
+    Calibrate(calibrate::CalibrateArgs),
+    /// Compare our step times and capacities with reference values
+    Validate(validate::ValidateArgs),
 }
 
 /// Why a command ended without a result.
@@ -64,6 +70,8 @@ impl Cli {
             Command::Compare(args) => compare::run(args),
             Command::Trace(args) => trace::run(args),
             Command::Conform(args) => conform::run(args),
+            Command::Calibrate(args) => calibrate::run(args),
+            Command::Validate(args) => validate::run(args),
         }
     }
 }

@@ -305,6 +305,9 @@ impl<'a> Section<'a> {
                     &format!("not modelled yet: {}", reasons.join("; ")),
                 );
             }
+            CalibrationError::NotMeasured { .. } => {
+                self.conflict(name, found, "one that was measured", &error.to_string());
+            }
             CalibrationError::DoesNotFit { detail, .. } => {
                 self.conflict(
                     name,
