@@ -8,6 +8,7 @@
 //! scenario ─ TimingSpec ─┐
 //! model.rs ─ Model ──────┼─ compile ─→ Box<dyn StepTime> ─→ decode(batch, context) → Piece      (coasted)
 //! gpu.rs ─── Gpu ────────┘                                  mixed(StepShape)       → Span       (one by one)
+//! tables/    measured kernels of a GPU and engine; aic/ what AIConfigurator makes of them
 //! memory.rs  Model × Gpu × TP ─→ KvCapacity: KV blocks of a worker, or why the weights do not fit
 //! ```
 //!
@@ -16,12 +17,12 @@
 //! | [`Linear`] | `linear.rs` | given | tokens, context |
 //! | [`Polynomial`] | `polynomial.rs` | estimated | prefill tokens, share of the KV cache in use |
 //! | [`Roofline`] | `roofline.rs` | estimated | model, GPU, TP, precision, tokens, context |
+//! | [`Measured`] | `measured.rs`, tables in `tables/` | measured | model, GPU, TP, precision, tokens, context |
 //!
 //! **The contract with coasting.** For a fixed decode batch the step time is piecewise linear in the summed context
 //! with integer picoseconds, so that the end of k steps is a closed form. A model that is not piecewise linear is cut
-//! into chords when it is compiled; the bound of its error stands beside the code that cuts and is held by a test. A
-//! source of measured tables keeps to the same contract: it is one more variant of [`TimingSpec`], compiled lazily per
-//! batch into the same pieces.
+//! into chords when it is compiled; the bound of its error stands beside the code that cuts and is held by a test.
+//! Measured tables are compiled when a batch is first asked for.
 //!
 //! **Trust.** Every source says what it rests on ([`engine::TimingSource`]): its basis and one sentence per guess. Values
 //! of the registries carry their origin ([`gpu::Sourced`]). What is simplified is marked `// Model:`.
@@ -34,6 +35,7 @@ mod error;
 pub mod gpu;
 mod hf_config;
 pub mod linear;
+pub mod measured;
 pub mod memory;
 pub mod model;
 pub mod polynomial;
@@ -44,6 +46,7 @@ mod timing_spec;
 pub use error::{CalibrationError, Problem};
 pub use gpu::Gpu;
 pub use linear::Linear;
+pub use measured::{Measured, MeasuredSpec};
 pub use memory::{KvCapacity, KvQuestion, kv_capacity};
 pub use model::{Model, Precision};
 pub use polynomial::{Polynomial, PolynomialSpec};

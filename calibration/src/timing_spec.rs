@@ -3,6 +3,7 @@
 use crate::error::{CalibrationError, Problem, check};
 use crate::gpu::Gpu;
 use crate::linear::Linear;
+use crate::measured::{Measured, MeasuredSpec};
 use crate::model::{Model, Precision};
 use crate::polynomial::{Polynomial, PolynomialSpec};
 use crate::roofline::{Deployment, Roofline, RooflineSpec};
@@ -19,6 +20,8 @@ pub enum TimingSpec {
     Polynomial(PolynomialSpec),
     /// An estimate from model and GPU.
     Roofline(RooflineSpec),
+    /// Measured kernel tables.
+    Measured(MeasuredSpec),
 }
 
 /// What a worker knows that a timing source may need.
@@ -51,6 +54,11 @@ impl TimingSpec {
                 Box::new(Polynomial::new(spec, worker.capacity_tokens)?)
             }
             TimingSpec::Roofline(spec) => Box::new(Roofline::new(spec, worker.deployment()?)?),
+            TimingSpec::Measured(spec) => Box::new(Measured::new(
+                spec,
+                worker.deployment()?,
+                worker.capacity_tokens,
+            )?),
         })
     }
 
@@ -61,6 +69,7 @@ impl TimingSpec {
             TimingSpec::Linear(_) => "linear",
             TimingSpec::Polynomial(_) => "polynomial",
             TimingSpec::Roofline(_) => "roofline",
+            TimingSpec::Measured(_) => "measured",
         }
     }
 }
@@ -71,10 +80,10 @@ impl<'a> WorkerContext<'a> {
         let mut missing =
             |field: &str, expected: &str| problems.push(Problem::new(field, "nothing", expected));
         if self.model.is_none() {
-            missing("model", "a model, which a roofline needs");
+            missing("model", "a model, which this timing source needs");
         }
         if self.gpu.is_none() {
-            missing("gpu", "a GPU, which a roofline needs");
+            missing("gpu", "a GPU, which this timing source needs");
         }
         check(problems)?;
         let model = self.model.expect("its absence was reported");
@@ -107,6 +116,7 @@ mod tests {
             TimingSpec::Linear(Linear::from_ns(1_000, 10, 1)),
             TimingSpec::Polynomial(PolynomialSpec::default()),
             TimingSpec::Roofline(RooflineSpec::default()),
+            TimingSpec::Measured(MeasuredSpec::default()),
         ] {
             let timing = spec.compile(&worker).expect("good");
             assert_eq!(timing.source().name, spec.name());

@@ -1,7 +1,8 @@
 //! `timing`: where step times come from.
 
 use super::section::Section;
-use calibration::{Linear, PolynomialSpec, RooflineSpec, TimingSpec};
+use calibration::tables::{Backend, Dtype};
+use calibration::{Linear, MeasuredSpec, PolynomialSpec, RooflineSpec, TimingSpec};
 
 /// The sources, and the fields of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,16 +10,26 @@ enum Source {
     Linear,
     Polynomial,
     Roofline,
+    Measured,
 }
 
-const SOURCES: [(&str, Source); 3] = [
+const SOURCES: [(&str, Source); 4] = [
     ("linear", Source::Linear),
     ("polynomial", Source::Polynomial),
     ("roofline", Source::Roofline),
+    ("measured", Source::Measured),
 ];
 
 const LINEAR: [&str; 3] = ["base_ns", "per_new_token_ns", "per_context_token_ns"];
 const POLYNOMIAL: [&str; 2] = ["speedup_ratio", "decode_speedup_ratio"];
+/// Fields of the measured tables alone; `step_overhead_us` they share with the roofline.
+const MEASURED: [&str; 2] = ["tables", "gemm"];
+const TABLES: [(&str, Backend); 2] = [("vllm", Backend::Vllm), ("sglang", Backend::Sglang)];
+const GEMM: [(&str, Dtype); 3] = [
+    ("bfloat16", Dtype::Bfloat16),
+    ("fp8", Dtype::Fp8),
+    ("fp8_block", Dtype::Fp8Block),
+];
 const ROOFLINE: [&str; 14] = [
     "gemm_bf16_efficiency",
     "gemm_fp8_efficiency",
@@ -49,15 +60,17 @@ pub fn read(section: &Section<'_>, has_model_and_gpu: bool) -> Option<TimingSpec
         Source::Linear => TimingSpec::Linear(linear(section)?),
         Source::Polynomial => TimingSpec::Polynomial(polynomial(section)),
         Source::Roofline => TimingSpec::Roofline(roofline(section)),
+        Source::Measured => TimingSpec::Measured(measured(section)),
     })
 }
 
 /// Asks for the fields of every source, so that all are known, and reports those of the others.
 fn refuse_fields_of_others(section: &Section<'_>, source: Option<Source>) {
-    let groups: [(Source, &[&'static str]); 3] = [
+    let groups: [(Source, &[&'static str]); 4] = [
         (Source::Linear, &LINEAR),
         (Source::Polynomial, &POLYNOMIAL),
         (Source::Roofline, &ROOFLINE),
+        (Source::Measured, &MEASURED),
     ];
     for (other, names) in groups {
         let written: Vec<&'static str> = names
@@ -68,7 +81,8 @@ fn refuse_fields_of_others(section: &Section<'_>, source: Option<Source>) {
         let Some(source) = source.filter(|source| *source != other) else {
             continue;
         };
-        for name in written {
+        let is_shared = |name: &&str| source == Source::Measured && *name == "step_overhead_us";
+        for name in written.into_iter().filter(|name| !is_shared(name)) {
             let found = format!("a field of the source {}", word(other));
             let hint = format!("set source to {}, or remove it", word(other));
             section.conflict(name, found, format!("fields of {}", word(source)), &hint);
@@ -113,6 +127,23 @@ fn polynomial(section: &Section<'_>) -> PolynomialSpec {
     PolynomialSpec {
         speedup_ratio,
         decode_speedup_ratio,
+    }
+}
+
+fn measured(section: &Section<'_>) -> MeasuredSpec {
+    let default = MeasuredSpec::default();
+    let chosen = |name| section.has(name);
+    MeasuredSpec {
+        tables: chosen("tables")
+            .then(|| section.choice("tables", &TABLES))
+            .flatten()
+            .unwrap_or(default.tables),
+        gemm: chosen("gemm")
+            .then(|| section.choice("gemm", &GEMM))
+            .flatten(),
+        step_overhead_us: section
+            .number("step_overhead_us", 0.0..=1e6)
+            .unwrap_or(default.step_overhead_us),
     }
 }
 

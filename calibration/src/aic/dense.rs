@@ -414,6 +414,85 @@ impl<'a> Dense<'a> {
             .ok_or_else(|| self.unreadable("generation attention", place()))
     }
 
+    /// Whether every number of rows can be priced.
+    ///
+    /// # Errors
+    /// A projection lies too far from the measured shapes at some number of rows.
+    pub(crate) fn check_all_rows(&self) -> Result<(), CalibrationError> {
+        for gemm in self.projections.iter().chain([&self.head]) {
+            for rows in gemm.table.turns() {
+                gemm.time(self.profile, rows, 1.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The KV lengths that decode attention was measured at, ascending.
+    pub(crate) fn kv_lengths(&self) -> Vec<u32> {
+        let mut lengths: Vec<u32> = self
+            .generation
+            .0
+            .points()
+            .iter()
+            .map(|point| point.at[2])
+            .collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        lengths
+    }
+
+    /// How far the LM head of one row is from measurements.
+    pub(crate) fn head_reach(&self) -> Reach {
+        self.head
+            .time(self.profile, 1.0, 1.0)
+            .map_or(Reach::Extrapolated, |op| op.reach)
+    }
+
+    /// All kernels but attention over `tokens`, with `rows` that get a token, milliseconds. Only after
+    /// [`Dense::check_all_rows`].
+    pub(crate) fn all_but_attention_ms(&self, tokens: f64, rows: f64) -> f64 {
+        let none = OpTime {
+            name: "attention",
+            ms: 0.0,
+            reach: Reach::Measured,
+        };
+        self.composed(tokens, rows, none)
+            .expect("all rows were checked")
+            .ms()
+    }
+
+    /// Attention over whole prompts in all layers, milliseconds.
+    pub(crate) fn prompt_attention_ms(&self, batch: f64, isl: f64) -> f64 {
+        self.layers
+            * self
+                .read_context(batch, isl)
+                .expect("a grid with points can be read anywhere")
+                .0
+    }
+
+    /// Decode attention in all layers, milliseconds.
+    pub(crate) fn decode_attention_ms(&self, batch: f64, kv_length: f64) -> f64 {
+        self.layers
+            * self
+                .read_generation(batch, kv_length)
+                .expect("a grid with points can be read anywhere")
+                .0
+    }
+
+    /// RoPE, KV write, query and key norms of `tokens` in all layers, milliseconds.
+    pub(crate) fn around_attention_ms(&self, tokens: f64) -> f64 {
+        let q = tokens * self.heads * self.head_dim;
+        let k = tokens * self.kv_heads * self.head_dim;
+        let rope = self.memory_ms(4.0 * (q + k));
+        let kv_write = self.memory_ms(4.0 * k + 2.0 * k * self.attention.bytes());
+        let qk_norm = if self.has_qk_norm {
+            self.memory_ms(4.0 * (q + k))
+        } else {
+            0.0
+        };
+        self.layers * (rope + kv_write + qk_norm)
+    }
+
     fn unreadable(&self, table: &str, wanted: String) -> CalibrationError {
         self.profile.missing(table, &wanted, std::iter::empty())
     }

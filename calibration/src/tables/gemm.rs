@@ -44,6 +44,8 @@ pub struct Anchors {
     k: u32,
     /// The shape itself, if it was measured.
     own: Option<usize>,
+    /// Larger or smaller than every measured shape in n or k.
+    is_outside: bool,
     /// All shapes by distance, then by their order in the table.
     ranked: Vec<(f64, usize)>,
 }
@@ -66,6 +68,18 @@ impl GemmTable {
         &self.shapes
     }
 
+    /// Numbers of rows between which the shapes that cover them stay the same: each end of a curve, and beside it.
+    #[must_use]
+    pub fn turns(&self) -> Vec<f64> {
+        let ends = |shape: &Shape| [shape.curve[0].0, shape.curve[shape.curve.len() - 1].0];
+        let mut ends: Vec<u32> = self.shapes.iter().flat_map(ends).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        ends.into_iter()
+            .flat_map(|rows| [-0.5, 0.0, 0.5].map(|beside| f64::from(rows) + beside))
+            .collect()
+    }
+
     /// Prepares the reading of products with an (n, k) weight.
     #[must_use]
     pub fn anchors(&self, n: u32, k: u32) -> Anchors {
@@ -80,7 +94,18 @@ impl GemmTable {
             }));
             ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         }
-        Anchors { n, k, own, ranked }
+        let within = |value: u32, of: fn(&Shape) -> u32| {
+            let sizes = || self.shapes.iter().map(of);
+            sizes().min() <= Some(value) && Some(value) <= sizes().max()
+        };
+        let is_outside = !within(n, |shape| shape.n) || !within(k, |shape| shape.k);
+        Anchors {
+            n,
+            k,
+            own,
+            is_outside,
+            ranked,
+        }
     }
 
     /// The latency of a product with `m` rows in milliseconds; none if no measured shape is near enough.
@@ -96,13 +121,13 @@ impl GemmTable {
         }
         let neighbours = self.neighbours(anchors, m)?;
         let (mut weights, mut efficiency) = (0.0, 0.0);
-        let mut beyond = false;
+        let mut beyond = anchors.is_outside;
         for (d, i) in neighbours {
             let shape = &self.shapes[i];
             let Some((ms, reach)) = along(shape, m, roofline) else {
                 continue;
             };
-            beyond |= reach == Reach::Extrapolated || d > GATE;
+            beyond |= reach == Reach::Extrapolated;
             let weight = 1.0 / (d * d + 1e-12);
             weights += weight;
             efficiency += weight * roofline(m, f64::from(shape.n), f64::from(shape.k)) / ms;

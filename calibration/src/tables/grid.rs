@@ -22,6 +22,8 @@ pub struct Point<const N: usize> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grid<const N: usize> {
     points: Vec<Point<N>>,
+    /// log2 of their places.
+    logs: Vec<[f64; N]>,
 }
 
 /// How a grid is read.
@@ -41,7 +43,8 @@ impl<const N: usize> Grid<N> {
     pub fn new(mut points: Vec<Point<N>>) -> Grid<N> {
         points.sort_by_key(|point| point.at);
         points.dedup_by_key(|point| point.at);
-        Grid { points }
+        let logs = points.iter().map(|point| point.at.map(log2)).collect();
+        Grid { points, logs }
     }
 
     /// All points, sorted.
@@ -77,14 +80,13 @@ impl<const N: usize> Grid<N> {
 
     fn hold_nearest(&self, at: [f64; N], how: &Reading<'_, N>) -> Option<f64> {
         let wanted = at.map(|value| value.max(1e-12).log2());
-        let distance = |point: &Point<N>| {
-            let squares = (0..N)
-                .map(|axis| (f64::from(point.at[axis]).max(1e-12).log2() - wanted[axis]).powi(2));
+        let distance = |log: &[f64; N]| {
+            let squares = (0..N).map(|axis| (log[axis] - wanted[axis]).powi(2));
             squares.sum::<f64>().sqrt()
         };
         let mut nearest: Vec<(f64, &Point<N>)> = Vec::with_capacity(ANCHORS + 2);
-        for point in &self.points {
-            let d = distance(point);
+        for (point, log) in self.points.iter().zip(&self.logs) {
+            let d = distance(log);
             let full = nearest.len() > ANCHORS;
             if full && d >= nearest[ANCHORS].0 {
                 continue;
@@ -112,6 +114,10 @@ impl<const N: usize> Grid<N> {
         }
         Some((how.roofline)(at) / (efficiency / weights)).filter(|ms| ms.is_finite())
     }
+}
+
+fn log2(value: u32) -> f64 {
+    f64::from(value).max(1e-12).log2()
 }
 
 fn taper(d: f64, radius: f64) -> f64 {

@@ -350,3 +350,6 @@ fn all_reduce(
         .map(|(gpus, points)| (gpus, curve(points)))
         .collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Composed step times against values that AIConfigurator 0.12 computed.
+//!
+//! Forty rows are part of the repository; the whole files are looked for in the sibling folder `shared`, and the test says
+//! so when they are absent. The embedded tables cover the dense models on vLLM and SGLang.
+
+use calibration::CalibrationError;
+use calibration::aic::reference::{Comparison, compare};
+use calibration::tables::{Backend, Profile};
+use std::path::{Path, PathBuf};
+
+fn embedded(path: &Path) -> Comparison {
+    let profile = |gpu: &str, backend: Backend, _: Option<&str>| Profile::embedded(gpu, backend);
+    compare(path, &profile).expect("a file of reference values")
+}
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+#[test]
+fn the_sample_is_met() {
+    let comparison = embedded(&data("reference_sample.csv"));
+    assert_eq!(comparison.rows.len(), 40);
+    assert!(comparison.unpriced.is_empty(), "{:?}", comparison.unpriced);
+    assert!(
+        comparison.rows[0].error() < 1e-6,
+        "{:?}",
+        comparison.rows[0]
+    );
+}
+
+#[test]
+fn the_whole_files_are_met_where_they_are_at_hand() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/measured");
+    for (name, rows, tolerance) in [
+        ("aic_reference_public.csv", 340, 1e-6),
+        ("aic_reference_mixed.csv", 192, 1e-6),
+        ("aic_kv_capacity.csv", 64, 0.0),
+    ] {
+        let path = shared.join(name);
+        if !path.is_file() {
+            println!("skipped: {} is not here", path.display());
+            continue;
+        }
+        let comparison = embedded(&path);
+        assert!(
+            comparison.rows.len() >= rows,
+            "{name}: {} rows priced",
+            comparison.rows.len()
+        );
+        let worst = &comparison.rows[0];
+        println!(
+            "{name}: {} rows, largest error {:.1e}",
+            comparison.rows.len(),
+            worst.error()
+        );
+        assert!(worst.error() <= tolerance, "{name}: {worst:?}");
+    }
+}
+
+#[test]
+fn bad_files_are_errors_with_line_and_column() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("bad.csv");
+    let refused = |text: &str| -> CalibrationError {
+        std::fs::write(&path, text).expect("it can be written");
+        let profile =
+            |gpu: &str, backend: Backend, _: Option<&str>| Profile::embedded(gpu, backend);
+        compare(&path, &profile).expect_err("bad")
+    };
+    let sample = std::fs::read_to_string(data("reference_sample.csv")).expect("committed");
+    let header = sample.lines().next().expect("a header").to_owned();
+    let error = refused(&format!(
+        "{header}\nQwen/Qwen3-32B,h200_sxm,vllm,0.24.0,one,bf16,bfloat16,bfloat16,context,1,0,0,0,-3\n"
+    ));
+    let message = error.to_string();
+    for part in [
+        "bad.csv:2: tp: found `one`",
+        "bad.csv:2: gemm: found `bf16`",
+        "bad.csv:2: isl: found 0",
+        "bad.csv:2: latency_ms: found -3",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(
+        refused("a,b\n1,2\n")
+            .to_string()
+            .contains("latency_ms with phase or ctx_tokens")
+    );
+    assert!(
+        refused(&format!("{header}\nQwen/Qwen3-32B\n"))
+            .to_string()
+            .contains("CSV")
+    );
+    assert!(refused("").to_string().contains("found columns of neither"));
+}
