@@ -53,10 +53,12 @@ impl TimingSpec {
             TimingSpec::Polynomial(spec) => {
                 Box::new(Polynomial::new(spec, worker.capacity_tokens)?)
             }
-            TimingSpec::Roofline(spec) => Box::new(Roofline::new(spec, worker.deployment()?)?),
+            TimingSpec::Roofline(spec) => {
+                Box::new(Roofline::new(spec, worker.deployment("a roofline needs")?)?)
+            }
             TimingSpec::Measured(spec) => Box::new(Measured::new(
                 spec,
-                worker.deployment()?,
+                worker.deployment("measured tables need")?,
                 worker.capacity_tokens,
             )?),
         })
@@ -75,15 +77,15 @@ impl TimingSpec {
 }
 
 impl<'a> WorkerContext<'a> {
-    fn deployment(&self) -> Result<Deployment<'a>, CalibrationError> {
+    fn deployment(&self, who: &str) -> Result<Deployment<'a>, CalibrationError> {
         let mut problems = Vec::new();
         let mut missing =
             |field: &str, expected: &str| problems.push(Problem::new(field, "nothing", expected));
         if self.model.is_none() {
-            missing("model", "a model, which this timing source needs");
+            missing("model", &format!("a model, which {who}"));
         }
         if self.gpu.is_none() {
-            missing("gpu", "a GPU, which this timing source needs");
+            missing("gpu", &format!("a GPU, which {who}"));
         }
         check(problems)?;
         let model = self.model.expect("its absence was reported");
