@@ -83,14 +83,15 @@ pub struct Comparison {
     pub unpriced: Vec<(String, usize)>,
 }
 
+/// Finds the tables of a GPU, engine and, where it is known, version.
+pub type FindProfile<'a> =
+    dyn Fn(&str, Backend, Option<&str>) -> Result<&'a Profile, CalibrationError> + 'a;
+
 /// Compares a file; `profile` gives the tables of a GPU, engine and, where the file names it, version.
 ///
 /// # Errors
 /// The file cannot be read, lacks columns, or has values that cannot be; all at once.
-pub fn compare<'a>(
-    path: &Path,
-    profile: &dyn Fn(&str, Backend, Option<&str>) -> Result<&'a Profile, CalibrationError>,
-) -> Result<Comparison, CalibrationError> {
+pub fn compare<'a>(path: &Path, profile: &FindProfile<'a>) -> Result<Comparison, CalibrationError> {
     let file = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|source| CalibrationError::Read {
         path: path.to_owned(),
@@ -359,10 +360,7 @@ impl Question {
         }
     }
 
-    fn answer<'a>(
-        &self,
-        profile: &dyn Fn(&str, Backend, Option<&str>) -> Result<&'a Profile, CalibrationError>,
-    ) -> Result<Option<f64>, CalibrationError> {
+    fn answer<'a>(&self, profile: &FindProfile<'a>) -> Result<Option<f64>, CalibrationError> {
         let model = Model::find(&self.model)?;
         let backend = Backend::find(&self.backend)?;
         let profile = profile(&self.gpu, backend, self.version.as_deref())?;

@@ -17,7 +17,7 @@ mod rows;
 
 pub use layout::{Found, find_root, list};
 
-use super::gemm::{GemmTable, Shape};
+use super::gemm::GemmTable;
 use super::grid::{Grid, Point};
 use super::parquet::ParquetFile;
 use super::{ContextKey, Dtype, GenerationKey, Machine, Profile, Provenance, SourceFile};
@@ -157,13 +157,7 @@ fn gemm(
         file.check()?;
         note(files, file, used);
     }
-    let table = |(dtype, walk): (Dtype, rows::Walk)| {
-        let shapes = walk
-            .shapes()
-            .into_iter()
-            .map(|((n, k), curve)| Shape { n, k, curve });
-        (dtype, GemmTable::new(shapes.collect()))
-    };
+    let table = |(dtype, walk): (Dtype, rows::Walk)| (dtype, GemmTable::new(walk.shapes()));
     Ok(walks.into_iter().map(table).collect())
 }
 

@@ -1,5 +1,6 @@
 //! Rows of the tables on their way to grids: places met twice, the order of a walk, kernels of the same shape.
 
+use super::super::gemm::Shape as GemmShape;
 use super::super::grid::{Grid, Point};
 use super::super::parquet::ParquetFile;
 use std::collections::BTreeMap;
@@ -113,31 +114,33 @@ impl Walk {
     }
 
     /// Each shape with its curve, in the order of a walk over rows, then columns, then lengths of the sums.
-    pub(super) fn shapes(self) -> Vec<((u32, u32), Vec<(u32, f64)>)> {
-        let mut shapes: BTreeMap<(u32, u32), ((usize, usize, usize), Vec<(u32, f64)>)> =
-            BTreeMap::new();
+    pub(super) fn shapes(self) -> Vec<GemmShape> {
+        let mut shapes: BTreeMap<(u32, u32), ([usize; 3], GemmShape)> = BTreeMap::new();
         for (&(m, n, k), &ms) in &self.ms {
-            let met = (
+            let met = [
                 self.rank_m[&m],
                 self.rank_n[&(m, n)],
                 self.rank_k[&(m, n, k)],
-            );
-            let shape = shapes.entry((n, k)).or_insert((met, Vec::new()));
-            shape.0 = shape.0.min(met);
-            shape.1.push((m, ms));
+            ];
+            let curve = Vec::new();
+            let (first_met, shape) = shapes
+                .entry((n, k))
+                .or_insert((met, GemmShape { n, k, curve }));
+            *first_met = met.min(*first_met);
+            shape.curve.push((m, ms));
         }
-        let mut shapes: Vec<_> = shapes.into_iter().collect();
-        shapes.sort_by_key(|(_, (met, _))| *met);
-        shapes
-            .into_iter()
-            .map(|(size, (_, curve))| (size, curve))
-            .collect()
+        let mut shapes: Vec<_> = shapes.into_values().collect();
+        shapes.sort_by_key(|(met, _)| *met);
+        shapes.into_iter().map(|(_, shape)| shape).collect()
     }
 }
 
+/// Source and latency by place.
+type Lane = BTreeMap<[u32; 3], (usize, f64)>;
+
 /// Attention measurements by key and kernel, first source first.
 pub(super) struct Lanes<K> {
-    points: BTreeMap<K, BTreeMap<String, BTreeMap<[u32; 3], (usize, f64)>>>,
+    points: BTreeMap<K, BTreeMap<String, Lane>>,
 }
 
 impl<K> Default for Lanes<K> {
@@ -204,7 +207,11 @@ mod tests {
             assert!(walk.enter(m, n, k, 1.0));
         }
         assert!(!walk.enter(8, 2, 1, 2.0), "the first counts");
-        let sizes: Vec<_> = walk.shapes().into_iter().map(|(size, _)| size).collect();
+        let sizes: Vec<_> = walk
+            .shapes()
+            .iter()
+            .map(|shape| (shape.n, shape.k))
+            .collect();
         // All shapes met at m = 8 come before those of m = 4; under it n = 2 (k = 1, then 5) before n = 1.
         assert_eq!(sizes, [(2, 1), (2, 5), (1, 9), (3, 1), (7, 7)]);
     }

@@ -1,6 +1,7 @@
 //! The importer on a small database made here: one GPU, one engine, a handful of rows per table.
 
 use super::*;
+use crate::tables::gemm::Shape;
 use crate::tables::{Backend, file};
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 use std::path::PathBuf;
