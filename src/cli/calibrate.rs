@@ -1,7 +1,7 @@
 //! `dynosim calibrate`: measured tables made from other people's measurements.
 
 use super::{Failure, print};
-use calibration::tables::import::{self, Slice};
+use calibration::tables::import::{self, Repeats, Slice};
 use calibration::tables::{Backend, file};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Write as _;
@@ -36,6 +36,17 @@ struct ImportArgs {
     /// How much of the tables to take
     #[arg(long, value_enum, default_value_t = SliceArg::All)]
     slice: SliceArg,
+    /// What to do with a place that one kernel measured twice in one file
+    #[arg(long, value_enum, default_value_t = RepeatsArg::Refuse)]
+    repeats: RepeatsArg,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RepeatsArg {
+    /// It is an error
+    Refuse,
+    /// The first row counts
+    First,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -82,10 +93,14 @@ fn import_aic(args: &ImportArgs) -> Result<ExitCode, Failure> {
         SliceArg::All => Slice::All,
         SliceArg::Dense => Slice::Dense,
     };
+    let repeats = match args.repeats {
+        RepeatsArg::Refuse => Repeats::Refuse,
+        RepeatsArg::First => Repeats::First,
+    };
     // All of them are read and checked before the first is written.
     let (mut files, mut problems) = (Vec::new(), Vec::new());
     for found in &found {
-        match import::import(&root, found, slice) {
+        match import::import(&root, found, slice, repeats) {
             Ok(profile) => {
                 let name = format!(
                     "{}-{}-{}.tables",

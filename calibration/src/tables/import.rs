@@ -55,11 +55,26 @@ impl Slice {
     }
 }
 
+/// What to do with a place that one kernel measured twice in one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeats {
+    /// It is an error.
+    Refuse,
+    /// The first row counts, as in AIConfigurator; the others count as left out. Three systems of the 0.12 database
+    /// need it: a100_sxm (vLLM attention), gb200 and gb300 (an older SGLang all-reduce).
+    First,
+}
+
 /// The profile of one GPU, engine and version under `root` (the folder `systems`).
 ///
 /// # Errors
 /// Files that cannot be read, do not have the columns or hold values that cannot be.
-pub fn import(root: &Path, found: &Found, slice: Slice) -> Result<Profile, CalibrationError> {
+pub fn import(
+    root: &Path,
+    found: &Found,
+    slice: Slice,
+    repeats: Repeats,
+) -> Result<Profile, CalibrationError> {
     let machine = Machine::read(&root.join(format!("{}.yaml", found.gpu)))?;
     let mut files = Vec::new();
     let open = |family: &str, table: &str| -> Result<Vec<ParquetFile>, CalibrationError> {
@@ -69,17 +84,35 @@ pub fn import(root: &Path, found: &Found, slice: Slice) -> Result<Profile, Calib
             .map(|path| ParquetFile::read(&root.join(path), path))
             .collect()
     };
-    let gemm = gemm(&mut open("gemm", "gemm_perf")?, &machine, slice, &mut files)?;
+    let gemm = gemm(
+        &mut open("gemm", "gemm_perf")?,
+        &machine,
+        slice,
+        repeats,
+        &mut files,
+    )?;
     let lane = layout::default_lane(root, found, machine.sm_version)?;
     let context = context(
         &mut open("attention", "context_attention_perf")?,
         lane.as_deref(),
         slice,
+        repeats,
         &mut files,
     )?;
     let sources = &mut open("attention", "generation_attention_perf")?;
-    let generation = generation(sources, &machine, lane.as_deref(), slice, &mut files)?;
-    let all_reduce = all_reduce(&mut open("comm", "custom_allreduce_perf")?, &mut files)?;
+    let generation = generation(
+        sources,
+        &machine,
+        lane.as_deref(),
+        slice,
+        repeats,
+        &mut files,
+    )?;
+    let all_reduce = all_reduce(
+        &mut open("comm", "custom_allreduce_perf")?,
+        repeats,
+        &mut files,
+    )?;
     let provenance = Provenance {
         source: "NVIDIA AIConfigurator, aiconfigurator-core 0.12.0".to_owned(),
         license: "Apache-2.0; modified (subset)".to_owned(),
@@ -114,6 +147,7 @@ fn gemm(
     sources: &mut [ParquetFile],
     machine: &Machine,
     slice: Slice,
+    repeats: Repeats,
     files: &mut Vec<SourceFile>,
 ) -> Result<BTreeMap<Dtype, GemmTable>, CalibrationError> {
     let mut walks: BTreeMap<Dtype, rows::Walk> = BTreeMap::new();
@@ -126,7 +160,7 @@ fn gemm(
             file.latency(),
         );
         file.check()?;
-        let mut places = rows::Places::default();
+        let mut places = rows::Places::new(repeats);
         let mut used = 0;
         for row in 0..file.rows() {
             let [m, n, k] = [m[row], n[row], k[row]];
@@ -165,6 +199,7 @@ fn context(
     sources: &mut [ParquetFile],
     lane: Option<&str>,
     slice: Slice,
+    repeats: Repeats,
     files: &mut Vec<SourceFile>,
 ) -> Result<BTreeMap<ContextKey, Grid<3>>, CalibrationError> {
     let mut lanes = rows::Lanes::default();
@@ -174,7 +209,7 @@ fn context(
         let columns = rows::Attention::read(file);
         let kernels = file.text_or_empty("kernel_source");
         file.check()?;
-        let mut places = rows::Places::default();
+        let mut places = rows::Places::new(repeats);
         for row in 0..file.rows() {
             let (Some(attention), Some(kv_cache)) =
                 (Dtype::find(&attention[row]), Dtype::find(&kv_cache[row]))
@@ -227,6 +262,7 @@ fn generation(
     machine: &Machine,
     lane: Option<&str>,
     slice: Slice,
+    repeats: Repeats,
     files: &mut Vec<SourceFile>,
 ) -> Result<BTreeMap<GenerationKey, Grid<3>>, CalibrationError> {
     let mut lanes = rows::Lanes::default();
@@ -237,7 +273,7 @@ fn generation(
         let steps = file.whole("step");
         let kernels = file.text_or_empty("kernel_source");
         file.check()?;
-        let mut places = rows::Places::default();
+        let mut places = rows::Places::new(repeats);
         for row in 0..file.rows() {
             let Some(kv_cache) = Dtype::find(&kv_cache[row]) else {
                 continue;
@@ -290,6 +326,7 @@ fn generation(
 
 fn all_reduce(
     sources: &mut [ParquetFile],
+    repeats: Repeats,
     files: &mut Vec<SourceFile>,
 ) -> Result<BTreeMap<u32, Grid<1>>, CalibrationError> {
     let mut curves: BTreeMap<u32, BTreeMap<u32, f64>> = BTreeMap::new();
@@ -304,7 +341,7 @@ fn all_reduce(
             file.latency(),
         );
         file.check()?;
-        let mut places = rows::Places::default();
+        let mut places = rows::Places::new(repeats);
         let mut used = 0;
         for row in 0..file.rows() {
             if kernels[row].ends_with("_eager") || backends[row].ends_with("_eager") {

@@ -38,7 +38,7 @@ pub struct Machine {
     pub other_bytes: u64,
     /// Version of NCCL measured with.
     pub nccl_version: String,
-    /// Compute capability times ten.
+    /// Compute capability times ten; 0 where there is none.
     pub sm_version: u32,
 }
 
@@ -82,7 +82,7 @@ impl Machine {
             collective_bytes: fields.collective_bytes(),
             other_bytes: fields.number("misc", "other_mem") as u64,
             nccl_version: fields.text("misc", "nccl_version"),
-            sm_version: fields.number("gpu", "sm_version") as u32,
+            sm_version: fields.optional("gpu", "sm_version").unwrap_or(0.0) as u32,
         };
         check(fields.problems)?;
         Ok(machine)

@@ -204,7 +204,7 @@ pub struct SourceFile {
     pub rows: usize,
     /// Rows that went in.
     pub used: usize,
-    /// Rows left out: other number formats or head sizes, eager all-reduce, other kernels of the same shape.
+    /// Rows left out: other number formats or head sizes, eager all-reduce, other kernels of the same shape, repeats.
     pub left_out: usize,
 }
 

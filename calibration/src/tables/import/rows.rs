@@ -3,27 +3,30 @@
 use super::super::gemm::Shape as GemmShape;
 use super::super::grid::{Grid, Point};
 use super::super::parquet::ParquetFile;
+use super::Repeats;
 use std::collections::BTreeMap;
 
 /// The places of one file, to find one that was measured twice.
 pub(super) struct Places<K> {
     first: BTreeMap<(K, String), usize>,
-}
-
-impl<K: Ord> Default for Places<K> {
-    fn default() -> Places<K> {
-        Places {
-            first: BTreeMap::new(),
-        }
-    }
+    repeats: Repeats,
 }
 
 impl<K: Ord> Places<K> {
-    /// Enters a row; one more of the same place and kernel is a problem of the file.
+    pub(super) const fn new(repeats: Repeats) -> Places<K> {
+        Places {
+            first: BTreeMap::new(),
+            repeats,
+        }
+    }
+
+    /// Enters a row; one more of the same place and kernel is a problem of the file, unless the first counts.
     pub(super) fn enter(&mut self, file: &mut ParquetFile, row: usize, place: K, kernel: &str) {
-        if let Some(first) = self.first.insert((place, kernel.to_owned()), row) {
+        let first = *self.first.entry((place, kernel.to_owned())).or_insert(row);
+        if first != row && self.repeats == Repeats::Refuse {
             let found = format!("the place and kernel of row {} again", first + 1);
-            file.problem(row, "keys", found, "each place measured once by a kernel");
+            let expected = "each place measured once by a kernel (--repeats first takes the first)";
+            file.problem(row, "keys", found, expected);
         }
     }
 }

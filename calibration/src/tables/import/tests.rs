@@ -36,6 +36,7 @@ const ALL_REDUCE: &str = "data/test_gpu/comm/vllm/0.24.0/custom_allreduce_perf.p
 /// A database in a folder of its own.
 struct Database {
     dir: TempDir,
+    repeats: Repeats,
 }
 
 fn text(name: &str, values: &[&str]) -> Column {
@@ -80,6 +81,7 @@ impl Database {
     fn new() -> Database {
         let database = Database {
             dir: TempDir::new().expect("a folder"),
+            repeats: Repeats::Refuse,
         };
         database.put("test_gpu.yaml", SYSTEM.as_bytes());
         database.put("query_versions.yaml", VERSIONS.as_bytes());
@@ -120,7 +122,7 @@ impl Database {
         let found = list(&root)?;
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].backend, Backend::Vllm);
-        import(&root, &found[0], Slice::All)
+        import(&root, &found[0], Slice::All, self.repeats)
     }
 
     fn refused(&self) -> String {
@@ -240,8 +242,8 @@ fn values_that_cannot_be_are_errors_with_file_and_row() {
 }
 
 #[test]
-fn a_place_measured_twice_is_an_error() {
-    let database = Database::new();
+fn a_place_measured_twice_is_an_error_unless_the_first_counts() {
+    let mut database = Database::new();
     let mut columns = gemm_columns(&[0.01, 0.02, 0.03]);
     columns[2] = whole("m", &[1, 1, 1]);
     database.table(GEMM, columns);
@@ -250,6 +252,13 @@ fn a_place_measured_twice_is_an_error() {
         message.contains("row 2: keys: found the place and kernel of row 1 again"),
         "{message}"
     );
+    database.repeats = Repeats::First;
+    let profile = database.import().expect("the first counts");
+    assert_eq!(
+        profile.gemm[&Dtype::Bfloat16].shapes()[0].curve,
+        [(1, 0.01)]
+    );
+    assert_eq!(profile.provenance.files[0].left_out, 2);
 }
 
 #[test]
