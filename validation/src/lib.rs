@@ -1,0 +1,1 @@
+//! Simulations against real runs.
