@@ -26,8 +26,8 @@ pub use frontier::{Frontier, FrontierPoint};
 
 pub(crate) use axis::{Settled, tick_labels};
 
-use crate::files::{Error, replace_atomically, write_atomically};
-use std::io::{self, Write};
+use crate::files::{Error, write_atomically};
+use std::io::Write;
 use std::path::Path;
 
 /// A picture of numbers.
@@ -172,14 +172,14 @@ impl Chart {
     /// Another extension, or a file that cannot be written; nothing half-written is left.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("png") => replace_atomically(path, |temporary| {
-                canvas::png(temporary, |canvas| draw::chart(self, canvas))
+            Some("png") => write_atomically(path, |out| {
+                canvas::png(out, |canvas| draw::chart(self, canvas))
             }),
             Some("svg") => write_atomically(path, |out| out.write_all(self.svg().as_bytes())),
             _ => Err(Error::new(
                 path,
                 "write",
-                &io::Error::other("a picture is a .png or a .svg file"),
+                &"a picture is a .png or a .svg file",
             )),
         }
     }

@@ -13,6 +13,7 @@ mod validate;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A comparison or a run failed.
@@ -101,6 +102,20 @@ impl Failure {
         }
         ExitCode::from(self.code)
     }
+}
+
+/// Makes the folder of an option, with those it lies in.
+pub fn make_folder(option: &str, path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path).map_err(|error| {
+        let is_taken = path.exists() && !path.is_dir();
+        let why = if is_taken {
+            "it is a file, expected a folder or nothing".to_owned()
+        } else {
+            error.to_string()
+        };
+        let path = path.display();
+        Failure::input([format!("{option} {path}: cannot make the folder: {why}")])
+    })
 }
 
 /// Writes a result to stdout. A reader that went away early (`| head`) has what it wanted.

@@ -1,6 +1,6 @@
 //! `dynosim replay`: one workload through one deployment.
 
-use super::{Failure, print};
+use super::{Failure, make_folder, print};
 use crate::scenario;
 use clap::Args;
 use engine::Span;
@@ -182,8 +182,7 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     }
     if let Some(folder) = &args.out {
         let window = window(args.window_s, &recording)?;
-        std::fs::create_dir_all(folder)
-            .map_err(|error| Failure::input([format!("--out {}: {error}", folder.display())]))?;
+        make_folder("--out", folder)?;
         write_files(folder, &report, &recording, &simulation, window)
             .map_err(|error| Failure::run(error.to_string()))?;
     }

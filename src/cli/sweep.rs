@@ -10,7 +10,7 @@ mod search;
 mod text;
 
 use super::replay::FieldArgs;
-use super::{FAILED, Failure, print};
+use super::{FAILED, Failure, make_folder, print};
 use bench::Bench;
 use clap::Args;
 use plan::{Goal, Plan};
@@ -199,13 +199,7 @@ struct Folder {
 
 impl Folder {
     fn create(path: &Path) -> Result<Folder, Failure> {
-        let wrong = |error| {
-            Failure::input([format!(
-                "--out {}: cannot make the folder: {error}",
-                path.display()
-            )])
-        };
-        std::fs::create_dir_all(path).map_err(wrong)?;
+        make_folder("--out", path)?;
         Ok(Folder {
             path: path.to_owned(),
         })

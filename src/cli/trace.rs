@@ -143,8 +143,10 @@ impl Output {
             }
             return to_stdout(trace, kind);
         };
-        write::write(trace, file, kind)
-            .map_err(|error| Failure::input([format!("{error}: {}", error.source)]))?;
+        reports::write_atomically(file, |out| {
+            write::write_file(trace, file, out, kind).map(|_| ())
+        })
+        .map_err(|error| Failure::input([error.to_string()]))?;
         let description = Description::of(trace);
         if self.json {
             let mut object = serde_json::Map::new();

@@ -8,6 +8,7 @@ mod bad_scenarios;
 mod bad_traces;
 mod conform;
 mod documents;
+mod files;
 mod manners;
 mod program;
 mod replay;

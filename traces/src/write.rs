@@ -8,16 +8,14 @@
 //! Prompts known by token ids or told in deltas are written as block hashes of whole prompts. What a format cannot hold
 //! is said by [`losses`]. Everything else reads back equal.
 //!
-//! A file appears under its name only when it is complete; `.gz` and `.zst` at the end of the name compress it.
+//! `.gz` and `.zst` at the end of a file's name compress it. Opening files is left to the caller.
 
 mod csv;
 mod mooncake;
 
 use std::borrow::Cow;
-use std::ffi::OsString;
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -36,16 +34,6 @@ pub enum OutputFormat {
     Mooncake,
     /// [`Format::Csv`].
     Csv,
-}
-
-/// Why a trace could not be written.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}: cannot be written")]
-pub struct WriteError {
-    /// The file, as the caller named it.
-    pub file: String,
-    /// What the operating system says.
-    pub source: io::Error,
 }
 
 impl OutputFormat {
@@ -104,22 +92,39 @@ pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
     losses
 }
 
-/// Writes a file and says which format it got.
+/// Writes the content of the file named `path` to `out`, compressed as the name says, and says which format it got.
 ///
 /// # Errors
-/// The file cannot be written; then there is no new file under this name.
-pub fn write(trace: &Trace, path: &Path, format: OutputFormat) -> Result<Format, WriteError> {
-    let partial = partial_name(path);
-    let result = write_partial(trace, &partial, path, format)
-        .and_then(|format| fs::rename(&partial, path).map(|()| format));
-    result.map_err(|source| {
-        // There may be nothing to remove, and the first error is the one to tell.
-        let _ = fs::remove_file(&partial);
-        WriteError {
-            file: path.display().to_string(),
-            source,
+/// Those of `out`.
+pub fn write_file(
+    trace: &Trace,
+    path: &Path,
+    out: impl Write,
+    format: OutputFormat,
+) -> io::Result<Format> {
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_ascii_lowercase());
+    match extension.as_ref().and_then(|extension| extension.to_str()) {
+        Some("gz") => {
+            let mut out = BufWriter::new(GzEncoder::new(out, Compression::default()));
+            let format = write_to(trace, &mut out, format)?;
+            out.into_inner()?.finish()?.flush()?;
+            Ok(format)
         }
-    })
+        Some("zst") => {
+            let mut out = BufWriter::new(zstd::Encoder::new(out, ZSTD_LEVEL)?);
+            let format = write_to(trace, &mut out, format)?;
+            out.into_inner()?.finish()?.flush()?;
+            Ok(format)
+        }
+        _ => {
+            let mut out = BufWriter::new(out);
+            let format = write_to(trace, &mut out, format)?;
+            out.flush()?;
+            Ok(format)
+        }
+    }
 }
 
 /// Writes to `out`, uncompressed, and says which format it got.
@@ -146,44 +151,6 @@ fn whole_prompts(trace: &Trace) -> Cow<'_, Trace> {
     } else {
         Cow::Owned(transform::in_blocks_of(trace, trace.block_size))
     }
-}
-
-/// A name in the same folder that no reader looks for.
-fn partial_name(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.part", std::process::id()));
-    path.with_file_name(name)
-}
-
-fn write_partial(
-    trace: &Trace,
-    partial: &Path,
-    path: &Path,
-    format: OutputFormat,
-) -> io::Result<Format> {
-    let file = BufWriter::new(File::create(partial)?);
-    let extension = path
-        .extension()
-        .map(|extension| extension.to_ascii_lowercase());
-    let (format, file) = match extension.as_ref().and_then(|extension| extension.to_str()) {
-        Some("gz") => {
-            let mut out = BufWriter::new(GzEncoder::new(file, Compression::default()));
-            let format = write_to(trace, &mut out, format)?;
-            (format, out.into_inner()?.finish()?)
-        }
-        Some("zst") => {
-            let mut out = BufWriter::new(zstd::Encoder::new(file, ZSTD_LEVEL)?);
-            let format = write_to(trace, &mut out, format)?;
-            (format, out.into_inner()?.finish()?)
-        }
-        _ => {
-            let mut out = file;
-            (write_to(trace, &mut out, format)?, out)
-        }
-    };
-    file.into_inner()?.sync_all()?;
-    Ok(format)
 }
 
 /// Nanoseconds as a decimal number of units of ten to the power of `digits` nanoseconds, without needless zeros.

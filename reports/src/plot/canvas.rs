@@ -3,14 +3,15 @@
 //! The bitmap is drawn at twice its size and averaged down, which gives every line and letter smooth edges.
 
 use super::font::{Font, describe};
+use image::codecs::png::PngEncoder;
+use image::{ColorType, ImageEncoder, ImageError};
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontTransform, RGBColor, ShapeStyle, TextStyle};
-use std::io;
-use std::path::Path;
+use std::io::{self, Write};
 
 /// Logical size of every picture.
 pub(super) const WIDTH: u32 = 1600;
@@ -260,9 +261,9 @@ pub(super) fn svg(
     document.replacen(&drawn, &size(WIDTH, HEIGHT), 1)
 }
 
-/// Draws a PNG file.
+/// Draws a PNG file into `out`.
 pub(super) fn png(
-    path: &Path,
+    out: impl Write,
     draw: impl FnOnce(&Canvas<BitMapBackend<'_>>) -> Drawn<BitMapBackend<'static>>,
 ) -> io::Result<()> {
     let large = (WIDTH * OVERSAMPLING, HEIGHT * OVERSAMPLING);
@@ -279,10 +280,12 @@ pub(super) fn png(
             .expect("drawing into memory cannot fail");
     }
     let small = average_down(&pixels);
-    let mut file = BitMapBackend::new(path, (WIDTH, HEIGHT));
-    file.blit_bitmap((0, 0), (WIDTH, HEIGHT), &small)
-        .map_err(io::Error::other)?;
-    file.present().map_err(io::Error::other)
+    PngEncoder::new(out)
+        .write_image(&small, WIDTH, HEIGHT, ColorType::Rgb8)
+        .map_err(|error| match error {
+            ImageError::IoError(error) => error,
+            other => io::Error::other(other),
+        })
 }
 
 /// Averages squares of `OVERSAMPLING` × `OVERSAMPLING` RGB pixels.

@@ -1,11 +1,12 @@
 //! `dynosim calibrate import-aic`: measured tables made from AIConfigurator's database.
 
-use crate::cli::{Failure, print};
+use crate::cli::{Failure, make_folder, print};
 use calibration::tables::import::{self, Repeats, Slice};
 use calibration::tables::{Backend, file};
 use clap::{Args, ValueEnum};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const EXAMPLE: &str =
@@ -103,11 +104,11 @@ pub fn run(args: &ImportArgs) -> Result<ExitCode, Failure> {
     if !problems.is_empty() {
         return Err(Failure::input(problems));
     }
-    std::fs::create_dir_all(&args.out)
-        .map_err(|error| Failure::run(format!("{}: {error}", args.out.display())))?;
+    make_folder("--out", &args.out)?;
     let mut text = String::new();
     for (name, used, bytes) in &files {
-        write_whole(&args.out.join(name), bytes)?;
+        reports::write_atomically(&args.out.join(name), |out| out.write_all(bytes))
+            .map_err(|error| Failure::run(error.to_string()))?;
         let _ = writeln!(
             text,
             "{name:<40} {used:>8} rows {:>8} KiB",
@@ -116,15 +117,4 @@ pub fn run(args: &ImportArgs) -> Result<ExitCode, Failure> {
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes beside the file and renames, so that it is there as a whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let partial = path.with_extension("partial");
-    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|error| {
-        // What is left of it is of no use; that it cannot be removed changes nothing.
-        let _ = std::fs::remove_file(&partial);
-        Failure::run(format!("{}: {error}", path.display()))
-    })
 }
