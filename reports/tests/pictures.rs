@@ -215,6 +215,36 @@ fn odd_values_leave_a_picture_whole() {
 }
 
 #[test]
+fn a_legend_leaves_room_for_the_plot() {
+    let series = |index: usize| Series {
+        name: format!("configuration {index} with a name that takes its room"),
+        points: vec![(1.0, 2.0), (3.0, index as f64)],
+        mark: Mark::Line,
+        hue: Hue::nth(index),
+    };
+    for (count, listed) in [(12, 12), (500, 10)] {
+        let chart = Chart {
+            series: (0..count).map(series).collect(),
+            ..Chart::default()
+        };
+        let svg = chart.svg();
+        assert_eq!(svg.matches("with a name").count(), listed, "{count}");
+        let more = format!("and {} more", count - listed);
+        assert_eq!(svg.contains(&more), count > listed, "{more}");
+        assert!(!svg.contains("NaN") && svg.len() < 1_000_000, "{count}");
+    }
+    let long = Series {
+        name: "long ".repeat(200),
+        ..series(0)
+    };
+    let chart = Chart {
+        series: vec![long],
+        ..Chart::default()
+    };
+    assert!(chart.svg().contains('…'));
+}
+
+#[test]
 fn a_limit_far_away_does_not_squash_the_data() {
     let mut chart = curves();
     chart.limits[0].at = 1e12;

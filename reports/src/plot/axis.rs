@@ -9,6 +9,9 @@ use crate::numbers::{separated, short, unit_of};
 /// Values beyond this (or, on a logarithmic axis, below its inverse) are not drawn: ranges must not overflow.
 const LARGEST: f64 = 1e250;
 
+/// No axis has room for more ticks.
+const MOST_TICKS: usize = 100;
+
 /// An axis with its range settled: maps values to `0..=1` along it.
 #[derive(Debug, Clone)]
 pub(crate) struct Settled {
@@ -20,8 +23,9 @@ pub(crate) struct Settled {
 }
 
 impl Axis {
-    /// Settles the range over `values` with at most `most_ticks` ticks (at least 2).
+    /// Settles the range over `values` with about `most_ticks` ticks, of which there is room for 2 to [`MOST_TICKS`].
     pub(super) fn settle(&self, values: &[f64], most_ticks: usize) -> Settled {
+        let most_ticks = most_ticks.clamp(2, MOST_TICKS);
         let is_usable = |value: &f64| match self.scale {
             Scale::Linear => value.abs() <= LARGEST,
             Scale::Log => (1.0 / LARGEST..=LARGEST).contains(value),
@@ -228,6 +232,21 @@ mod tests {
                 "0.01", "0.1", "1", "10", "100", "1,000", "10,000", "100,000"
             ]
         );
+    }
+
+    #[test]
+    fn the_number_of_ticks_is_bounded_however_little_room_there_is() {
+        for most_ticks in [0, 1, 2, usize::MAX] {
+            for scale in [Scale::Linear, Scale::Log] {
+                let axis = Axis {
+                    scale,
+                    ..Axis::default()
+                };
+                let ticks = axis.settle(&[1.0, 3.0, 950.0], most_ticks).ticks;
+                assert!((2..=400).contains(&ticks.len()), "{most_ticks}: {ticks:?}");
+                assert!(ticks.iter().all(|tick| tick.is_finite()), "{ticks:?}");
+            }
+        }
     }
 
     #[test]

@@ -12,9 +12,9 @@ use plotters::backend::DrawingBackend;
 /// The picture.
 pub(super) fn chart<B: DrawingBackend>(chart: &Chart, canvas: &Canvas<B>) -> Drawn<B> {
     canvas.fill([(0.0, 0.0), (f64::from(WIDTH), f64::from(HEIGHT))], WHITE)?;
-    let rows = head::legend_rows(chart);
-    let frame = lay_out(chart, rows.len());
-    head::draw(chart, &rows, &frame, canvas)?;
+    let legend = head::Legend::of(chart);
+    let frame = lay_out(chart, legend.height());
+    head::draw(chart, &legend, &frame, canvas)?;
     draw_axes(&frame, canvas)?;
     for series in &chart.series {
         draw_series(series, &frame, canvas)?;

@@ -9,42 +9,67 @@ use plotters::backend::DrawingBackend;
 
 const LEGEND_KEY: f64 = 44.0;
 const LEGEND_GAP: f64 = 40.0;
+/// From margin to margin.
+const ROOM: f64 = WIDTH as f64 - 2.0 * MARGIN;
 
-fn legend_width(series: &Series) -> f64 {
-    LEGEND_KEY + 12.0 + text_width(&series.name, LEGEND)
+/// More rows would leave no room for the plot.
+const MOST_ROWS: usize = 6;
+
+/// The named series, as many to a row as fit.
+pub(super) struct Legend<'a> {
+    rows: Vec<Vec<&'a Series>>,
+    /// Series for which there is no room.
+    left_out: usize,
 }
 
-/// The named series, as many to a row as fit; none when there is nothing to tell apart.
-pub(super) fn legend_rows(chart: &Chart) -> Vec<Vec<&Series>> {
-    let named: Vec<&Series> = chart
-        .series
-        .iter()
-        .filter(|series| !series.name.is_empty())
-        .collect();
-    let mut rows: Vec<Vec<&Series>> = Vec::new();
-    let mut left = 0.0;
-    for series in named {
-        let width = legend_width(series) + LEGEND_GAP;
-        if rows.is_empty() || left < width {
-            rows.push(Vec::new());
-            left = f64::from(WIDTH) - 2.0 * MARGIN;
+impl<'a> Legend<'a> {
+    /// Empty when there is nothing to tell apart.
+    pub fn of(chart: &'a Chart) -> Legend<'a> {
+        let named = chart.series.iter().filter(|series| !series.name.is_empty());
+        let mut rows: Vec<Vec<&Series>> = Vec::new();
+        let mut left = 0.0;
+        for series in named {
+            let width = legend_width(series) + LEGEND_GAP;
+            if rows.is_empty() || left < width {
+                rows.push(Vec::new());
+                left = ROOM;
+            }
+            left -= width;
+            rows.last_mut().expect("a row was pushed").push(series);
         }
-        left -= width;
-        rows.last_mut().expect("a row was pushed").push(series);
+        // The last row is needed to say how many are not listed.
+        let kept = if rows.len() > MOST_ROWS {
+            MOST_ROWS - 1
+        } else {
+            rows.len()
+        };
+        let left_out = rows.drain(kept..).map(|row| row.len()).sum();
+        Legend { rows, left_out }
     }
-    rows
+
+    /// Lines that it takes.
+    pub fn height(&self) -> usize {
+        self.rows.len() + usize::from(self.left_out > 0)
+    }
+}
+
+fn legend_width(series: &Series) -> f64 {
+    LEGEND_KEY + 12.0 + text_width(&legend_name(series), LEGEND)
+}
+
+fn legend_name(series: &Series) -> String {
+    fitting(&series.name, ROOM - LEGEND_KEY - LEGEND_GAP - 12.0, LEGEND)
 }
 
 pub(super) fn draw<B: DrawingBackend>(
     chart: &Chart,
-    rows: &[Vec<&Series>],
+    legend: &Legend<'_>,
     frame: &Frame,
     canvas: &Canvas<B>,
 ) -> Drawn<B> {
-    let room = f64::from(WIDTH) - 2.0 * MARGIN;
     let mut y = 52.0;
     canvas.text(
-        &fitting(&chart.title, room, TITLE),
+        &fitting(&chart.title, ROOM, TITLE),
         (MARGIN, y),
         Anchor::Left,
         TITLE,
@@ -52,19 +77,19 @@ pub(super) fn draw<B: DrawingBackend>(
     if !chart.subtitle.is_empty() {
         y += 44.0;
         canvas.text(
-            &fitting(&chart.subtitle, room, SUBTITLE),
+            &fitting(&chart.subtitle, ROOM, SUBTITLE),
             (MARGIN, y),
             Anchor::Left,
             SUBTITLE,
         )?;
     }
-    for row in rows {
+    for row in &legend.rows {
         y += 44.0;
         let mut x = MARGIN;
         for series in row {
             draw_key(series, (x, y), canvas)?;
             canvas.text(
-                &series.name,
+                &legend_name(series),
                 (x + LEGEND_KEY + 12.0, y),
                 Anchor::Left,
                 LEGEND,
@@ -72,9 +97,13 @@ pub(super) fn draw<B: DrawingBackend>(
             x += legend_width(series) + LEGEND_GAP;
         }
     }
+    if legend.left_out > 0 {
+        let more = format!("and {} more", legend.left_out);
+        canvas.text(&more, (MARGIN, y + 44.0), Anchor::Left, LEGEND)?;
+    }
     let below = f64::from(HEIGHT) - 24.0;
     canvas.text(
-        &fitting(&chart.footer, room, FOOTER),
+        &fitting(&chart.footer, ROOM, FOOTER),
         (MARGIN, below),
         Anchor::Left,
         FOOTER,
