@@ -1,7 +1,7 @@
 //! `dynosim replay`: one workload through one deployment.
 
 use super::{Failure, make_folder, print};
-use crate::scenario;
+use crate::scenario::{self, Set};
 use clap::Args;
 use engine::Span;
 use reports::report::{Provenance, Report, Timing};
@@ -83,35 +83,50 @@ pub struct FieldArgs {
 
 impl FieldArgs {
     /// The fields as overrides; short flags first, so that `--set` has the last word.
-    pub fn overrides(&self) -> Result<Vec<(String, String)>, Failure> {
+    pub fn overrides(&self) -> Result<Vec<Set>, Failure> {
         let mut overrides = Vec::new();
         let trace = self.trace.as_ref().map(|path| path.display().to_string());
         let strict = self.strict.then(|| true.to_string());
         let flags = [
-            ("workload.trace.path", &trace),
-            ("workload.trace.strict", &strict),
-            ("pools.0.workers", &self.workers),
-            ("router.mode", &self.router),
-            ("engine.block_size", &self.block_size),
-            ("engine.num_gpu_blocks", &self.num_gpu_blocks),
-            ("workload.load.concurrency", &self.concurrency),
+            ("--trace", "workload.trace.path", &trace),
+            ("--strict", "workload.trace.strict", &strict),
+            ("--workers", "pools.0.workers", &self.workers),
+            ("--router", "router.mode", &self.router),
+            ("--block-size", "engine.block_size", &self.block_size),
             (
+                "--num-gpu-blocks",
+                "engine.num_gpu_blocks",
+                &self.num_gpu_blocks,
+            ),
+            (
+                "--concurrency",
+                "workload.load.concurrency",
+                &self.concurrency,
+            ),
+            (
+                "--arrival-speedup-ratio",
                 "workload.load.arrival_speedup_ratio",
                 &self.arrival_speedup_ratio,
             ),
-            ("seed", &self.seed),
+            ("--seed", "seed", &self.seed),
         ];
         if self.trace.is_some() {
             // The trace takes the place of a generated workload.
-            overrides.push(("workload.synth".to_owned(), "null".to_owned()));
+            overrides.push(Set {
+                place: "--trace".to_owned(),
+                ..Set::by_option("workload.synth", "null")
+            });
         }
-        for (field, value) in flags {
-            overrides.extend(value.iter().map(|value| (field.to_owned(), value.clone())));
+        for (flag, field, value) in flags {
+            overrides.extend(value.iter().map(|value| Set {
+                place: flag.to_owned(),
+                ..Set::by_option(field, value)
+            }));
         }
         let mut problems = Vec::new();
         for text in &self.set {
             match text.split_once('=') {
-                Some((field, value)) => overrides.push((field.to_owned(), value.to_owned())),
+                Some((field, value)) => overrides.push(Set::by_option(field, value)),
                 None => problems.push(format!(
                     "--set {text}: expected FIELD=VALUE, for example pools.agg.workers=4"
                 )),
@@ -126,7 +141,7 @@ impl FieldArgs {
 }
 
 /// Reads a scenario file and applies overrides.
-pub fn load_scenario(path: &Path, overrides: &[(String, String)]) -> Result<Scenario, Failure> {
+pub fn load_scenario(path: &Path, overrides: &[Set]) -> Result<Scenario, Failure> {
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::input([format!("{}: {error}", path.display())]))?;
     let text = String::from_utf8(bytes).map_err(|_| {

@@ -154,7 +154,7 @@ fn version(section: &Section<'_>) -> Option<VllmVersion> {
     };
     if release.is_none() {
         let expected = "0.32 or 0.33, the releases whose schedules were recorded";
-        section.conflict(
+        section.mistake(
             "version",
             format!("`{text}`"),
             expected,

@@ -19,7 +19,8 @@ mod timing;
 mod tree;
 mod workload;
 
-pub use problem::{Problem, Problems};
+pub use patch::Set;
+pub use problem::{Kind, Problem, Problems};
 pub use sweep::{Axes, sweep};
 
 use problem::Log;
@@ -34,17 +35,13 @@ const SCHEMA_VERSION: u64 = 1;
 
 /// Reads a scenario.
 ///
-/// `path` names the file in messages, and files named in it are looked for beside it. Overrides are `(field, value)` as
-/// in `--set field=value`, applied in order; a value is YAML, `null` removes what the file says. Files named by an
-/// override are looked for in the current directory.
+/// `path` names the file in messages, and files named in it are looked for beside it. Overrides are
+/// applied in order; a value is YAML, `null` removes what the file says. Files named by an override are looked for in the
+/// current directory.
 ///
 /// # Errors
 /// Everything that is wrong, each with place, field, what was found and what was expected.
-pub fn load(
-    path: Option<&Path>,
-    text: &str,
-    overrides: &[(String, String)],
-) -> Result<Scenario, Problems> {
+pub fn load(path: Option<&Path>, text: &str, overrides: &[Set]) -> Result<Scenario, Problems> {
     let file = path.map_or_else(|| "scenario".to_owned(), |path| path.display().to_string());
     let log = Log::new(&file);
     let scenario = tree::parse_file(text, &log).and_then(|mut root| {
@@ -58,8 +55,8 @@ pub fn load(
             return None;
         }
         add_default_pool(&mut root);
-        for (field, value) in overrides {
-            patch::set(&mut root, field, value, &log);
+        for set in overrides {
+            patch::set(&mut root, set, &log);
         }
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
         read(&root, folder, &log)
@@ -71,10 +68,11 @@ pub fn load(
 #[must_use]
 pub fn unknown_field(path: Option<&Path>, text: &str, field: &str) -> Option<String> {
     // A null is as good as nothing wherever the name is known.
-    let Problems(problems) = load(path, text, &[(field.to_owned(), "null".to_owned())]).err()?;
-    let place = format!("--set {field}");
+    let set = Set::by_option(field, "null");
+    let Problems(problems) = load(path, text, std::slice::from_ref(&set)).err()?;
     let is_about_names = |problem: &&Problem| {
-        problem.place == place && (problem.found == UNKNOWN_FIELD || problem.found.starts_with('`'))
+        problem.place == set.place
+            && (problem.found == UNKNOWN_FIELD || problem.found.starts_with('`'))
     };
     let Problem {
         field,

@@ -6,20 +6,46 @@
 use super::problem::{Log, did_you_mean};
 use super::tree::{Entry, Node, Place, Value, parse_override, quoted};
 
-/// Sets `field` to `text`.
-pub fn set(root: &mut Node, field: &str, text: &str, log: &Log) {
+/// One field set to one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// Where it was given, for messages: `--set router.mode`, `--workers`.
+    pub place: String,
+    /// Dotted path.
+    pub field: String,
+    /// YAML text.
+    pub value: String,
+}
+
+impl Set {
+    /// As `--set field=value` says it.
+    pub fn by_option(field: &str, value: &str) -> Set {
+        Set {
+            place: format!("--set {field}"),
+            field: field.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+}
+
+/// Sets one field.
+pub fn set(root: &mut Node, set: &Set, log: &Log) {
+    let Set {
+        place,
+        field,
+        value,
+    } = set;
     let names: Vec<&str> = field.trim().split('.').map(str::trim).collect();
-    let place = Place::Override(field.to_owned());
     if names.iter().any(|name| name.is_empty()) {
         log.add(
-            Some(&place),
+            Some(&Place::Override(place.clone())),
             "",
             quoted(field),
             "a field as in `engine.block_size`",
         );
         return;
     }
-    let value = parse_override(field, text);
+    let value = parse_override(place, value);
     set_in(
         root,
         &Path {

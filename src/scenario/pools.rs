@@ -1,6 +1,7 @@
 //! `model`, `gpu`, `engine`, `timing` and `pools`: groups of workers, each over the scenario's common settings.
 
 use super::engine::{self, EngineFields};
+use super::problem::Kind;
 use super::section::{Field, Section};
 use super::tree::{Node, Value, quoted};
 use super::{beside, timing};
@@ -38,7 +39,7 @@ pub fn read<'a>(section: &'a Section<'a>, folder: &Path) -> Option<Vec<Pool>> {
         Some((items, field)) => list(&common, items, &field),
         None if section.has("pools") => None,
         None => {
-            section.conflict(
+            section.mistake(
                 "pools",
                 "nothing",
                 "a list of pools",
@@ -77,11 +78,13 @@ fn list(common: &Common<'_>, items: &[Node], field: &Field<'_>) -> Option<Vec<Po
     }
     for (index, (pool, item)) in pools.iter().zip(items).enumerate() {
         let complain = |found: String, expected: &str| {
-            common.section.log().add(
+            common.section.log().add_kind(
+                Kind::Conflict,
                 Some(&item.place),
                 &format!("pools.{}", pool.name),
                 found,
                 expected,
+                None,
             );
         };
         if pools[..index].iter().any(|other| other.name == pool.name) {
@@ -203,7 +206,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
     if is_split && hardware.is_resolved {
         settle_kv_blocks(&mut pool, &engine, own);
         if let Err(error) = pool.timing.compile(&pool.context()) {
-            timing_section.refused("source", &error);
+            timing_section.refused(Kind::Conflict, "source", &error);
         }
     }
     Some(pool)
@@ -251,7 +254,7 @@ fn name(section: &Section<'_>) -> Option<String> {
     let expected = "a name of up to 64 letters, digits, `-` or `_`";
     let Some((name, _)) = section.text("name") else {
         if !section.has("name") {
-            section.conflict("name", "nothing", expected, "for example `name: agg`");
+            section.mistake("name", "nothing", expected, "for example `name: agg`");
         }
         return None;
     };
@@ -261,7 +264,7 @@ fn name(section: &Section<'_>) -> Option<String> {
             .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         && name.parse::<u64>().is_err();
     if !is_fine {
-        section.conflict(
+        section.mistake(
             "name",
             quoted(&name),
             format!("{expected}, not a number"),
@@ -316,7 +319,7 @@ fn model(section: &Section<'_>, folder: &Path) -> Option<Model> {
         name
     };
     Model::find(&wanted)
-        .map_err(|error| section.refused("model", &error))
+        .map_err(|error| section.refused(Kind::Mistake, "model", &error))
         .ok()
 }
 
@@ -324,7 +327,7 @@ fn gpu(section: &Section<'_>) -> Option<Gpu> {
     let (name, _) = section.text("gpu")?;
     Gpu::find(&name)
         .copied()
-        .map_err(|error| section.refused("gpu", &error))
+        .map_err(|error| section.refused(Kind::Mistake, "gpu", &error))
         .ok()
 }
 
@@ -391,6 +394,6 @@ fn settle_kv_blocks(pool: &mut Pool, engine: &EngineFields, section: &Section<'_
             pool.engine.num_gpu_blocks = capacity.blocks.clamp(2, most) as u32;
             pool.kv_blocks = KvBlocks::Computed(capacity);
         }
-        Err(error) => section.refused("parallel", &error),
+        Err(error) => section.refused(Kind::Conflict, "parallel", &error),
     }
 }

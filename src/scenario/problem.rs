@@ -4,9 +4,20 @@ use super::tree::Place;
 use std::cell::RefCell;
 use std::fmt;
 
+/// How a scenario can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A value, a name or a file is wrong whatever stands beside it: a mistake of the writer.
+    Mistake,
+    /// Every value is fine and they do not go together: there can be no such deployment.
+    Conflict,
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// How it is wrong.
+    pub kind: Kind,
     /// Where: `scenario.yaml:12:5`, or the override that brought it in.
     pub place: String,
     /// Dotted path of the field; empty where the file as a whole is meant.
@@ -65,7 +76,7 @@ impl Log {
         }
     }
 
-    /// Adds a problem; `place` is absent where the file as a whole is meant.
+    /// Adds a mistake; `place` is absent where the file as a whole is meant.
     pub fn add(
         &self,
         place: Option<&Place>,
@@ -85,9 +96,23 @@ impl Log {
         expected: impl Into<String>,
         suggestion: Option<String>,
     ) {
+        self.add_kind(Kind::Mistake, place, field, found, expected, suggestion);
+    }
+
+    /// Adds a problem of either kind.
+    pub fn add_kind(
+        &self,
+        kind: Kind,
+        place: Option<&Place>,
+        field: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        suggestion: Option<String>,
+    ) {
         let text = place.map_or_else(|| self.file.clone(), |place| place.text(&self.file));
         let (found, expected) = (found.into(), expected.into());
         let problem = Problem {
+            kind,
             place: text,
             field: field.to_owned(),
             found,

@@ -4,7 +4,7 @@
 //! upper one if it is written there. Every reader asks for all fields it knows, so that [`Section::finish`] can tell
 //! which names are unknown and which known one is nearest.
 
-use super::problem::{Log, did_you_mean};
+use super::problem::{Kind, Log, did_you_mean};
 use super::tree::{Node, Place, Value};
 use calibration::CalibrationError;
 use std::cell::RefCell;
@@ -247,6 +247,28 @@ impl<'a> Section<'a> {
         expected: impl Into<String>,
         suggestion: &str,
     ) {
+        self.report(Kind::Conflict, name, found, expected, suggestion);
+    }
+
+    /// Reports that a field is wrong by itself, or missing.
+    pub fn mistake(
+        &self,
+        name: &'static str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        suggestion: &str,
+    ) {
+        self.report(Kind::Mistake, name, found, expected, suggestion);
+    }
+
+    fn report(
+        &self,
+        kind: Kind,
+        name: &'static str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        suggestion: &str,
+    ) {
         let (place, path) = match self.field(name) {
             Some(field) => (Some(field.node.place.clone()), field.path),
             None => (
@@ -256,12 +278,12 @@ impl<'a> Section<'a> {
         };
         let suggestion = (!suggestion.is_empty()).then(|| suggestion.to_owned());
         self.log
-            .add_with(place.as_ref(), &path, found, expected, suggestion);
+            .add_kind(kind, place.as_ref(), &path, found, expected, suggestion);
     }
 
-    /// Reports what a registry or a model has against a field. A problem that names another field of this section goes
-    /// there.
-    pub fn refused(&self, name: &'static str, error: &CalibrationError) {
+    /// Reports what a registry has against a name, or a model against what surrounds it; what does not fit or was not
+    /// measured is a conflict always. A problem that names another field of this section goes there.
+    pub fn refused(&self, kind: Kind, name: &'static str, error: &CalibrationError) {
         for problem in error.problems() {
             let suggestion = problem.suggestion.as_deref().unwrap_or_default();
             let known = self
@@ -272,10 +294,11 @@ impl<'a> Section<'a> {
                 .find(|known| *known == problem.field);
             match (known, problem.found.as_str()) {
                 (Some(field), found) => {
-                    self.conflict(field, found, problem.expected.clone(), suggestion)
+                    self.report(kind, field, found, problem.expected.clone(), suggestion)
                 }
                 (None, "nothing") => {
-                    self.conflict(
+                    self.report(
+                        kind,
                         name,
                         format!("no {}", problem.field),
                         problem.expected.clone(),
@@ -283,7 +306,8 @@ impl<'a> Section<'a> {
                     );
                 }
                 (None, found) => {
-                    self.conflict(
+                    self.report(
+                        kind,
                         name,
                         format!("{} {found}", problem.field),
                         problem.expected.clone(),
@@ -298,7 +322,8 @@ impl<'a> Section<'a> {
         match error {
             CalibrationError::Invalid(_) => {}
             CalibrationError::NotModelled { reasons, .. } => {
-                self.conflict(
+                self.report(
+                    kind,
                     name,
                     found,
                     "one that is modelled",
@@ -317,7 +342,7 @@ impl<'a> Section<'a> {
                 );
             }
             CalibrationError::Read { .. } | CalibrationError::Json { .. } => {
-                self.conflict(name, found, "a readable config.json", &error.to_string());
+                self.mistake(name, found, "a readable config.json", &error.to_string());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Scenario files good and bad. A bad file of the corpus ends with the messages it must give, each behind `#! `.
 
-use super::{Axes, Problems, load, sweep, unknown_field};
+use super::{Axes, Kind, Problems, Set, load, sweep, unknown_field};
 use ::engine::Span;
 use ::engine::vllm::{SchedulingPolicy, VllmVersion};
 use calibration::{Precision, TimingSpec};
@@ -47,9 +47,9 @@ seed: 18446744073709551615
 ";
 
 fn read(text: &str, overrides: &[(&str, &str)]) -> Result<Scenario, Problems> {
-    let overrides: Vec<(String, String)> = overrides
+    let overrides: Vec<Set> = overrides
         .iter()
-        .map(|&(field, value)| (field.to_owned(), value.to_owned()))
+        .map(|&(field, value)| Set::by_option(field, value))
         .collect();
     load(Some(Path::new("here/scenario.yaml")), text, &overrides)
 }
@@ -296,6 +296,38 @@ fn wrong_overrides_name_themselves() {
          `block_size`?",
     ];
     assert_eq!(bad(FULL, &overrides), expected);
+}
+
+#[test]
+fn mistakes_and_conflicts_are_told_apart() {
+    let kinds = |field: &str, value: &str| -> Vec<Kind> {
+        let problems = read(FULL, &[(field, value)]).expect_err("not a scenario");
+        problems.0.iter().map(|problem| problem.kind).collect()
+    };
+    for (field, value) in [
+        ("router.mode", "kvv"),
+        ("engine.max_num_seqs", "many"),
+        ("engine.version", "0.1"),
+        ("gpu", "h1000"),
+        ("model", "no/such.json"),
+        ("pools.large.parallel.pp", "2"),
+        ("pools.none.workers", "2"),
+        ("workload.synth.requests", "-1"),
+    ] {
+        assert!(kinds(field, value).contains(&Kind::Mistake), "{field}");
+    }
+    for (field, value) in [
+        ("pools.large.parallel.tp", "3"),
+        ("pools.large.parallel.tp", "16"),
+        ("pools.large.engine.block_size", "64"),
+        ("engine.max_num_seqs", "5000"),
+        ("router.mode", "random"),
+        ("engine.gpu_memory_utilization", "0.1"),
+        ("workload.trace.end_s", "1"),
+    ] {
+        let kinds = kinds(field, value);
+        assert!(kinds.iter().all(|kind| *kind == Kind::Conflict), "{field}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub enum Place {
         /// Column, in characters.
         column: usize,
     },
-    /// In an override of this field.
+    /// In an override, given there: `--set router.mode`.
     Override(String),
 }
 
@@ -27,7 +27,7 @@ impl Place {
     pub fn text(&self, file: &str) -> String {
         match self {
             Place::File { line, column } => format!("{file}:{line}:{column}"),
-            Place::Override(field) => format!("--set {field}"),
+            Place::Override(place) => place.clone(),
         }
     }
 
@@ -190,8 +190,8 @@ pub fn parse_file(text: &str, log: &Log) -> Option<Node> {
 }
 
 /// Reads the value of an override: YAML if it is, plain text otherwise.
-pub fn parse_override(field: &str, text: &str) -> Node {
-    let place = Place::Override(field.to_owned());
+pub fn parse_override(place: &str, text: &str) -> Node {
+    let place = Place::Override(place.to_owned());
     let log = Log::new("");
     let parsed = if text.trim().is_empty() {
         None

@@ -29,7 +29,7 @@ pub fn read(section: &Section<'_>, folder: &Path) -> Option<WorkloadSpec> {
         (false, true) => synthetic(section),
         (false, false) => {
             let hint = "for example `trace: {path: trace.jsonl}` or `synth: {preset: quick}`";
-            section.conflict(
+            section.mistake(
                 "trace",
                 "neither a trace nor a generator",
                 "one of trace and synth",
@@ -51,7 +51,7 @@ fn trace(section: &Section<'_>, folder: &Path) -> Option<TraceSource> {
         .text("path")
         .map(|(name, field)| beside(folder, &name, &field.node.place));
     if !section.has("path") {
-        section.conflict(
+        section.mistake(
             "path",
             "nothing",
             "the path of a trace file",

@@ -241,6 +241,37 @@ impl Space {
         }
     }
 
+    /// Where the values of a field were given.
+    #[must_use]
+    pub fn place_of(&self, field: &str) -> Option<&str> {
+        let sets = |factor: &&Factor| {
+            factor
+                .entries
+                .iter()
+                .flatten()
+                .any(|set| set.field == field)
+        };
+        self.factors
+            .iter()
+            .find(sets)
+            .map(|factor| factor.place.as_str())
+    }
+
+    /// The points that differ from the one at `index` in at most one factor, in order: every entry of every factor occurs
+    /// in one of them, and they are as many as the entries and not as their product.
+    #[must_use]
+    pub fn around(&self, index: usize) -> Vec<Point> {
+        let mut indices = BTreeSet::from([index]);
+        let mut stride = 1;
+        for factor in self.factors.iter().rev() {
+            let own = index / stride % factor.entries.len();
+            let base = index - own * stride;
+            indices.extend((0..factor.entries.len()).map(|entry| base + entry * stride));
+            stride *= factor.entries.len();
+        }
+        indices.into_iter().map(|index| self.point(index)).collect()
+    }
+
     /// All points in order. Call [`Space::problems`] first.
     pub fn points(&self) -> impl Iterator<Item = Point> {
         let count = self.len().expect("the number of points was checked");
@@ -451,6 +482,21 @@ mod tests {
             ["0: a=1", "1: the scenario as it is", "2: a=2, b=1"]
         );
         assert_eq!(list.fields(), ["a", "b"]);
+    }
+
+    #[test]
+    fn every_value_occurs_around_a_point() {
+        let space = space(&["a=1,2,3", "b=x,y", "c=5,6"]);
+        let indices = |index| -> Vec<usize> {
+            let around = space.around(index);
+            around.iter().map(|point| point.index).collect()
+        };
+        // From (2, y, 5) at 6: the others of c, of b, of a.
+        assert_eq!(indices(6), [2, 4, 6, 7, 10]);
+        assert_eq!(indices(0), [0, 1, 2, 4, 8]);
+        assert_eq!(Space::default().around(0).len(), 1);
+        assert_eq!(space.place_of("b"), Some("--vary b"));
+        assert_eq!(space.place_of("d"), None);
     }
 
     #[test]

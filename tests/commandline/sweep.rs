@@ -269,3 +269,50 @@ fn warnings_about_a_trace_are_said_once() {
     );
     assert!(!folder.path("strict").exists());
 }
+
+#[test]
+fn a_mistake_in_an_axis_is_bad_input_and_told_with_all_others() {
+    let folder = Folder::with_scenario_and_trace();
+    let vary = |axes: &[&str]| {
+        let mut args = vec!["sweep", "scenario.yaml", "--trace", "trace.jsonl"];
+        axes.iter().for_each(|axis| args.extend(["--vary", axis]));
+        folder.run(&args)
+    };
+    // Each alone, and beside an axis whose first value is impossible.
+    for axes in [
+        ["router.mode=kv,kvv", "seed=1"].as_slice(),
+        &["pools.agg.workers=1,two"],
+        &["gpu=h100_sxm,h100_smx"],
+        &["engine.version=0.33,0.34"],
+        &["pools.agg.parallel.pp=1,2"],
+        &["gpus=8,x"],
+        &["workload.trace.path=trace.jsonl,nope.jsonl"],
+        &[
+            "pools.agg.parallel.tp=3,1",
+            "workload.trace.path=trace.jsonl,nope.jsonl",
+        ],
+    ] {
+        let answer = vary(axes);
+        assert_eq!(answer.code, Some(2), "{answer}");
+        assert!(!folder.path("sweep-results").exists(), "{answer}");
+    }
+    let answer = vary(&["router.mode=kv,kvv,kwv", "pools.agg.workers=1,two,3"]);
+    let expected = "--vary pools.agg.workers: pools.agg.workers: found `two`, expected a whole number from 1 to 100000\n\
+        --vary router.mode: router.mode: found `kvv`, expected one of round-robin, random, least-loaded, power-of-two, kv; \
+        did you mean `kv`?\n\
+        --vary router.mode: router.mode: found `kwv`, expected one of round-robin, random, least-loaded, power-of-two, kv\n";
+    assert_eq!(answer.stderr, expected, "{answer}");
+    let answer = vary(&["workload.trace.path=a.jsonl,trace.jsonl,b.jsonl"]);
+    let named = ["a.jsonl", "b.jsonl"].map(|name| answer.stderr.contains(name));
+    assert_eq!(named, [true, true], "{answer}");
+    // What does not go together stays a point with its reason, the other points count.
+    let answer = vary(&["pools.agg.parallel.tp=1,3", "engine.max_num_seqs=256,9000"]);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    assert_eq!(
+        folder
+            .text("sweep-results/sweep.csv")
+            .matches("impossible")
+            .count(),
+        6
+    );
+}

@@ -28,16 +28,30 @@ pub struct Ready {
 }
 
 impl<'a> Bench<'a> {
-    /// Reads the workload of the first point, so that a bad trace is bad input and not a thousand impossible points.
+    /// Reads the workload of the first point and every trace of an axis, so that a bad trace is bad input and not a
+    /// thousand impossible points.
     ///
     /// # Errors
-    /// Everything that is wrong with that workload.
+    /// Everything that is wrong with them.
     pub fn new(plan: &'a Plan) -> Result<Bench<'a>, Failure> {
         let workloads = Workloads::new();
-        let loaded = workloads
-            .get(&plan.first.workload, plan.first.seed)
-            .map_err(Failure::input)?;
-        for warning in &loaded.warnings {
+        let (mut seen, mut problems, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+        for scenario in std::iter::once(plan.first.clone()).chain(plan.representatives()) {
+            let source = &scenario.workload.source;
+            let is_wanted = seen.is_empty() || matches!(source, Source::Trace(_));
+            if !is_wanted || seen.contains(source) {
+                continue;
+            }
+            seen.push(source.clone());
+            match workloads.get(&scenario.workload, scenario.seed) {
+                Ok(loaded) => warnings.extend(loaded.warnings),
+                Err(lines) => problems.extend(lines),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Failure::input(problems));
+        }
+        for warning in warnings {
             note(&format!("warning: {warning}"));
         }
         Ok(Bench { plan, workloads })
@@ -45,7 +59,8 @@ impl<'a> Bench<'a> {
 
     /// A point as a simulation, or why there can be none.
     pub fn prepare(&self, point: &Point) -> Result<Prepared<Ready>, String> {
-        let scenario = self.plan.scenario(&point.overrides)?;
+        let scenario = self.plan.scenario(&point.overrides);
+        let scenario = scenario.map_err(|wrong| wrong.to_string())?;
         let loaded = self
             .workloads
             .get(&scenario.workload, scenario.seed)

@@ -4,7 +4,8 @@ use super::SweepArgs;
 use super::progress::note;
 use super::search::RATE;
 use crate::cli::Failure;
-use crate::scenario::{self, Axes};
+use crate::scenario::{self, Axes, Kind, Problem, Problems, Set};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use sweeps::constraint::Constraint;
@@ -12,7 +13,7 @@ use sweeps::criteria::Criteria;
 use sweeps::metric::Objective;
 use sweeps::replicates;
 use sweeps::scenario::Scenario;
-use sweeps::space::{Override, Space, SpaceError};
+use sweeps::space::{Override, Point, Space, SpaceError};
 use sweeps::values;
 
 /// The scenario field that replicates vary.
@@ -32,7 +33,7 @@ pub struct Plan {
     /// Its text.
     pub text: String,
     /// Overrides for all points.
-    pub set: Vec<(String, String)>,
+    pub set: Vec<Set>,
     /// What varies.
     pub space: Space,
     /// The same times the seeds.
@@ -43,7 +44,13 @@ pub struct Plan {
     pub criteria: Criteria,
     /// The first point that is a scenario.
     pub first: Scenario,
+    /// Its place in the space.
+    first_index: usize,
 }
+
+/// What is wrong with a point.
+#[derive(Debug)]
+pub struct Wrong(Vec<(Kind, String)>);
 
 /// What `--find` searches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +110,12 @@ impl Plan {
         {
             problems.push(format!("--vary {GPUS}: found `{workers}` beside it, expected one of the two: {GPUS} sets it"));
         }
-        let Some(first) = first_scenario(path, &text, &set, &space, &mut problems) else {
+        let base = Base {
+            path,
+            text: &text,
+            set: &set,
+        };
+        let Some((first_index, first)) = first_scenario(&base, &space, &mut problems) else {
             return Err(Failure::input(problems));
         };
         criteria.sla = first.sla.unwrap_or_default();
@@ -135,38 +147,98 @@ impl Plan {
             replicates,
             criteria,
             first,
+            first_index,
         })
     }
 
     /// The scenario of a point, or all that is wrong with it.
-    pub fn scenario(&self, overrides: &[Override]) -> Result<Scenario, String> {
-        scenario(self.path.as_deref(), &self.text, &self.set, overrides)
+    pub fn scenario(&self, overrides: &[Override]) -> Result<Scenario, Wrong> {
+        let base = Base {
+            path: self.path.as_deref(),
+            text: &self.text,
+            set: &self.set,
+        };
+        base.scenario(&self.replicated, overrides)
+    }
+
+    /// A few scenarios in which every value of every axis occurs, as far as there can be such deployments.
+    pub fn representatives(&self) -> impl Iterator<Item = Scenario> {
+        let around = self.space.around(self.first_index);
+        around
+            .into_iter()
+            .filter_map(|point| self.scenario(&point.overrides).ok())
     }
 }
 
-fn scenario(
-    path: Option<&Path>,
-    text: &str,
-    set: &[(String, String)],
-    overrides: &[Override],
-) -> Result<Scenario, String> {
-    let own = overrides.iter().filter(|set| set.field != GPUS);
-    let own = own.map(|set| (set.field.clone(), set.value.clone()));
-    let all: Vec<(String, String)> = set.iter().cloned().chain(own).collect();
-    let mut scenario = scenario::load(path, text, &all).map_err(|problems| problems.to_string())?;
-    if let Some(budget) = overrides.iter().find(|set| set.field == GPUS) {
-        spend(&mut scenario, &budget.value)?;
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<&str> = self.0.iter().map(|(_, line)| line.as_str()).collect();
+        f.write_str(&lines.join("\n"))
     }
-    Ok(scenario)
+}
+
+impl From<Problems> for Wrong {
+    fn from(Problems(problems): Problems) -> Wrong {
+        let line = |problem: &Problem| (problem.kind, problem.to_string());
+        Wrong(problems.iter().map(line).collect())
+    }
+}
+
+/// What all points share.
+struct Base<'a> {
+    path: Option<&'a Path>,
+    text: &'a str,
+    set: &'a [Set],
+}
+
+impl Base<'_> {
+    /// The scenario of a point of a space.
+    fn scenario(&self, space: &Space, overrides: &[Override]) -> Result<Scenario, Wrong> {
+        let own = overrides.iter().filter(|set| set.field != GPUS);
+        let own = own.map(|set| Set {
+            place: space.place_of(&set.field).unwrap_or("--find").to_owned(),
+            field: set.field.clone(),
+            value: set.value.clone(),
+        });
+        let all: Vec<Set> = self.set.iter().cloned().chain(own).collect();
+        let mut scenario = scenario::load(self.path, self.text, &all)?;
+        if let Some(budget) = overrides.iter().find(|set| set.field == GPUS) {
+            spend(&mut scenario, &budget.value).map_err(|wrong| Wrong(vec![wrong]))?;
+        }
+        Ok(scenario)
+    }
+
+    /// Values at these points that are wrong whatever stands beside them, each once; with them, conflicts that all of the
+    /// points have. Empty where every value is some scenario's.
+    fn mistakes(&self, space: &Space, points: &[Point]) -> Vec<String> {
+        let wrong: Vec<Vec<(Kind, String)>> = points
+            .iter()
+            .map(|point| self.scenario(space, &point.overrides))
+            .map(|scenario| scenario.map_or_else(|Wrong(wrong)| wrong, |_| Vec::new()))
+            .collect();
+        let is_everywhere = |problem| wrong.iter().all(|own| own.contains(problem));
+        let mut told: Vec<&(Kind, String)> = Vec::new();
+        for problem in wrong.iter().flatten() {
+            let counts = problem.0 == Kind::Mistake || is_everywhere(problem);
+            if counts && !told.contains(&problem) {
+                told.push(problem);
+            }
+        }
+        if told.iter().all(|(kind, _)| *kind == Kind::Conflict) {
+            told.clear();
+        }
+        told.into_iter().map(|(_, line)| line.clone()).collect()
+    }
 }
 
 /// Gives the only pool as many workers as a number of GPUs makes.
-fn spend(scenario: &mut Scenario, budget: &str) -> Result<(), String> {
+fn spend(scenario: &mut Scenario, budget: &str) -> Result<(), (Kind, String)> {
+    let mistake = |text: String| (Kind::Mistake, format!("{GPUS}: {text}"));
     let [pool] = scenario.pools.as_mut_slice() else {
-        return Err(format!(
-            "{GPUS}: found {} pools, expected one to spend GPUs on",
-            scenario.pools.len()
-        ));
+        let count = scenario.pools.len();
+        return Err(mistake(format!(
+            "found {count} pools, expected one to spend GPUs on"
+        )));
     };
     let each = pool.gpus_per_worker();
     match budget.trim().parse::<u32>() {
@@ -174,38 +246,48 @@ fn spend(scenario: &mut Scenario, budget: &str) -> Result<(), String> {
             pool.workers = budget / each;
             Ok(())
         }
-        Ok(budget) => Err(format!(
-            "{budget} GPUs do not make whole workers of {each} GPUs each"
+        Ok(budget) => Err((
+            Kind::Conflict,
+            format!("{budget} GPUs do not make whole workers of {each} GPUs each"),
         )),
-        Err(_) => Err(format!(
-            "{GPUS}: found `{budget}`, expected a number of GPUs"
-        )),
+        Err(_) => Err(mistake(format!(
+            "found `{budget}`, expected a number of GPUs"
+        ))),
     }
 }
 
-/// The first point that is a scenario. If none is, the problems of the first.
+/// The first point that is a scenario, with its index. A value of an axis that can be no scenario's is a mistake and
+/// reported; points whose values do not go together may be there, unless there are no others.
 fn first_scenario(
-    path: Option<&Path>,
-    text: &str,
-    set: &[(String, String)],
+    base: &Base<'_>,
     space: &Space,
     problems: &mut Vec<String>,
-) -> Option<Scenario> {
+) -> Option<(usize, Scenario)> {
     let has_points = problems.is_empty() && !space.is_empty();
     if !has_points {
         // The fields that do not vary can still be judged.
-        problems.extend(scenario(path, text, set, &[]).err());
+        let alone = base.scenario(space, &[]);
+        problems.extend(alone.err().map(|wrong| wrong.to_string()));
         return None;
     }
-    let mut first_problem = None;
-    for point in space.points() {
-        match scenario(path, text, set, &point.overrides) {
-            Ok(scenario) => return Some(scenario),
-            Err(problem) => first_problem = first_problem.or(Some(problem)),
+    problems.extend(base.mistakes(space, &space.around(0)));
+    if !problems.is_empty() {
+        return None;
+    }
+    let scenario = |point: Point| Some((point.index, base.scenario(space, &point.overrides).ok()?));
+    let first = space.points().find_map(scenario);
+    match &first {
+        // Where the first point has conflicts, some values were not looked at.
+        Some((index, _)) if *index > 0 => {
+            problems.extend(base.mistakes(space, &space.around(*index)));
+        }
+        Some(_) => {}
+        None => {
+            let wrong = base.scenario(space, &space.point(0).overrides).err();
+            problems.extend(wrong.map(|wrong| wrong.to_string()));
         }
     }
-    problems.extend(first_problem);
-    None
+    first
 }
 
 fn scenario_text(args: &SweepArgs) -> Result<(String, String), Failure> {

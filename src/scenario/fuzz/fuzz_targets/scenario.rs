@@ -12,9 +12,9 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let (line, file) = text.split_once('\n').unwrap_or(("", text));
-    let overrides: Vec<(String, String)> = line
+    let overrides: Vec<scenario::Set> = line
         .split_once('=')
-        .map(|(field, value)| (field.to_owned(), value.to_owned()))
+        .map(|(field, value)| scenario::Set::by_option(field, value))
         .into_iter()
         .collect();
     if let Err(problems) = scenario::load(None, file, &overrides) {
