@@ -7,6 +7,7 @@ use crate::files::{Error, write_atomically};
 use engine::TimingSource;
 use serde::Serialize;
 use sim::Summary;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -22,6 +23,10 @@ pub struct Report {
     pub dynosim_version: &'static str,
     /// The scenario: its file or its name.
     pub scenario: String,
+    /// The traffic in words: its file and the part of it that was sent, or its generator, and how it was sent.
+    pub workload: String,
+    /// Fields of the scenario that were set from outside, with their values as given; the last word on each.
+    pub overrides: BTreeMap<String, String>,
     /// The seed of all random streams.
     pub seed: u64,
     /// Digest over scenario, workload, timing and version: equal digests have equal results.
@@ -64,6 +69,10 @@ impl From<TimingSource> for Timing {
 pub struct Provenance {
     /// See [`Report::scenario`].
     pub scenario: String,
+    /// See [`Report::workload`].
+    pub workload: String,
+    /// See [`Report::overrides`].
+    pub overrides: BTreeMap<String, String>,
     /// See [`Report::seed`].
     pub seed: u64,
     /// See [`Report::digest`].
@@ -80,6 +89,8 @@ impl Report {
     pub fn new(provenance: Provenance, summary: Summary) -> Report {
         let Provenance {
             scenario,
+            workload,
+            overrides,
             seed,
             digest,
             workload_digest,
@@ -90,6 +101,8 @@ impl Report {
             schema_version: SCHEMA_VERSION,
             dynosim_version,
             scenario,
+            workload,
+            overrides,
             seed,
             digest,
             workload_digest,
@@ -186,6 +199,7 @@ mod tests {
             ["latency", metric, statistic] => {
                 vec![format!("latency.{metric}.*"), format!("*.{statistic}")]
             }
+            ["overrides", ..] => vec!["overrides.*".to_owned()],
             ["requests", "rejected_by", _] => vec!["requests.rejected_by.*".to_owned()],
             _ => vec![field.to_owned()],
         }
@@ -209,6 +223,8 @@ mod tests {
         assert_eq!(report["timing"]["source"], "roofline");
         assert_eq!(report["timing"]["basis"], "estimated");
         assert_eq!(report["seed"], 42);
+        assert_eq!(report["workload"], "trace.jsonl");
+        assert_eq!(report["overrides"]["router.mode"], "kv");
         assert_eq!(report["throughput"]["gpus"], 8);
     }
 

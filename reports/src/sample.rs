@@ -106,6 +106,8 @@ pub(crate) fn report() -> Report {
     };
     let provenance = Provenance {
         scenario: "examples/sample.yaml".to_owned(),
+        workload: "trace.jsonl".to_owned(),
+        overrides: [("router.mode".to_owned(), "kv".to_owned())].into(),
         seed: 42,
         digest: "0123456789abcdef0123456789abcdef".to_owned(),
         workload_digest: "fedcba9876543210fedcba9876543210".to_owned(),

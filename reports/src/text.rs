@@ -273,11 +273,17 @@ fn provenance(report: &Report) -> String {
                 report.scenario, report.seed, report.digest
             ),
         ),
-        (
-            "Timing",
-            format!("{} ({}): {}", timing.source, timing.basis, timing.detail),
-        ),
+        ("Workload", report.workload.clone()),
     ];
+    if !report.overrides.is_empty() {
+        let set = |(field, value): (&String, &String)| format!("{field}={value}");
+        let all: Vec<String> = report.overrides.iter().map(set).collect();
+        lines.push(("Set", all.join(", ")));
+    }
+    lines.push((
+        "Timing",
+        format!("{} ({}): {}", timing.source, timing.basis, timing.detail),
+    ));
     lines.extend(timing.guesses.iter().map(|guess| ("Guess", guess.clone())));
     facts(&lines)
 }

@@ -8,6 +8,7 @@ use reports::report::{Provenance, Report, Timing};
 use reports::{Error, aiperf, rows, text, timeline};
 use sim::series::MOST_WINDOWS;
 use sim::{Recording, series, summarize};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,10 @@ pub struct FieldArgs {
     seed: Option<String>,
 }
 
+/// The option whose trace takes the place of a generated workload, and the field of that.
+const TRACE: &str = "--trace";
+const SYNTH: &str = "workload.synth";
+
 impl FieldArgs {
     /// The fields as overrides; short flags first, so that `--set` has the last word.
     pub fn overrides(&self) -> Result<Vec<Set>, Failure> {
@@ -88,7 +93,7 @@ impl FieldArgs {
         let trace = self.trace.as_ref().map(|path| path.display().to_string());
         let strict = self.strict.then(|| true.to_string());
         let flags = [
-            ("--trace", "workload.trace.path", &trace),
+            (TRACE, "workload.trace.path", &trace),
             ("--strict", "workload.trace.strict", &strict),
             ("--workers", "pools.0.workers", &self.workers),
             ("--router", "router.mode", &self.router),
@@ -113,8 +118,8 @@ impl FieldArgs {
         if self.trace.is_some() {
             // The trace takes the place of a generated workload.
             overrides.push(Set {
-                place: "--trace".to_owned(),
-                ..Set::by_option("workload.synth", "null")
+                place: TRACE.to_owned(),
+                ..Set::by_option(SYNTH, "null")
             });
         }
         for (flag, field, value) in flags {
@@ -157,8 +162,10 @@ pub fn load_scenario(path: &Path, overrides: &[Set]) -> Result<Scenario, Failure
 pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     let mut problems = wrong_options(&args);
     let overrides = args.fields.overrides();
-    let scenario = overrides.and_then(|overrides| load_scenario(&args.scenario, &overrides));
-    let scenario = match scenario {
+    let scenario = overrides.and_then(|overrides| {
+        load_scenario(&args.scenario, &overrides).map(|scenario| (scenario, overrides))
+    });
+    let (scenario, overrides) = match scenario {
         Ok(scenario) if problems.is_empty() => scenario,
         Ok(_) => return Err(Failure::input(problems)),
         Err(failure) => {
@@ -185,6 +192,7 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     let mut report = report(
         &args.scenario.display().to_string(),
         &scenario,
+        overrides,
         &simulation,
         &recording,
     );
@@ -253,11 +261,14 @@ fn window(seconds: f64, recording: &Recording) -> Result<Span, Failure> {
 pub fn report(
     name: &str,
     scenario: &Scenario,
+    overrides: Vec<Set>,
     simulation: &Simulation,
     recording: &Recording,
 ) -> Report {
     let provenance = Provenance {
         scenario: name.to_owned(),
+        workload: scenario.workload.in_words(),
+        overrides: told(overrides),
         seed: scenario.seed,
         digest: simulation.digest().to_string(),
         workload_digest: simulation.workload_digest().to_string(),
@@ -267,6 +278,16 @@ pub fn report(
         provenance,
         summarize(recording, &simulation.pool_names(), scenario.sla),
     )
+}
+
+/// What was set, without what follows from it.
+fn told(overrides: Vec<Set>) -> BTreeMap<String, String> {
+    let is_implied = |set: &Set| set.place == TRACE && set.field == SYNTH;
+    overrides
+        .into_iter()
+        .filter(|set| !is_implied(set))
+        .map(|set| (set.field, set.value))
+        .collect()
 }
 
 /// Runs on the real clock and proves that the decisions are those of the virtual one: the journal, played into a fresh

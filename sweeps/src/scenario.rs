@@ -139,6 +139,60 @@ pub struct Load {
     pub duration: Option<Span>,
 }
 
+impl WorkloadSpec {
+    /// The traffic in one line: `trace.jsonl, at most 1000 requests; arrivals 2 times as fast`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        format!("{}{}", self.source.in_words(), self.load.in_words())
+    }
+}
+
+impl Source {
+    fn in_words(&self) -> String {
+        match self {
+            Source::Trace(trace) => {
+                let parts = [
+                    trace.start.map(|start| format!("from {} s", start.as_s())),
+                    trace.end.map(|end| format!("to {} s", end.as_s())),
+                    trace
+                        .fraction
+                        .map(|share| format!("{} % of its sessions", 100.0 * share)),
+                    trace.limit.map(|most| format!("at most {most} requests")),
+                ];
+                let path = Some(trace.path.display().to_string());
+                let all: Vec<String> = std::iter::once(path).chain(parts).flatten().collect();
+                all.join(", ")
+            }
+            Source::Synth(SynthSource { spec, reuse }) => {
+                let reuse = reuse.map_or(String::new(), |share| {
+                    format!(" that reuse {} % of their blocks", 100.0 * share)
+                });
+                format!("{} generated requests{reuse}", spec.requests)
+            }
+        }
+    }
+}
+
+impl Load {
+    /// What differs from sending everything at the source's times, behind semicolons.
+    fn in_words(&self) -> String {
+        let ratio = self.arrival_speedup_ratio;
+        let parts = [
+            (ratio != 1.0).then(|| format!("arrivals {ratio} times as fast")),
+            self.concurrency
+                .map(|sessions| format!("closed loop of {sessions} sessions")),
+            (self.warmup_requests > 0).then(|| format!("{} to warm up", self.warmup_requests)),
+            self.duration
+                .map(|end| format!("sent for {} s", end.as_s())),
+        ];
+        parts
+            .into_iter()
+            .flatten()
+            .map(|part| format!("; {part}"))
+            .collect()
+    }
+}
+
 impl Default for Load {
     fn default() -> Self {
         Load {

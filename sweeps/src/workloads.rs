@@ -5,7 +5,7 @@ use crate::scenario::{Source, TraceSource, WorkloadSpec};
 use engine::{Time, Workload};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use traces::{ReadOptions, Trace, transform};
+use traces::{ReadOptions, Trace, TraceError, transform};
 
 /// A workload and what was noticed while it was made.
 #[derive(Debug, Clone)]
@@ -90,7 +90,10 @@ fn read(source: &TraceSource, seed: u64) -> Result<(Trace, Vec<String>), Vec<Str
         block_size: source.block_size,
         is_strict: source.is_strict,
     };
-    let loaded = traces::read(&source.path, &options).map_err(|error| vec![error.to_string()])?;
+    let loaded = traces::read(&source.path, &options).map_err(|error| match error {
+        TraceError::Open { file, source } => vec![format!("{file}: {source}")],
+        invalid => vec![invalid.to_string()],
+    })?;
     let mut trace = loaded.trace;
     if source.start.is_some() || source.end.is_some() {
         let start = source.start.unwrap_or_default();

@@ -255,7 +255,9 @@ fn another_seed_is_another_workload_and_nothing_else_is() {
     let run =
         |options: &[&str]| folder.json(&[&["replay", "scenario.yaml", "--json"], options].concat());
     let seed = |seed: &str| run(&["--seed", seed]);
-    assert_eq!(run(&[]), seed("0"));
+    for same in ["digest", "workload_digest", "latency", "seed"] {
+        assert_eq!(run(&[])[same], seed("0")[same], "{same}");
+    }
     assert_ne!(seed("0")["workload_digest"], seed("1")["workload_digest"]);
     assert_ne!(seed("0")["latency"], seed("1")["latency"]);
     // The workload does not depend on what serves it.
@@ -382,4 +384,75 @@ fn live_runs_the_same_cluster_on_the_real_clock() {
         report["timing"]["detail"].as_str().unwrap(),
         &["run on the real clock 200 times as fast"],
     );
+}
+
+#[test]
+fn a_report_says_what_was_replayed() {
+    let folder = Folder::with_scenario_and_trace();
+    let options = [
+        "--workers",
+        "3",
+        "--set",
+        "workload.trace.limit=30",
+        "--set",
+        "pools.0.workers=4",
+        "--arrival-speedup-ratio",
+        "2",
+    ];
+    let text = folder.good(&[REPLAY.as_slice(), &options].concat());
+    assert_contains(
+        &text,
+        &[
+            "\nWorkload        trace.jsonl, at most 30 requests; arrivals 2 times as fast\n",
+            "\nSet             pools.0.workers=4, workload.load.arrival_speedup_ratio=2, workload.trace.limit=30, \
+             workload.trace.path=trace.jsonl\n",
+        ],
+    );
+    let report = replay(&folder, &options);
+    assert_eq!(report["overrides"]["pools.0.workers"], "4");
+    assert_eq!(report["overrides"]["workload.trace.path"], "trace.jsonl");
+    assert_eq!(report["overrides"].as_object().unwrap().len(), 4);
+    assert_eq!(replay(&folder, &options), report);
+    folder.write(
+        "made.yaml",
+        "workload: {synth: {preset: quick, requests: 30, duration_s: 30}, load: {concurrency: 4}}",
+    );
+    let text = folder.good(&["replay", "made.yaml"]);
+    assert_contains(
+        &text,
+        &["Workload        30 generated requests; closed loop of 4 sessions\n"],
+    );
+    assert!(!text.contains("\nSet "), "{text}");
+}
+
+#[test]
+fn a_trace_that_cannot_be_read_is_refused_with_the_systems_reason() {
+    let folder = Folder::with_scenario_and_trace();
+    let said = folder.refused(&["replay", "scenario.yaml", "--trace", "nope.jsonl"]);
+    assert_eq!(said, "nope.jsonl: No such file or directory (os error 2)\n");
+    std::fs::create_dir(folder.path("folder")).unwrap();
+    let said = folder.refused(&["replay", "scenario.yaml", "--trace", "folder"]);
+    assert_contains(&said, &["folder", "directory"]);
+}
+
+#[test]
+fn the_null_block_is_counted_and_holds_nothing() {
+    let folder = Folder::new();
+    folder.write("scenario.yaml", "timing: {source: polynomial}");
+    folder.write(
+        "trace.csv",
+        "arrival_s,input,output\n0,65536,1\n1,65537,1\n",
+    );
+    // What README and docs/scenario.md say: 65,536 tokens are so many blocks.
+    for (block_size, blocks) in [("512", 129), ("64", 1025)] {
+        let requests = |blocks: u32| {
+            let blocks = blocks.to_string();
+            let args = ["replay", "scenario.yaml", "--trace", "trace.csv", "--json"];
+            let pool = ["--block-size", block_size, "--num-gpu-blocks", &blocks];
+            folder.json(&[args.as_slice(), &pool].concat())["requests"].clone()
+        };
+        assert_eq!(requests(blocks)["completed"], 1, "{}", requests(blocks));
+        assert_eq!(requests(blocks - 1)["completed"], 0);
+        assert_eq!(requests(blocks + 1)["completed"], 2);
+    }
 }
