@@ -108,7 +108,8 @@ fn text(a: &Side, b: &Side, comparison: &Comparison) -> String {
             text += &format!("\n{title}, {}\n{}", pairs(first), table(&own));
         }
     }
-    text += "\nReal: B differs from A at 95 % confidence after Holm's correction over the metrics of a table.\n";
+    text += "\nReal: B differs from A at 95 % confidence after Holm's correction over the metrics of a table, which p has.\n\
+        An interval is that of its metric alone: it may leave out 0 where the difference may still be chance.\n";
     if comparison.seeds.len() == 1 {
         text +=
             "One pair: exact for this workload and seed; run --replicates to know about others.\n";
@@ -137,7 +138,16 @@ fn pairs(difference: &Difference) -> String {
 }
 
 fn table(differences: &[&Difference]) -> String {
-    let head = ["", "A", "B", "B − A", "95 % interval", "p", ""].map(str::to_owned);
+    let head = [
+        "",
+        "A",
+        "B",
+        "B − A",
+        "95 % interval, alone",
+        "p, corrected",
+        "",
+    ]
+    .map(str::to_owned);
     let mut rows = vec![head];
     rows.extend(differences.iter().map(|one| row(one)));
     let width = |column: usize| {

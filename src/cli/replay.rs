@@ -212,7 +212,7 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     print(&if args.json {
         report.json()
     } else {
-        text::summary(&report)
+        text::summary(&report) + &args.out.as_deref().map_or(String::new(), written)
     })?;
     if report.summary.requests.unfinished > 0 {
         return Err(Failure::run(stuck(&simulation, &recording)));
@@ -310,6 +310,22 @@ fn run_live(simulation: &Simulation, speedup: f64) -> Result<Recording, Failure>
     Ok(run.recording)
 }
 
+/// The files of `--out`.
+const FILES: [&str; 7] = [
+    "report.json",
+    "requests.csv",
+    "requests.parquet",
+    "series.csv",
+    "timeline.json",
+    "profile_export_aiperf.json",
+    "profile_export.jsonl",
+];
+
+/// The last line: where everything is.
+fn written(folder: &Path) -> String {
+    format!("\nWritten to {}: {}\n", folder.display(), FILES.join(", "))
+}
+
 fn write_files(
     folder: &Path,
     report: &Report,
@@ -318,18 +334,24 @@ fn write_files(
     window: Span,
 ) -> Result<(), Error> {
     let pools = simulation.pool_names();
+    let [
+        report_json,
+        csv,
+        parquet,
+        series_csv,
+        timeline_json,
+        aggregate,
+        records,
+    ] = FILES.map(|name| folder.join(name));
     let requests = rows::requests(recording, &pools);
-    requests.write(&folder.join("requests.csv"))?;
-    requests.write(&folder.join("requests.parquet"))?;
-    rows::windows(&series(recording, window)).write(&folder.join("series.csv"))?;
-    timeline::write(recording, &pools, &folder.join("timeline.json"))?;
-    aiperf::write_aggregate(
-        report,
-        recording,
-        &folder.join("profile_export_aiperf.json"),
-    )?;
-    aiperf::write_records(recording, &folder.join("profile_export.jsonl"))?;
-    report.write(&folder.join("report.json"))
+    requests.write(&csv)?;
+    requests.write(&parquet)?;
+    rows::windows(&series(recording, window)).write(&series_csv)?;
+    timeline::write(recording, &pools, &timeline_json)?;
+    aiperf::write_aggregate(report, recording, &aggregate)?;
+    aiperf::write_records(recording, &records)?;
+    // Last, so that a folder with a report is complete.
+    report.write(&report_json)
 }
 
 /// Why a run ended with requests unfinished.

@@ -87,6 +87,7 @@ pub fn run(args: SweepArgs) -> Result<ExitCode, Failure> {
     let bench = Bench::new(&plan)?;
     let folder = Folder::create(&args.out)?;
     let journal = folder.journal(args.fresh)?;
+    progress::explain_interrupts(journal.path());
     match target {
         None => map(&args, &bench, &folder, &journal),
         Some(target) => search::run(&args, &bench, &folder, &journal, &target),

@@ -53,6 +53,14 @@ const NOT_MODELLED: [&str; 22] = [
     "swap_space",
 ];
 
+/// Options of vLLM that a scenario says in another place.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("tensor_parallel_size", "pools[].parallel.tp"),
+    ("data_parallel_size", "pools[].parallel.dp"),
+    ("model", "model"),
+    ("seed", "seed"),
+];
+
 /// What an engine section says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineFields {
@@ -71,6 +79,9 @@ pub struct EngineFields {
 /// Reads the section: a pool's over the scenario's, or the scenario's alone. `model_len` is the model's longest context.
 pub fn read(section: &Section<'_>, model_len: Option<u32>) -> EngineFields {
     section.not_modelled(&NOT_MODELLED);
+    for (name, place) in ELSEWHERE {
+        section.belongs_to(name, place);
+    }
     backend(section);
     let default = VllmConfig::default();
     let most = VllmConfig::UNLIMITED;

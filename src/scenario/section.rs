@@ -226,6 +226,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Reports a field that has its place elsewhere, if it is written.
+    pub fn belongs_to(&self, name: &'static str, place: &str) {
+        if let Some(field) = self.field(name) {
+            let expected = format!("it as {place}");
+            self.mistake(name, field.node.found(), expected, "move it there");
+        }
+    }
+
     /// Reports a value that this simulator does not model.
     pub fn unmodelled(&self, field: &Field<'_>, suggestion: &str) {
         let (place, found) = (Some(&field.node.place), field.node.found());

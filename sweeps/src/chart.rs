@@ -3,7 +3,7 @@
 use crate::criteria::Criteria;
 use crate::find::{Answer, Found};
 use crate::frontier::{Ranking, Standing};
-use crate::metric::{label, short};
+use crate::metric::{label, short, value_text};
 use crate::replicates::Replicated;
 use crate::rows::TOKENS_PER_S_PER_USER;
 use crate::space::brief_parts;
@@ -70,14 +70,17 @@ fn title(points: &[Replicated], ranking: &Ranking, criteria: &Criteria) -> Strin
     let row = ranking
         .winner()
         .and_then(|winner| points[winner].mean.outcome.row());
-    let value = |metric: &str| Some(format!("{} {}", short(row?.number(metric)?), label(metric)));
+    let value = |metric: &str| {
+        let value = value_text(metric, row?.number(metric)?);
+        Some(format!("{value} {}", label(metric)))
+    };
     match value(&criteria.y.metric).zip(value(&criteria.x.metric)) {
         Some((y, x)) if criteria.has_sla() => format!("{y} at {x} within the SLA"),
         Some((y, x)) => format!("{y} at {x}"),
-        None => format!(
-            "None of {} configurations meets all constraints",
-            points.len()
-        ),
+        None => match points.len() {
+            1 => "The configuration does not meet all constraints".to_owned(),
+            more => format!("None of {more} configurations meets all constraints"),
+        },
     }
 }
 
@@ -95,20 +98,22 @@ fn sla_line(criteria: &Criteria) -> Option<(f64, String)> {
 pub struct SearchAxes<'a> {
     /// What was searched, with unit: `workers of pool agg`.
     pub value: &'a str,
-    /// Metric of the ordinate.
+    /// Metric of the ordinate; shares are drawn in per cent.
     pub metric: &'a str,
     /// The bound on it and its words, if it has one.
     pub limit: Option<(f64, String)>,
 }
 
-/// All evaluated values of one or more searches, each with its name; overload spans decades, so the ordinate is
-/// logarithmic.
+/// All evaluated values of one or more searches, each with its name. Shares are in per cent from 0 to 100; overload spans
+/// decades of anything else, so that the ordinate is logarithmic.
 #[must_use]
 pub fn search(
     searches: &[(String, &Found<Replicated>)],
     axes: &SearchAxes<'_>,
     captions: Captions,
 ) -> Chart {
+    let is_share = axes.metric.ends_with("share");
+    let unit = if is_share { 100.0 } else { 1.0 };
     let curve = |found: &Found<Replicated>| -> Vec<(f64, f64)> {
         let value = |point: &Replicated| {
             point
@@ -116,6 +121,7 @@ pub fn search(
                 .outcome
                 .row()
                 .and_then(|row| row.number(axes.metric))
+                .map(|value| value * unit)
         };
         found
             .curve
@@ -146,13 +152,25 @@ pub fn search(
             label: axes.value.to_owned(),
             ..Axis::default()
         },
-        y: Axis {
-            label: label(axes.metric),
-            scale: Scale::Log,
-            ..Axis::default()
+        y: if is_share {
+            Axis {
+                label: format!("{} (%)", label(axes.metric)),
+                from: Some(0.0),
+                to: Some(100.0),
+                ..Axis::default()
+            }
+        } else {
+            Axis {
+                label: label(axes.metric),
+                scale: Scale::Log,
+                ..Axis::default()
+            }
         },
         lines,
-        limit: axes.limit.clone(),
+        limit: axes
+            .limit
+            .clone()
+            .map(|(limit, words)| (limit * unit, words)),
         answer,
     }
     .chart()

@@ -7,7 +7,7 @@
 
 use crate::constraint::{Bound, Constraint};
 use crate::frontier::Scores;
-use crate::metric::{Objective, percent, short, value_text};
+use crate::metric::{Objective, label, percent, short, value_text};
 use crate::row::Row;
 use crate::rows::{REJECTED_SHARE, SLA_SHARE, UNFINISHED};
 use crate::sweep::Outcome;
@@ -63,6 +63,21 @@ impl Miss {
         }
     }
 
+    /// What points that miss like this are, by the name of the kind: `12 outside the SLA`.
+    #[must_use]
+    pub fn kind_in_words(kind: &str) -> &'static str {
+        match kind {
+            "sla" => "outside the SLA",
+            "rejected" => "with too many rejected requests",
+            "unfinished" => "with unfinished requests",
+            "constraint" => "beyond a required bound",
+            "no_value" => "without a value to judge by",
+            "impossible" => "impossible",
+            "failed" => "broken by a failed simulation",
+            _ => "left out for another reason",
+        }
+    }
+
     /// How far from the bound, 0 at the bound, larger is worse; infinite where nothing can be measured.
     #[must_use]
     pub fn severity(&self) -> f64 {
@@ -105,7 +120,7 @@ impl fmt::Display for Miss {
                     value_text(&constraint.metric, *value)
                 )
             }
-            Miss::NoValue(metric) => write!(f, "no value for {metric}"),
+            Miss::NoValue(metric) => write!(f, "no value for {}", label(metric)),
             Miss::Impossible(reason) => write!(f, "impossible: {reason}"),
             Miss::Failed(reason) => write!(f, "failed: {reason}"),
         }

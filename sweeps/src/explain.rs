@@ -4,7 +4,7 @@
 use crate::criteria::{Criteria, Miss, join};
 use crate::digest::Digest;
 use crate::frontier::{Ranking, Standing};
-use crate::metric::{Objective, label, percent, short};
+use crate::metric::{Objective, label, percent, short, value_text};
 use crate::row::Row;
 use crate::rows::SLA_SHARE;
 use crate::space::{Override, describe, short_names};
@@ -69,7 +69,7 @@ impl Story<'_> {
         let axis = |objective: &Objective| {
             format!(
                 "{} {}",
-                short(self.value(winner, objective)),
+                value_text(&objective.metric, self.value(winner, objective)),
                 label(&objective.metric)
             )
         };
@@ -203,7 +203,7 @@ impl Story<'_> {
         });
         let Some(&(next, _)) = nearest else {
             return format!(
-                "No constraint binds: no point that was simulated has more {}.",
+                "No constraint binds: no point that was simulated is better in {}.",
                 label(&y.metric)
             );
         };
@@ -305,11 +305,15 @@ impl Story<'_> {
         }
         let kinds: Vec<String> = kinds
             .iter()
-            .map(|(kind, count)| format!("{kind} {count}"))
+            .map(|(kind, count)| format!("{count} {}", Miss::kind_in_words(kind)))
             .collect();
         let severity = |index: usize| misses(index).iter().map(Miss::severity).fold(0.0, f64::max);
+        let none = match self.points.len() {
+            1 => "The only point does not meet",
+            _ => "No point meets",
+        };
         let head = format!(
-            "No point meets all constraints ({}): {}.",
+            "{none} all constraints ({}): {}.",
             self.criteria.rule(),
             kinds.join(", ")
         );
@@ -473,7 +477,9 @@ mod tests {
             "{story}"
         );
         assert!(
-            story.contains("): failed 1, sla 2. Nearest: point 1 (workers=2), but SLA met by 80 %"),
+            story.contains(
+                "): 1 broken by a failed simulation, 2 outside the SLA. Nearest: point 1 (workers=2), but SLA met by 80 %"
+            ),
             "{story}"
         );
     }

@@ -227,18 +227,49 @@ pub fn percent(share: f64) -> String {
     format!("{} %", short(rounded))
 }
 
-/// The last parts of a metric's name in words, for sentences and axes.
+/// A metric in words, for sentences and axes.
 #[must_use]
 pub fn label(name: &str) -> String {
-    match name {
-        rows::TOKENS_PER_S_PER_GPU => "tokens/s/GPU".to_owned(),
-        rows::TOKENS_PER_S_PER_USER => "tokens/s/user".to_owned(),
-        rows::SLA_SHARE => "requests within the SLA".to_owned(),
-        rows::REJECTED_SHARE => "rejected requests".to_owned(),
-        rows::UNFINISHED => "unfinished requests".to_owned(),
-        "throughput.gpus" => "GPUs".to_owned(),
-        _ => latency_label(name).unwrap_or_else(|| name.to_owned()),
-    }
+    let words = match name {
+        rows::TOKENS_PER_S_PER_GPU => "tokens/s/GPU",
+        rows::TOKENS_PER_S_PER_USER => "tokens/s/user",
+        "throughput.output_tokens_per_s" => "output tokens/s",
+        "throughput.total_tokens_per_s" => "input and output tokens/s",
+        "throughput.total_tokens_per_s_per_gpu" => "input and output tokens/s/GPU",
+        "throughput.requests_per_s" => "requests/s",
+        "throughput.duration_s" => "duration (s)",
+        "throughput.gpus" => "GPUs",
+        rows::SLA_SHARE => "requests within the SLA",
+        "goodput.requests" => "number of requests within the SLA",
+        "goodput.requests_per_s" => "requests/s within the SLA",
+        "goodput.window_share" => "one-minute windows within the SLA",
+        rows::REJECTED_SHARE => "rejected requests",
+        rows::UNFINISHED => "unfinished requests",
+        "requests.total" => "number of requests",
+        "requests.completed" => "number of completed requests",
+        "requests.rejected" => "number of rejected requests",
+        "requests.warmup" => "number of warm-up requests",
+        "requests.preempted" => "number of preempted requests",
+        "prefix.first_admission_share" => "prefix reuse at first admission",
+        "prefix.all_admissions_share" => "prefix reuse over all admissions",
+        "prefix.router_overlap_share" => "prefix reuse by the router's belief",
+        "prefix.requests_with_hit_share" => "requests with a prefix hit",
+        "kv.peak_share" => "KV cache used at the peak",
+        "kv.mean_share" => "KV cache used on average",
+        "workers.count" => "number of workers",
+        _ => return latency_label(name).unwrap_or_else(|| spelt_out(name)),
+    };
+    words.to_owned()
+}
+
+/// `workers utilisation min` of `workers.utilisation.min`.
+fn spelt_out(name: &str) -> String {
+    let name = name
+        .strip_prefix("requests.rejected_by.")
+        .map_or(name.to_owned(), |reason| format!("rejected: {reason}"));
+    name.strip_prefix("requests.")
+        .unwrap_or(&name)
+        .replace(['.', '_'], " ")
 }
 
 /// `TTFT p99 (ms)` of `latency.ttft_ms.p99`, `TTFT (ms)` of `ttft_ms`.
@@ -308,15 +339,31 @@ mod tests {
             "latency.queue_ms.mean",
             "kv.mean_share",
             "ttft_msx",
+            "workers.utilisation.min",
+            "requests.rejected_by.prompt_too_long",
         ];
         let expected = [
             "TTFT p99 (ms)",
             "E2E (ms)",
             "queue time mean (ms)",
-            "kv.mean_share",
-            "ttft_msx",
+            "KV cache used on average",
+            "ttft msx",
+            "workers utilisation min",
+            "rejected: prompt too long",
         ];
         assert_eq!(names.map(label), expected);
+    }
+
+    #[test]
+    fn every_metric_has_words_of_its_own() {
+        let mut labels: Vec<String> = metric_names().iter().map(|name| label(name)).collect();
+        for label in &labels {
+            assert!(!label.contains(['_', '.']), "{label}");
+        }
+        let count = labels.len();
+        labels.sort();
+        labels.dedup();
+        assert_eq!(labels.len(), count);
     }
 
     #[test]

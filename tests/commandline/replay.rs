@@ -219,7 +219,13 @@ fn twice_the_same_and_coasting_equals_stepping() {
     ];
     let run = |more: &[&str]| folder.good(&[REPLAY.as_slice(), &options, more].concat());
     assert_contains(&run(&["--out", "once"]), &["Preemptions"]);
-    assert_eq!(run(&["--out", "twice"]), run(&[]), "files change nothing");
+    let written = "\nWritten to twice: report.json, requests.csv, requests.parquet, series.csv, timeline.json, \
+        profile_export_aiperf.json, profile_export.jsonl\n";
+    assert_eq!(
+        run(&["--out", "twice"]),
+        run(&[]) + written,
+        "files change nothing"
+    );
     run(&["--out", "stepping", "--stepping"]);
     // The digest is the identity of the run, not a result.
     let results = |out: &str, name: &str| {

@@ -316,3 +316,155 @@ fn a_mistake_in_an_axis_is_bad_input_and_told_with_all_others() {
         6
     );
 }
+
+#[test]
+fn searches_show_what_decides_best_first_and_why_nothing_meets() {
+    let folder = Folder::with_scenario_and_trace();
+    let find = |args: &[&str]| {
+        let common = ["sweep", "scenario.yaml", "--trace", "trace.jsonl", "--find"];
+        folder.run(&[common.as_slice(), args].concat())
+    };
+    let answer = find(&[
+        "max-rate",
+        "--vary",
+        "pools.agg.workers=1,4,2",
+        "--vary",
+        "router.mode=kv,random",
+    ]);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    assert_contains(
+        &answer.stdout,
+        &[
+            "requests within the SLA over times the arrivals",
+            "requests within the SLA (%)\n",
+            "asked: 90 % within the SLA",
+            "At each answer, best first",
+        ],
+    );
+    // The table is in the order of the metric that ranks.
+    let table = answer.stdout.split("best first\n").nth(1).unwrap();
+    let column = table.lines().next().unwrap().find("tokens/s/GPU").unwrap() + "tokens/s/GPU".len();
+    let rows = table.lines().skip(1).take(6);
+    let values: Vec<f64> = rows
+        .map(|row| row[..column].split_whitespace().last().unwrap())
+        .map(|cell| cell.replace(',', "").parse().unwrap())
+        .collect();
+    assert!(values.is_sorted_by(|left, right| left >= right), "{answer}");
+
+    for goal in ["max-rate", "min-workers"] {
+        let answer = find(&[goal, "--set", "sla.ttft_ms=0.1"]);
+        assert_eq!(answer.code, Some(1), "{answer}");
+        assert_contains(
+            &answer.stdout,
+            &[
+                "the limit of the search, does not meet all constraints:",
+                "SLA met by 0 % of requests, 90 % asked: TTFT p90 is",
+                "outside the SLA",
+            ],
+        );
+    }
+}
+
+#[test]
+fn the_text_of_a_sweep_explains_its_signs_and_counts() {
+    let folder = Folder::with_scenario_and_trace();
+    let text = folder.good(
+        &[
+            SWEEP.as_slice(),
+            &[
+                "--vary",
+                "pools.agg.workers=1..4",
+                "--vary",
+                "pools.agg.parallel.tp=1,3",
+                "--x",
+                "goodput.requests_per_s",
+                "--y",
+                "kv.mean_share:min",
+            ],
+        ]
+        .concat(),
+    );
+    assert_contains(
+        &text,
+        &[
+            "* winner\n",
+            "Left out: 8 impossible",
+            "KV cache used on average",
+        ],
+    );
+    let report = text.split("Written to").next().unwrap();
+    for raw in ["mean_share", "per_s", "ttft_ms"] {
+        assert!(!report.contains(raw), "{raw}: {text}");
+    }
+    let alone = [
+        "sweep",
+        "scenario.yaml",
+        "--trace",
+        "trace.jsonl",
+        "--set",
+        "sla.ttft_ms=0.1",
+    ];
+    let text = folder.good(&alone);
+    assert_contains(
+        &text,
+        &[
+            "1 outside the SLA",
+            "The configuration does not meet all constraints",
+            "The only point does not meet all constraints",
+        ],
+    );
+}
+
+#[test]
+fn intervals_beside_corrected_p_say_that_they_are_not() {
+    let folder = Folder::with_scenario_and_trace();
+    for (router, out) in [("kv", "a"), ("round-robin", "b")] {
+        let args = ["replay", "scenario.yaml", "--trace", "trace.jsonl"];
+        folder.good(&[args.as_slice(), &["--router", router, "--out", out]].concat());
+    }
+    let text = folder.good(&["compare", "a", "b"]);
+    assert_contains(
+        &text,
+        &[
+            "95 % interval, alone",
+            "p, corrected",
+            "An interval is that of its metric alone",
+        ],
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_sweep_says_how_to_go_on() {
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+    let folder = Folder::with_scenario_and_trace();
+    let args = [
+        SWEEP.as_slice(),
+        &["--vary", "engine.max_num_seqs=1..3000", "--threads", "1"],
+    ]
+    .concat();
+    let child = folder
+        .command(&args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let journal = folder.path("sweep-results/journal.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while std::fs::metadata(&journal).map_or(0, |found| found.len()) < 10_000 {
+        assert!(Instant::now() < deadline, "the sweep writes its journal");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let interrupt = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(interrupt.expect("kill is part of POSIX").success());
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert_contains(
+        &said,
+        &["sweep-results/journal.jsonl", "the same command goes on"],
+    );
+}

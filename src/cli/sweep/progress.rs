@@ -2,6 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use sweeps::run::Progress;
@@ -51,6 +52,35 @@ impl Bar {
         self.bar.finish_and_clear();
     }
 }
+
+/// Exit code of a program that Ctrl-C ended: 128 and the number of the signal.
+#[cfg(unix)]
+const INTERRUPTED: i32 = 130;
+
+/// From here on Ctrl-C says how to go on before it ends the program. Finished points are in the journal.
+#[cfg(unix)]
+pub fn explain_interrupts(journal: &Path) {
+    use signal_hook::consts::SIGINT;
+    use signal_hook::iterator::Signals;
+    let journal = journal.display().to_string();
+    let Ok(mut signals) = Signals::new([SIGINT]) else {
+        // Without the handler Ctrl-C works as ever, silently.
+        return;
+    };
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            note(&format!(
+                "\ninterrupted: finished points are in {journal}; the same command goes on from there, with --fresh it \
+                 starts over"
+            ));
+            std::process::exit(INTERRUPTED);
+        }
+    });
+}
+
+/// Ctrl-C ends the program as it always does.
+#[cfg(not(unix))]
+pub fn explain_interrupts(_: &Path) {}
 
 /// A line on stderr. A closed stderr is no reason to fail.
 pub fn note(text: &str) {

@@ -12,10 +12,12 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use sweeps::chart::{self, SearchAxes, answer_in_words};
 use sweeps::find::{Evaluation, Found, Search};
+use sweeps::frontier::Ranking;
 use sweeps::journal::{Journal, JournalError};
-use sweeps::metric::short;
+use sweeps::metric::{percent, short};
 use sweeps::replicates::{Replicated, join};
 use sweeps::report::SearchReport;
+use sweeps::rows::SLA_SHARE;
 use sweeps::run::{self, Progress};
 use sweeps::space::{Override, Point, brief};
 use sweeps::sweep::{Outcome, sweep};
@@ -87,12 +89,17 @@ pub fn run(
         captions.subtitle += &format!(" · the {} best of {} searches", shown.len(), searched.len());
     }
     let mut curves = chart::search(&lines, &axes, captions);
-    let answers: Vec<String> = searched
+    let order = answer_order(&results.report.searches, &results.ranking);
+    let answers: Vec<String> = order
         .iter()
-        .map(|one| answer(one, &searched, target))
+        .map(|&index| {
+            let at = results.report.searches[index].answer_point;
+            let why = results.ranking.standings[at].reason();
+            answer(&searched[index], &searched, target, &why)
+        })
         .collect();
-    if let [answer] = answers.as_slice() {
-        curves.title.clone_from(answer);
+    if let [only] = searched.as_slice() {
+        curves.title = answer(only, &searched, target, "");
     }
     for file in CURVES {
         curves.write(&folder.path(file)).map_err(failed)?;
@@ -103,7 +110,7 @@ pub fn run(
     print(&if args.json {
         results.report.json()
     } else {
-        text::search(&results, &searched, &answers, &curves) + &folder.summary(&CURVES)
+        text::search(&results, &order, &answers, &curves) + &folder.summary(&CURVES)
     })?;
     let is_found = |one: &Searched| text::answer_value(&one.found).is_some();
     Ok(if searched.iter().any(is_found) {
@@ -333,22 +340,13 @@ fn name(one: &Searched, all: &[Searched]) -> String {
     }
 }
 
-/// The metric that the curves show: the first bounded one.
+/// The metric that the curves show: the one that decides, the share of requests within the SLA; without an SLA the bound
+/// that was given last.
 fn ordinate(plan: &Plan) -> (String, Option<(f64, String)>) {
     let criteria = &plan.criteria;
-    let bounds = [
-        ("TTFT", "ttft_ms", criteria.sla.ttft_ms),
-        ("TPOT", "tpot_ms", criteria.sla.itl_ms),
-    ];
-    for (name, metric, limit) in bounds {
-        if let Some(limit) = limit {
-            let percentile = criteria.percentile();
-            let words = format!("SLA: {name} {percentile} ≤ {} ms", short(limit));
-            return (
-                format!("latency.{metric}.{percentile}"),
-                Some((limit, words)),
-            );
-        }
+    if criteria.has_sla() {
+        let words = format!("asked: {} within the SLA", percent(criteria.attainment));
+        return (SLA_SHARE.to_owned(), Some((criteria.attainment, words)));
     }
     let own = criteria
         .constraints
@@ -357,7 +355,20 @@ fn ordinate(plan: &Plan) -> (String, Option<(f64, String)>) {
     (own.metric.clone(), Some((own.limit(), own.to_string())))
 }
 
-fn answer(one: &Searched, all: &[Searched], target: &Target) -> String {
+/// The searches from the best answer to the worst: feasible ones as the points are ranked, then the others in order.
+fn answer_order(searches: &[SearchReport], ranking: &Ranking) -> Vec<usize> {
+    let rank = |index: &usize| {
+        let at = searches[*index].answer_point;
+        let place = ranking.ranked.iter().position(|&point| point == at);
+        place.unwrap_or(usize::MAX)
+    };
+    let mut order: Vec<usize> = (0..searches.len()).collect();
+    order.sort_by_cached_key(rank);
+    order
+}
+
+/// What a search found; `why` says what its answer misses.
+fn answer(one: &Searched, all: &[Searched], target: &Target, why: &str) -> String {
     let words = answer_in_words(one.found.answer, &target.unit);
     let at = text::answer_value(&one.found).and_then(|point| point.mean.outcome.row());
     let rate = at
@@ -370,7 +381,12 @@ fn answer(one: &Searched, all: &[Searched], target: &Target) -> String {
         name if name.is_empty() => name,
         name => format!("{name}: "),
     };
-    format!("{place}{words}{rate}")
+    let why = if why.is_empty() {
+        String::new()
+    } else {
+        format!(": {why}")
+    };
+    format!("{place}{words}{rate}{why}")
 }
 
 fn warn_of_inversions(one: &Searched, target: &Target) {

@@ -1,10 +1,10 @@
 //! The result of a sweep for the terminal: counts, a plot, the frontier as a table, one paragraph of explanation.
 
 use super::Results;
-use super::search::Searched;
 use reports::plot::Chart;
 use reports::terminal::{Size, draw};
 use std::collections::BTreeMap;
+use sweeps::criteria::Miss;
 use sweeps::find::{Answer, Found};
 use sweeps::frontier::Standing;
 use sweeps::metric::{label, percent, short};
@@ -35,37 +35,32 @@ pub fn frontier(results: &Results) -> String {
     joined(&sections)
 }
 
-/// Searches; `answers` says in words what each found.
-pub fn search(
-    results: &Results,
-    searched: &[Searched],
-    answers: &[String],
-    curves: &Chart,
-) -> String {
-    let mut places: Vec<usize> = Vec::new();
-    if let [_] = searched {
-        places.extend(0..results.points.len());
+/// Searches; `answers` says in words what each found, in `order`, best first.
+pub fn search(results: &Results, order: &[usize], answers: &[String], curves: &Chart) -> String {
+    let is_single = answers.len() == 1;
+    let places: Vec<usize> = if is_single {
+        (0..results.points.len()).collect()
     } else {
-        places.extend(
-            results
-                .report
-                .searches
-                .iter()
-                .map(|search| search.answer_point),
-        );
-    }
-    let what = if searched.len() == 1 {
+        let answer = |&index: &usize| results.report.searches[index].answer_point;
+        order.iter().map(answer).collect()
+    };
+    let what = if is_single {
         "All values tried"
     } else {
-        "At each answer"
+        "At each answer, best first"
+    };
+    let told = answers
+        .iter()
+        .take(MOST_LINES)
+        .map(|answer| wrapped(answer))
+        .collect::<String>();
+    let more = match answers.len().saturating_sub(MOST_LINES) {
+        0 => String::new(),
+        more => format!("... and {more} more, none of them better, in report.json\n"),
     };
     let sections = [
         header(results),
-        if let [_] = answers {
-            String::new()
-        } else {
-            answers.join("\n") + "\n"
-        },
+        told + &more,
         draw(curves, Size::default()),
         format!("{what}\n{}", table(results, &places)),
         wrapped(&results.report.explanation),
@@ -190,7 +185,21 @@ fn table(results: &Results, places: &[usize]) -> String {
     } else {
         String::new()
     };
-    aligned(&rows) + &more
+    aligned(&rows) + &more + &signs(results, places)
+}
+
+/// What the signs behind the numbers of a table's points mean.
+fn signs(results: &Results, places: &[usize]) -> String {
+    let shown = &places[..places.len().min(MOST_LINES)];
+    let is_shown = |place: Option<usize>| place.is_some_and(|place| shown.contains(&place));
+    let winner = is_shown(results.ranking.winner()).then_some("* winner");
+    let second = is_shown(results.ranking.runner_up).then_some("+ runner-up");
+    let signs: Vec<&str> = winner.into_iter().chain(second).collect();
+    if signs.is_empty() {
+        String::new()
+    } else {
+        format!("{}\n", signs.join("   "))
+    }
 }
 
 /// The index, with `*` for the winner and `+` for the runner-up.
@@ -227,7 +236,7 @@ fn metric_text(point: &Replicated, metric: &str) -> String {
     let Some(value) = point.mean.outcome.row().and_then(|row| row.number(metric)) else {
         return "-".to_owned();
     };
-    if metric == SLA_SHARE {
+    if metric.ends_with("share") {
         return percent(value);
     }
     let interval = point
@@ -278,7 +287,7 @@ fn left_out(results: &Results) -> String {
     }
     let kinds: Vec<String> = kinds
         .iter()
-        .map(|(kind, count)| format!("{kind} {count}"))
+        .map(|(kind, count)| format!("{count} {}", Miss::kind_in_words(kind)))
         .collect();
     let mut text = format!(
         "Left out: {} (`standing` and `reason` in sweep.csv)\n",
