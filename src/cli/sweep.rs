@@ -18,6 +18,7 @@ use progress::Bar;
 use reports::plot::Chart;
 use reports::write_atomically;
 use search::Target;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -178,12 +179,19 @@ fn captions(bench: &Bench, points: &[Replicated]) -> Captions {
     } else {
         ""
     };
+    let sources: BTreeSet<&str> = points
+        .iter()
+        .filter_map(|point| point.mean.outcome.timing())
+        .filter_map(|timing| timing.split(' ').next())
+        .collect();
+    let sources: Vec<&str> = sources.into_iter().collect();
     Captions {
         subtitle: format!(
-            "{} · {} · {} points",
+            "{} · {} · {} points · timing: {}",
             bench.plan.name,
             bench.workload_name(),
-            points.len()
+            points.len(),
+            sources.join(" and ")
         ),
         footer: format!(
             "dynosim {} · {}{note}",

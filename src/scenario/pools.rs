@@ -1,12 +1,13 @@
 //! `model`, `gpu`, `engine`, `timing` and `pools`: groups of workers, each over the scenario's common settings.
 
+use super::beside;
 use super::engine::{self, EngineFields};
 use super::problem::Kind;
 use super::section::{Field, Section};
+use super::timing::{self, Timing};
 use super::tree::{Node, Value, quoted};
-use super::{beside, timing};
 use ::engine::vllm::VllmConfig;
-use calibration::{Gpu, KvQuestion, Model, kv_capacity};
+use calibration::{Gpu, KvQuestion, Model, TimingSpec, kv_capacity};
 use std::path::Path;
 use sweeps::scenario::{KvBlocks, Parallel, Pool, Role};
 
@@ -34,7 +35,7 @@ pub fn read<'a>(section: &'a Section<'a>, folder: &Path) -> Option<Vec<Pool>> {
     };
     // What is wrong in itself is reported even if no pool uses it; what does not go together, with each pool.
     engine::read(&common.engine, None);
-    timing::read(&common.timing, false);
+    timing::read(&common.timing, true);
     let pools = match section.list("pools") {
         Some((items, field)) => list(&common, items, &field),
         None if section.has("pools") => None,
@@ -200,16 +201,34 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         gpu: hardware.gpu,
         kv_blocks: KvBlocks::Guessed,
         kv_cache: engine.kv_cache,
-        timing: timing?,
+        timing: match timing? {
+            Timing::Chosen(spec) => spec,
+            Timing::Open { measured, .. } => TimingSpec::Measured(measured),
+        },
+        unmeasured: None,
         engine: engine.config.clone(),
     };
     if is_split && hardware.is_resolved {
         settle_kv_blocks(&mut pool, &engine, own);
-        if let Err(error) = pool.timing.compile(&pool.context()) {
-            timing_section.refused(Kind::Conflict, "source", &error);
-        }
+        settle_timing(&mut pool, timing?, timing_section);
     }
     Some(pool)
+}
+
+/// Measured tables if they have this deployment and nothing else is asked for, else the roofline, with the reason.
+fn settle_timing(pool: &mut Pool, timing: Timing, section: &Section<'_>) {
+    let compiled = pool.timing.compile(&pool.context()).map(|_| ());
+    let compiled = match (timing, compiled) {
+        (Timing::Open { roofline, .. }, Err(why)) => {
+            pool.timing = TimingSpec::Roofline(roofline);
+            pool.unmeasured = Some(why.to_string());
+            pool.timing.compile(&pool.context()).map(|_| ())
+        }
+        (_, compiled) => compiled,
+    };
+    if let Err(error) = compiled {
+        section.refused(Kind::Conflict, "source", &error);
+    }
 }
 
 fn hardware(common: &Common<'_>, section: &Section<'_>, engine: &EngineFields) -> Hardware {

@@ -125,7 +125,10 @@ fn a_full_scenario_is_read() {
         (weights(large), weights(small)),
         (Precision::Bf16, Precision::Fp8)
     );
-    assert_eq!(large.timing.name(), "roofline");
+    assert_eq!(
+        (large.timing.name(), &large.unmeasured),
+        ("measured", &None)
+    );
     let TimingSpec::Polynomial(polynomial) = small.timing else {
         panic!("a polynomial")
     };
@@ -296,6 +299,45 @@ fn wrong_overrides_name_themselves() {
          `block_size`?",
     ];
     assert_eq!(bad(FULL, &overrides), expected);
+}
+
+#[test]
+fn measured_tables_price_what_they_have_unless_another_source_is_chosen() {
+    let timing = |overrides: &[(&str, &str)]| {
+        let pool = good(FULL, overrides).pools.swap_remove(0);
+        (pool.timing.name(), pool.unmeasured)
+    };
+    assert_eq!(timing(&[]), ("measured", None));
+    assert_eq!(
+        timing(&[("timing.step_overhead_us", "9")]),
+        ("measured", None)
+    );
+    let sglang = [
+        ("timing.tables", "sglang"),
+        ("engine.kv_cache_dtype", "auto"),
+    ];
+    assert_eq!(timing(&sglang), ("measured", None));
+    // A coefficient of the roofline asks for the roofline.
+    assert_eq!(timing(&[("timing.kernel_us", "3")]), ("roofline", None));
+    assert_eq!(timing(&[("timing.source", "roofline")]), ("roofline", None));
+    // What the tables do not have falls back, and says so.
+    let overrides = [("gpu", "l40s"), ("pools.large.parallel.tp", "8")];
+    let (name, why) = timing(&overrides);
+    let why = why.expect("there are no tables of this GPU");
+    assert!(name == "roofline" && why.contains("l40s vllm"), "{why}");
+    let told = good(FULL, &overrides).guesses();
+    let expected = "pool large: not in the measured tables, so a roofline prices it: ";
+    assert!(told[0].starts_with(expected), "{told:?}");
+    // Asked for, the tables must have it.
+    let asked = [overrides.as_slice(), &[("timing.source", "measured")]].concat();
+    let problems = bad(FULL, &asked);
+    assert!(
+        problems[0].contains("one that was measured"),
+        "{problems:?}"
+    );
+    // Fields of two sources do not go together.
+    let both = [("timing.tables", "vllm"), ("timing.kernel_us", "3")];
+    assert!(bad(FULL, &both)[0].contains("a field of the source roofline"));
 }
 
 #[test]

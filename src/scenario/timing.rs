@@ -22,7 +22,9 @@ const SOURCES: [(&str, Source); 4] = [
 
 const LINEAR: [&str; 3] = ["base_ns", "per_new_token_ns", "per_context_token_ns"];
 const POLYNOMIAL: [&str; 2] = ["speedup_ratio", "decode_speedup_ratio"];
-/// Fields of the measured tables alone; `step_overhead_us` they share with the roofline.
+/// The field that measured tables and the roofline share.
+const STEP_OVERHEAD: &str = "step_overhead_us";
+/// Fields of the measured tables alone.
 const MEASURED: [&str; 2] = ["tables", "gemm"];
 const TABLES: [(&str, Backend); 2] = [("vllm", Backend::Vllm), ("sglang", Backend::Sglang)];
 const GEMM: [(&str, Dtype); 3] = [
@@ -47,24 +49,60 @@ const ROOFLINE: [&str; 14] = [
     "multi_gpu_overhead_us",
 ];
 
-/// Reads the section. Without a source it is the roofline where model and GPU are known, else the reference simulator's
-/// curve. Ranges of coefficients are the timing models' own and judged when they are compiled. `None` after a problem.
-pub fn read(section: &Section<'_>, has_model_and_gpu: bool) -> Option<TimingSpec> {
-    let source = match section.has("source") {
-        true => section.choice("source", &SOURCES),
-        false if has_model_and_gpu => Some(Source::Roofline),
-        false => Some(Source::Polynomial),
+/// What the section says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Timing {
+    /// One source, chosen by its name or by fields that only it has.
+    Chosen(TimingSpec),
+    /// None: measured tables where they have this deployment, else the roofline.
+    Open {
+        /// The first choice.
+        measured: MeasuredSpec,
+        /// The second.
+        roofline: RooflineSpec,
+    },
+}
+
+/// Reads the section. Without a source it is open where model and GPU are known, else the reference simulator's curve.
+/// Ranges of coefficients are the timing models' own and judged when they are compiled. `None` after a problem.
+pub fn read(section: &Section<'_>, has_model_and_gpu: bool) -> Option<Timing> {
+    let has_any = |names: &[&'static str]| {
+        let mut own = names.iter().filter(|name| **name != STEP_OVERHEAD);
+        own.any(|name| section.has(name))
+    };
+    let source = if section.has("source") {
+        let chosen = section.choice("source", &SOURCES);
+        if chosen.is_none() {
+            // Nobody knows whose fields are foreign; unknown names are told all the same.
+            refuse_fields_of_others(section, None);
+        }
+        Some(chosen?)
+    } else if !has_model_and_gpu {
+        Some(Source::Polynomial)
+    } else if has_any(&MEASURED) {
+        Some(Source::Measured)
+    } else if has_any(&ROOFLINE) {
+        Some(Source::Roofline)
+    } else {
+        None
     };
     refuse_fields_of_others(section, source);
-    Some(match source? {
+    let Some(source) = source else {
+        return Some(Timing::Open {
+            measured: measured(section),
+            roofline: roofline(section),
+        });
+    };
+    Some(Timing::Chosen(match source {
         Source::Linear => TimingSpec::Linear(linear(section)?),
         Source::Polynomial => TimingSpec::Polynomial(polynomial(section)),
         Source::Roofline => TimingSpec::Roofline(roofline(section)),
         Source::Measured => TimingSpec::Measured(measured(section)),
-    })
+    }))
 }
 
-/// Asks for the fields of every source, so that all are known, and reports those of the others.
+/// Asks for the fields of every source, so that all are known, and reports those of the others. Where no source is
+/// chosen, those of sources that cannot be are foreign.
 fn refuse_fields_of_others(section: &Section<'_>, source: Option<Source>) {
     let groups: [(Source, &[&'static str]); 4] = [
         (Source::Linear, &LINEAR),
@@ -72,20 +110,23 @@ fn refuse_fields_of_others(section: &Section<'_>, source: Option<Source>) {
         (Source::Roofline, &ROOFLINE),
         (Source::Measured, &MEASURED),
     ];
+    let has_unknown_source = source.is_none() && section.has("source");
     for (other, names) in groups {
         let written: Vec<&'static str> = names
             .iter()
             .copied()
             .filter(|name| section.has(name))
             .collect();
-        let Some(source) = source.filter(|source| *source != other) else {
+        let is_open = source.is_none() && matches!(other, Source::Roofline | Source::Measured);
+        if is_open || has_unknown_source || source == Some(other) {
             continue;
-        };
-        let is_shared = |name: &&str| source == Source::Measured && *name == "step_overhead_us";
+        }
+        let wanted = source.map_or("measured or roofline", word);
+        let is_shared = |name: &&str| source == Some(Source::Measured) && *name == STEP_OVERHEAD;
         for name in written.into_iter().filter(|name| !is_shared(name)) {
             let found = format!("a field of the source {}", word(other));
             let hint = format!("set source to {}, or remove it", word(other));
-            section.conflict(name, found, format!("fields of {}", word(source)), &hint);
+            section.conflict(name, found, format!("fields of {wanted}"), &hint);
         }
     }
 }

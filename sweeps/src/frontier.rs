@@ -287,7 +287,7 @@ mod tests {
         );
         assert_eq!(reasons[1], "");
         assert!(
-            reasons[2].starts_with("no value for throughput."),
+            reasons[2].starts_with("no value for tokens/s/GPU"),
             "{}",
             reasons[2]
         );

@@ -49,6 +49,8 @@ pub struct SweepReport {
     pub is_feasible: bool,
     /// Winner and runner-up in one paragraph.
     pub explanation: String,
+    /// Where step times come from, source and basis, with the number of points.
+    pub timing: BTreeMap<String, usize>,
     /// What results stand on that was not known, with the number of points.
     pub guesses: BTreeMap<String, usize>,
     /// What was searched and found; absent in a plain sweep.
@@ -178,6 +180,10 @@ impl SweepReport {
     ) -> SweepReport {
         let means: Vec<Finished> = points.iter().map(|point| point.mean.clone()).collect();
         let (mut standings, mut guesses) = (BTreeMap::new(), BTreeMap::new());
+        let mut timing = BTreeMap::new();
+        for source in means.iter().filter_map(|point| point.outcome.timing()) {
+            *timing.entry(source.to_owned()).or_default() += 1;
+        }
         for standing in &ranking.standings {
             *standings.entry(standing.name()).or_default() += 1;
         }
@@ -200,6 +206,7 @@ impl SweepReport {
             frontier: ranking.frontier.clone(),
             is_feasible: ranking.is_feasible,
             explanation: explain(&means, ranking, criteria),
+            timing,
             guesses,
             searches: Vec::new(),
             points: points

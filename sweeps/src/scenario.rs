@@ -51,6 +51,8 @@ pub struct Pool {
     pub kv_cache: Precision,
     /// How long steps take.
     pub timing: TimingSpec,
+    /// Why the roofline prices it and not measured tables, where nobody chose; absent otherwise.
+    pub unmeasured: Option<String>,
 }
 
 /// What workers do.
@@ -223,7 +225,7 @@ impl Scenario {
     /// What the numbers stand on that nobody said, one sentence each; timing models add their own.
     #[must_use]
     pub fn guesses(&self) -> Vec<String> {
-        self.pools.iter().filter_map(Pool::guess).collect()
+        self.pools.iter().flat_map(Pool::guesses).collect()
     }
 }
 
@@ -258,7 +260,15 @@ impl Pool {
         }
     }
 
-    fn guess(&self) -> Option<String> {
+    fn guesses(&self) -> impl Iterator<Item = String> {
+        let unmeasured = self.unmeasured.as_ref().map(|why| {
+            let name = &self.name;
+            format!("pool {name}: not in the measured tables, so a roofline prices it: {why}")
+        });
+        unmeasured.into_iter().chain(self.guessed_blocks())
+    }
+
+    fn guessed_blocks(&self) -> Option<String> {
         let Pool { name, engine, .. } = self;
         let (blocks, tokens) = (engine.num_gpu_blocks, engine.block_size);
         match &self.kv_blocks {

@@ -16,6 +16,9 @@ pub struct Run {
     /// What the result stands on that was not known, one sentence each (extrapolated timing, default sizes).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guesses: Vec<String>,
+    /// Where its step times come from: source and basis, `measured (measured)`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub timing: String,
     /// Seed of everything random.
     pub seed: u64,
     /// The requests it served.
@@ -48,6 +51,12 @@ impl Outcome {
     #[must_use]
     pub fn row(&self) -> Option<&Row> {
         self.run().map(|run| &run.row)
+    }
+
+    /// Where step times come from, if the point was simulated.
+    #[must_use]
+    pub fn timing(&self) -> Option<&str> {
+        self.run().map(|run| run.timing.as_str())
     }
 
     /// What the result stands on that was not known.

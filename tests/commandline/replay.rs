@@ -81,8 +81,8 @@ fn names_of_the_report_are_the_documented_ones() {
             );
         }
     }
-    assert_eq!(report["timing"]["source"], "roofline");
-    assert_eq!(report["timing"]["basis"], "estimated");
+    assert_eq!(report["timing"]["source"], "measured");
+    assert_eq!(report["timing"]["basis"], "measured");
     assert!(!report["timing"]["guesses"].as_array().unwrap().is_empty());
     assert_eq!(report["workers"].as_array().unwrap().len(), 2);
     assert!(report["workers"][1]["utilisation"].is_number());
@@ -173,7 +173,7 @@ fn every_file_is_what_its_name_says() {
         &[
             "40 completed of 40",
             "Time to first token",
-            "roofline (estimated)",
+            "measured (measured): meta-llama/Llama-3.1-8B",
             "Goodput",
         ],
     );

@@ -468,3 +468,33 @@ fn an_interrupted_sweep_says_how_to_go_on() {
         &["sweep-results/journal.jsonl", "the same command goes on"],
     );
 }
+
+#[test]
+fn a_sweep_says_where_its_step_times_come_from() {
+    let folder = Folder::with_scenario_and_trace();
+    let text = folder.good(&SWEEP);
+    assert_contains(&text, &["\nStep times: measured (measured)\n"]);
+    let mixed = [SWEEP.as_slice(), &["--vary", "gpu=h100_sxm,l40s"]].concat();
+    let text = folder.good(&mixed);
+    let expected =
+        "Step times: measured (measured) at 2 points, roofline (estimated) at 2 points; the two";
+    assert_contains(&text, &[expected, "not in the measured tables"]);
+    let report = folder.json(&[mixed.as_slice(), &["--json"]].concat());
+    assert_eq!(
+        report["timing"]["roofline (estimated)"], 2,
+        "{}",
+        report["timing"]
+    );
+    // The embedded quick start stands on the tables as a whole.
+    let quick = [
+        "sweep",
+        "--json",
+        "--out",
+        "quick",
+        "--vary",
+        "pools.agg.workers=4",
+    ];
+    let report = folder.json(&quick);
+    assert_eq!(report["timing"]["measured (measured)"], 18);
+    assert_eq!(report["timing"].as_object().unwrap().len(), 1);
+}

@@ -3,6 +3,7 @@
 use super::plan::Plan;
 use super::progress::note;
 use crate::cli::Failure;
+use engine::TimingSource;
 use sim::{Sla, summarize};
 use sweeps::digest::Digest;
 use sweeps::row::Row;
@@ -25,6 +26,11 @@ pub struct Ready {
     sla: Option<Sla>,
     seed: u64,
     workload: Digest,
+}
+
+/// Source and basis.
+fn timing_in_words(source: &TimingSource) -> String {
+    format!("{} ({})", source.name, source.basis.name())
 }
 
 impl<'a> Bench<'a> {
@@ -89,6 +95,7 @@ impl<'a> Bench<'a> {
         Outcome::Done(Run {
             row: Row::from_summary(&summary),
             guesses: simulation.timing_source().guesses.clone(),
+            timing: timing_in_words(simulation.timing_source()),
             seed: *seed,
             workload: *workload,
         })

@@ -30,6 +30,7 @@ pub fn frontier(results: &Results) -> String {
         format!("{what}\n{}", table(results, &results.ranking.frontier)),
         left_out(results),
         wrapped(&results.report.explanation),
+        timing(results),
         guesses(results),
     ];
     joined(&sections)
@@ -64,6 +65,7 @@ pub fn search(results: &Results, order: &[usize], answers: &[String], curves: &C
         draw(curves, Size::default()),
         format!("{what}\n{}", table(results, &places)),
         wrapped(&results.report.explanation),
+        timing(results),
         guesses(results),
     ];
     joined(&sections)
@@ -297,6 +299,26 @@ fn left_out(results: &Results) -> String {
         text += &wrapped(&format!("  {count} × {reason}"));
     }
     text
+}
+
+/// Where step times come from: one source for all, or each with its points.
+fn timing(results: &Results) -> String {
+    let sources = &results.report.timing;
+    let told: Vec<String> = match sources.len() {
+        1 => sources.keys().cloned().collect(),
+        _ => sources
+            .iter()
+            .map(|(source, points)| format!("{source} at {points} points"))
+            .collect(),
+    };
+    match told.len() {
+        0 => String::new(),
+        1 => format!("Step times: {}\n", told[0]),
+        _ => wrapped(&format!(
+            "Step times: {}; the two are not equally far off, compare points within one of them",
+            told.join(", ")
+        )),
+    }
 }
 
 fn guesses(results: &Results) -> String {
