@@ -4,8 +4,10 @@
 //! 0 good, 1 a comparison or a run failed, 2 wrong usage or input.
 
 mod calibrate;
+mod check_scenario;
 mod compare;
 mod conform;
+mod init;
 mod replay;
 mod sweep;
 mod trace;
@@ -34,6 +36,10 @@ const EXAMPLE: &str = "Example:\n  dynosim sweep                       map the P
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a scenario with comments, to begin with
+    Init(init::InitArgs),
+    /// Judge a scenario and print what follows from it
+    CheckScenario(check_scenario::CheckArgs),
     /// Replay a workload through one deployment and print what users would see
     Replay(replay::ReplayArgs),
     /// Run many deployments and map the Pareto frontier, or find the smallest that meets an SLA
@@ -66,6 +72,8 @@ impl Cli {
     /// What is to be said on stderr, and the exit code.
     pub fn run(self) -> Result<ExitCode, Failure> {
         match self.command {
+            Command::Init(args) => init::run(&args),
+            Command::CheckScenario(args) => check_scenario::run(&args),
             Command::Replay(args) => replay::run(args),
             Command::Sweep(args) => sweep::run(args),
             Command::Compare(args) => compare::run(args),

@@ -48,7 +48,7 @@ pub struct ReplayArgs {
 }
 
 /// Fields of a scenario given on the command line.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Args, Default, Clone)]
 pub struct FieldArgs {
     /// Set any field of the scenario, pools by name: pools.decode.workers=4
     #[arg(long = "set", value_name = "FIELD=VALUE")]

@@ -95,6 +95,32 @@ pub fn run(args: SweepArgs) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Number of points of a scenario's section `sweep`.
+///
+/// # Errors
+/// All that is wrong with the scenario or a value of the section.
+pub fn count_points(scenario: &Path, fields: &FieldArgs) -> Result<usize, Failure> {
+    let args = SweepArgs {
+        scenario: Some(scenario.to_owned()),
+        fields: fields.clone(),
+        vary: Vec::new(),
+        x: None,
+        y: None,
+        require: Vec::new(),
+        attainment: sweeps::criteria::DEFAULT_ATTAINMENT,
+        find: None,
+        replicates: None,
+        threads: 0,
+        max_points: sweeps::space::DEFAULT_MAX_POINTS,
+        out: PathBuf::new(),
+        fresh: false,
+        json: false,
+    };
+    let plan = Plan::new(&args)?;
+    Bench::new(&plan)?;
+    Ok(plan.space.len().expect("the number of points was checked"))
+}
+
 /// Runs the grid and reports its frontier.
 fn map(
     args: &SweepArgs,

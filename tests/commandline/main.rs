@@ -9,6 +9,7 @@ mod bad_traces;
 mod conform;
 mod documents;
 mod files;
+mod init;
 mod manners;
 mod program;
 mod replay;

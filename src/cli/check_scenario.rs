@@ -1,0 +1,226 @@
+//! `dynosim check-scenario`: all that is wrong with a scenario, or all that follows from it.
+//!
+//! Judged are the deployment, its traffic (the trace is read, the generator run) and every value of the section `sweep`.
+//! Nothing is simulated.
+
+use super::replay::{FieldArgs, load_scenario};
+use super::sweep::count_points;
+use super::{Failure, print};
+use clap::Args;
+use engine::TimingSource;
+use engine::vllm::VllmConfig;
+use serde_json::{Value, json};
+use sim::RouterSpec;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use sweeps::scenario::{KvBlocks, Pool, Scenario};
+use sweeps::simulate::{Simulation, Steps};
+use sweeps::workloads::{self, Loaded};
+
+/// Judge a scenario and print what follows from it: KV blocks, timing, traffic, guesses.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dynosim check-scenario scenario.yaml --workers 4")]
+pub struct CheckArgs {
+    /// Scenario file (YAML)
+    scenario: PathBuf,
+    #[command(flatten)]
+    fields: FieldArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What follows from a scenario.
+struct Resolved {
+    scenario: Scenario,
+    traffic: Loaded,
+    /// By pool.
+    timing: Vec<TimingSource>,
+    guesses: Vec<String>,
+    /// Points of the section `sweep`.
+    points: usize,
+}
+
+pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
+    let resolved = resolve(args)?;
+    let name = args.scenario.display().to_string();
+    print(&if args.json {
+        format!("{:#}\n", resolved.json(&name))
+    } else {
+        resolved.text(&name)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads everything; what several readers find is told once.
+fn resolve(args: &CheckArgs) -> Result<Resolved, Failure> {
+    let scenario = args
+        .fields
+        .overrides()
+        .and_then(|overrides| load_scenario(&args.scenario, &overrides));
+    let points = count_points(&args.scenario, &args.fields);
+    let traffic = match &scenario {
+        Ok(scenario) => workloads::make(&scenario.workload, scenario.seed).map_err(Failure::input),
+        Err(_) => Err(Failure::input([])),
+    };
+    let (scenario, points, traffic) = match (scenario, points, traffic) {
+        (Ok(scenario), Ok(points), Ok(traffic)) => (scenario, points, traffic),
+        (scenario, points, traffic) => {
+            let failures = [scenario.err(), points.err(), traffic.err()];
+            let mut told: Vec<String> = Vec::new();
+            for message in failures.into_iter().flatten().flat_map(|one| one.messages) {
+                for line in message.lines() {
+                    if told.iter().all(|other| other != line) {
+                        told.push(line.to_owned());
+                    }
+                }
+            }
+            return Err(Failure::input(told));
+        }
+    };
+    let failed = |error: calibration::CalibrationError| Failure::input([error.to_string()]);
+    let simulation = Simulation::new(&scenario, &traffic, Steps::Coasting).map_err(failed)?;
+    let timing = |pool: &Pool| Ok(pool.timing.compile(&pool.context())?.source());
+    let timing: Result<_, _> = scenario.pools.iter().map(timing).collect();
+    Ok(Resolved {
+        timing: timing.map_err(failed)?,
+        guesses: simulation.timing_source().guesses.clone(),
+        scenario,
+        traffic,
+        points,
+    })
+}
+
+impl Resolved {
+    fn text(&self, name: &str) -> String {
+        let mut text = format!("{name}: nothing is wrong with it\n\n");
+        let mut line = |topic: &str, words: String| {
+            writeln!(text, "{topic:<16}{words}").expect("writing to a string cannot fail");
+        };
+        let requests = self.traffic.workload.requests.len();
+        let traffic = self.scenario.workload.in_words();
+        line("Workload", format!("{traffic} ({requests} requests)"));
+        for (pool, timing) in self.scenario.pools.iter().zip(&self.timing) {
+            line(&format!("Pool {}", pool.name), hardware(pool));
+            line("  Engine", engine(&pool.engine));
+            line("  KV cache", kv_cache(pool));
+            let TimingSource { name, detail, .. } = timing;
+            let basis = timing.basis.name();
+            line("  Timing", format!("{name} ({basis}): {detail}"));
+        }
+        line("GPUs", self.scenario.gpus().to_string());
+        line("Router", router(&self.scenario.router));
+        line("SLA", sla(&self.scenario));
+        line("Seed", self.scenario.seed.to_string());
+        line("Sweep", format!("{} points", self.points));
+        for guess in &self.guesses {
+            line("Guess", guess.clone());
+        }
+        text
+    }
+
+    fn json(&self, name: &str) -> Value {
+        let pool = |(pool, timing): (&Pool, &TimingSource)| {
+            let config = &pool.engine;
+            let (source, basis) = (&timing.name, timing.basis.name());
+            json!({
+                "name": pool.name, "workers": pool.workers, "gpus_per_worker": pool.gpus_per_worker(),
+                "model": pool.model.as_ref().map(|model| &model.id), "gpu": pool.gpu.map(|gpu| gpu.name),
+                "block_size": config.block_size, "num_gpu_blocks": config.num_gpu_blocks,
+                "num_gpu_blocks_from": blocks_from(pool), "kv_tokens": kv_tokens(config),
+                "max_num_seqs": config.max_num_seqs, "max_num_batched_tokens": config.max_num_batched_tokens,
+                "max_model_len": limit(config), "timing": { "source": source, "basis": basis, "detail": timing.detail },
+            })
+        };
+        let pools = self.scenario.pools.iter().zip(&self.timing);
+        json!({
+            "scenario": name, "workload": self.scenario.workload.in_words(),
+            "requests": self.traffic.workload.requests.len(), "workload_digest": self.traffic.digest.to_string(),
+            "warnings": self.traffic.warnings, "pools": pools.map(pool).collect::<Vec<_>>(),
+            "gpus": self.scenario.gpus(), "router": router(&self.scenario.router),
+            "ttft_ms": self.scenario.sla.and_then(|sla| sla.ttft_ms), "itl_ms": self.scenario.sla.and_then(|sla| sla.itl_ms),
+            "seed": self.scenario.seed, "sweep_points": self.points, "guesses": self.guesses,
+        })
+    }
+}
+
+fn counted(count: u32, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+fn hardware(pool: &Pool) -> String {
+    let gpu = pool.gpu.map_or("GPU not named", |gpu| gpu.name);
+    let model = pool.model.as_ref().map(|model| model.id.as_str());
+    format!(
+        "{} of {} ({gpu}), {}",
+        counted(pool.workers, "worker"),
+        counted(pool.gpus_per_worker(), "GPU"),
+        model.unwrap_or("model not named")
+    )
+}
+
+fn engine(config: &VllmConfig) -> String {
+    let on = |flag| if flag { "on" } else { "off" };
+    let length = limit(config).map_or("none".to_owned(), |length| length.to_string());
+    format!(
+        "block_size {}, max_num_seqs {}, max_num_batched_tokens {}, max_model_len {length}, prefix caching {}, chunked \
+         prefill {}, asynchronous {}",
+        config.block_size,
+        config.max_num_seqs,
+        config.max_num_batched_tokens,
+        on(config.enable_prefix_caching),
+        on(config.enable_chunked_prefill),
+        on(config.async_scheduling),
+    )
+}
+
+/// The longest sequence, where there is a limit.
+fn limit(config: &VllmConfig) -> Option<u32> {
+    (config.max_model_len < VllmConfig::UNLIMITED).then_some(config.max_model_len)
+}
+
+fn kv_tokens(config: &VllmConfig) -> u64 {
+    u64::from(config.usable_blocks()) * u64::from(config.block_size)
+}
+
+fn blocks_from(pool: &Pool) -> &'static str {
+    match pool.kv_blocks {
+        KvBlocks::Given => "given",
+        KvBlocks::Computed(_) => "computed from the GPU's memory",
+        KvBlocks::Guessed => "the engine's default, a guess",
+    }
+}
+
+fn kv_cache(pool: &Pool) -> String {
+    let config = &pool.engine;
+    format!(
+        "{} tokens in {} blocks and the null block ({})",
+        kv_tokens(config),
+        config.usable_blocks(),
+        blocks_from(pool)
+    )
+}
+
+fn router(spec: &RouterSpec) -> String {
+    match spec {
+        RouterSpec::RoundRobin => "round-robin".to_owned(),
+        RouterSpec::Random => "random".to_owned(),
+        RouterSpec::LeastLoaded => "least-loaded".to_owned(),
+        RouterSpec::PowerOfTwo => "power-of-two".to_owned(),
+        RouterSpec::Kv(kv) => format!(
+            "kv, overlap_score_credit {}, prefill_load_scale {}",
+            kv.overlap_score_credit, kv.prefill_load_scale
+        ),
+    }
+}
+
+fn sla(scenario: &Scenario) -> String {
+    let Some(sla) = scenario.sla else {
+        return "none".to_owned();
+    };
+    let bound = |name: &str, ms: Option<f64>| ms.map(|ms| format!("{name} within {ms} ms"));
+    let bounds = [bound("TTFT", sla.ttft_ms), bound("TPOT", sla.itl_ms)];
+    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    bounds.join(", ")
+}
