@@ -1,14 +1,15 @@
 //! One simulation: a scenario and its workload in, the books of the run out.
 
 use crate::digest::{Digest, PointIdentity};
-use crate::scenario::Scenario;
+use crate::scenario::{Pool, Scenario};
 use crate::workloads::Loaded;
 use calibration::CalibrationError;
 use engine::{Basis, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
 use sim::{Cluster, ClusterSpec, Recording, virtual_clock};
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A simulation ready to run, as often as wanted.
 pub struct Simulation {
@@ -31,6 +32,29 @@ pub enum Steps {
     Stepping,
 }
 
+/// Timing models compiled so far. Measured ones cut their pieces when a batch is first asked for, so that pools that are
+/// priced alike save more than the compilation by sharing one; a price is the same whoever asked first.
+#[derive(Default)]
+pub struct TimingModels {
+    compiled: Mutex<HashMap<String, Arc<dyn StepTime>>>,
+}
+
+impl TimingModels {
+    /// The model of a pool.
+    ///
+    /// # Errors
+    /// It cannot be had for this pool.
+    fn get(&self, pool: &Pool) -> Result<Arc<dyn StepTime>, CalibrationError> {
+        let lock = || self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = timing_identity(pool);
+        if let Some(known) = lock().get(&key) {
+            return Ok(known.clone());
+        }
+        let model: Arc<dyn StepTime> = Arc::from(pool.timing.compile(&pool.context())?);
+        Ok(lock().entry(key).or_insert(model).clone())
+    }
+}
+
 impl Simulation {
     /// Compiles the timing models of a scenario.
     ///
@@ -41,18 +65,25 @@ impl Simulation {
         loaded: &Loaded,
         steps: Steps,
     ) -> Result<Self, CalibrationError> {
-        let mut timing: Vec<Arc<dyn StepTime>> = Vec::new();
-        for pool in &scenario.pools {
-            timing.push(Arc::from(pool.timing.compile(&pool.context())?));
-        }
+        Simulation::sharing(&TimingModels::default(), scenario, loaded, steps)
+    }
+
+    /// The same with the models of other simulations where they are alike.
+    ///
+    /// # Errors
+    /// A timing model that cannot be had for its pool.
+    pub fn sharing(
+        models: &TimingModels,
+        scenario: &Scenario,
+        loaded: &Loaded,
+        steps: Steps,
+    ) -> Result<Self, CalibrationError> {
+        let timing = scenario.pools.iter().map(|pool| models.get(pool));
+        let timing: Vec<Arc<dyn StepTime>> = timing.collect::<Result<_, _>>()?;
         let mut source = merged(timing.iter().map(|model| model.source()));
         source.guesses.extend(scenario.guesses());
         let cluster = ClusterSpec {
-            pools: scenario
-                .pools
-                .iter()
-                .map(crate::scenario::Pool::spec)
-                .collect(),
+            pools: scenario.pools.iter().map(Pool::spec).collect(),
             router: scenario.router,
             load: scenario.workload.load.spec(),
             seed: scenario.seed,
@@ -139,7 +170,7 @@ impl Simulation {
 }
 
 /// What a pool's step times depend on.
-fn timing_identity(pool: &crate::scenario::Pool) -> String {
+fn timing_identity(pool: &Pool) -> String {
     format!("{:?} {:?}", pool.timing, pool.context())
 }
 

@@ -8,7 +8,7 @@ use sim::{Sla, summarize};
 use sweeps::digest::Digest;
 use sweeps::row::Row;
 use sweeps::scenario::Source;
-use sweeps::simulate::{Simulation, Steps};
+use sweeps::simulate::{Simulation, Steps, TimingModels};
 use sweeps::space::Point;
 use sweeps::sweep::{Outcome, Prepared, Run};
 use sweeps::workloads::Workloads;
@@ -18,6 +18,7 @@ pub struct Bench<'a> {
     /// What is to be run.
     pub plan: &'a Plan,
     workloads: Workloads,
+    models: TimingModels,
 }
 
 /// A point ready to be simulated.
@@ -60,7 +61,11 @@ impl<'a> Bench<'a> {
         for warning in warnings {
             note(&format!("warning: {warning}"));
         }
-        Ok(Bench { plan, workloads })
+        Ok(Bench {
+            plan,
+            workloads,
+            models: TimingModels::default(),
+        })
     }
 
     /// A point as a simulation, or why there can be none.
@@ -71,7 +76,7 @@ impl<'a> Bench<'a> {
             .workloads
             .get(&scenario.workload, scenario.seed)
             .map_err(|lines| lines.join("; "))?;
-        let simulation = Simulation::new(&scenario, &loaded, Steps::Coasting)
+        let simulation = Simulation::sharing(&self.models, &scenario, &loaded, Steps::Coasting)
             .map_err(|error| error.to_string())?;
         let digest = simulation.digest();
         let input = Ready {
