@@ -43,6 +43,8 @@ struct Factor {
     /// Where it was given: `--vary pools.agg.workers`, `sweep.grid.pools.agg.workers`.
     place: String,
     entries: Vec<Vec<Override>>,
+    /// Fields that some entry sets.
+    fields: BTreeSet<String>,
 }
 
 /// The product of all factors. Without a factor it holds one point that overrides nothing.
@@ -97,10 +99,7 @@ impl Space {
                 }]
             })
             .collect();
-        self.factors.push(Factor {
-            place: place.to_owned(),
-            entries,
-        });
+        self.factors.push(Factor::new(place, entries));
     }
 
     /// Adds axes that advance together: the n-th entry sets each field to its n-th value.
@@ -141,10 +140,7 @@ impl Space {
 
     /// Adds a list of configurations.
     pub fn list(&mut self, place: &str, entries: Vec<Vec<Override>>) {
-        self.factors.push(Factor {
-            place: place.to_owned(),
-            entries,
-        });
+        self.factors.push(Factor::new(place, entries));
     }
 
     /// Adds the factors of another space behind the own ones.
@@ -244,17 +240,9 @@ impl Space {
     /// Where the values of a field were given.
     #[must_use]
     pub fn place_of(&self, field: &str) -> Option<&str> {
-        let sets = |factor: &&Factor| {
-            factor
-                .entries
-                .iter()
-                .flatten()
-                .any(|set| set.field == field)
-        };
-        self.factors
-            .iter()
-            .find(sets)
-            .map(|factor| factor.place.as_str())
+        let sets = |factor: &&Factor| factor.fields.contains(field);
+        let factor = self.factors.iter().find(sets)?;
+        Some(&factor.place)
     }
 
     /// The points that differ from the one at `index` in at most one factor, in order: every entry of every factor occurs
@@ -280,6 +268,15 @@ impl Space {
 }
 
 impl Factor {
+    fn new(place: &str, entries: Vec<Vec<Override>>) -> Factor {
+        let fields = entries.iter().flatten().map(|set| set.field.clone());
+        Factor {
+            place: place.to_owned(),
+            fields: fields.collect(),
+            entries,
+        }
+    }
+
     fn error(&self, kind: SpaceErrorKind) -> SpaceError {
         SpaceError {
             place: self.place.clone(),

@@ -43,7 +43,7 @@ impl<'a> Bench<'a> {
     pub fn new(plan: &'a Plan) -> Result<Bench<'a>, Failure> {
         let workloads = Workloads::new();
         let (mut seen, mut problems, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-        for scenario in std::iter::once(plan.first.clone()).chain(plan.representatives()) {
+        for scenario in std::iter::once(plan.first.clone()).chain(plan.workloads()) {
             let source = &scenario.workload.source;
             let is_wanted = seen.is_empty() || matches!(source, Source::Trace(_));
             if !is_wanted || seen.contains(source) {

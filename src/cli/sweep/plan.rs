@@ -5,13 +5,16 @@ use super::progress::note;
 use super::search::RATE;
 use crate::cli::Failure;
 use crate::scenario::{self, Axes, Kind, Problem, Problems, Set};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use sweeps::constraint::Constraint;
 use sweeps::criteria::Criteria;
 use sweeps::metric::Objective;
 use sweeps::replicates;
+use sweeps::run::{Panicked, run};
 use sweeps::scenario::Scenario;
 use sweeps::space::{Override, Point, Space, SpaceError};
 use sweeps::values;
@@ -161,9 +164,15 @@ impl Plan {
         base.scenario(&self.replicated, overrides)
     }
 
-    /// A few scenarios in which every value of every axis occurs, as far as there can be such deployments.
-    pub fn representatives(&self) -> impl Iterator<Item = Scenario> {
-        let around = self.space.around(self.first_index);
+    /// A few scenarios in which every value of every axis of the workload occurs, as far as there can be such deployments.
+    pub fn workloads(&self) -> impl Iterator<Item = Scenario> {
+        let is_traffic = |set: &Override| set.field.starts_with("workload") || set.field == SEED;
+        let mut seen = BTreeSet::new();
+        let mut around = self.space.around(self.first_index);
+        around.retain(|point| {
+            let traffic = point.overrides.iter().filter(|set| is_traffic(set));
+            seen.insert(traffic.cloned().collect::<Vec<_>>())
+        });
         around
             .into_iter()
             .filter_map(|point| self.scenario(&point.overrides).ok())
@@ -211,10 +220,17 @@ impl Base<'_> {
     /// Values at these points that are wrong whatever stands beside them, each once; with them, conflicts that all of the
     /// points have. Empty where every value is some scenario's.
     fn mistakes(&self, space: &Space, points: &[Point]) -> Vec<String> {
-        let wrong: Vec<Vec<(Kind, String)>> = points
-            .iter()
-            .map(|point| self.scenario(space, &point.overrides))
-            .map(|scenario| scenario.map_or_else(|Wrong(wrong)| wrong, |_| Vec::new()))
+        let judge = |index: usize| {
+            let scenario = self.scenario(space, &points[index].overrides);
+            scenario.map_or_else(|Wrong(wrong)| wrong, |_| Vec::new())
+        };
+        let judged = run(points.len(), 0, judge, |_, _, _| ControlFlow::Continue(()));
+        let wrong: Vec<Vec<(Kind, String)>> = judged
+            .into_iter()
+            .flatten()
+            .map(|judged| {
+                judged.unwrap_or_else(|Panicked(why)| panic!("a scenario is read: {why}"))
+            })
             .collect();
         let is_everywhere = |problem| wrong.iter().all(|own| own.contains(problem));
         let mut told: Vec<&(Kind, String)> = Vec::new();
