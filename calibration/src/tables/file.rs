@@ -12,7 +12,8 @@
 
 use super::gemm::{GemmTable, Shape};
 use super::grid::{Grid, Point};
-use super::{ContextKey, Dtype, GenerationKey, Machine, Profile, Provenance};
+use super::keys::BlockKey;
+use super::{Machine, Profile, Provenance};
 use crate::error::{CalibrationError, Problem};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +30,11 @@ enum Table {
     Context,
     Generation,
     AllReduce,
+    LatentContext,
+    LatentGeneration,
+    Absorb,
+    Experts,
+    Nccl,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,72 +57,19 @@ struct Block {
 /// The bytes of a profile's file.
 #[must_use]
 pub fn encode(profile: &Profile) -> Vec<u8> {
-    let mut blocks = Vec::new();
-    let mut columns = Columns::default();
-    let mut add = |table, key: Vec<u32>, axes, points: Vec<(Vec<u32>, f64)>| {
-        blocks.push(Block {
-            table,
-            key,
-            axes,
-            points: points.len(),
-        });
-        for axis in 0..axes {
-            columns
-                .numbers
-                .extend(points.iter().map(|(at, _)| at[axis]));
-        }
-        columns
-            .numbers
-            .extend(points.iter().map(|(_, ms)| (*ms as f32).to_bits()));
-    };
+    let mut writer = Writer::default();
     for (dtype, table) in &profile.gemm {
-        let of_shape = |shape: &Shape| {
-            let (n, k) = (shape.n, shape.k);
-            shape
-                .curve
-                .iter()
-                .map(move |&(m, ms)| (vec![n, k, m], ms))
-                .collect::<Vec<_>>()
-        };
-        add(
-            Table::Gemm,
-            vec![code(*dtype)],
-            3,
-            table.shapes().iter().flat_map(of_shape).collect(),
-        );
+        writer.add(Table::Gemm, dtype, &walked(table));
     }
-    for (key, grid) in &profile.context {
-        let ContextKey {
-            attention,
-            kv_cache,
-            kv_heads,
-            head_dim,
-            window,
-        } = *key;
-        add(
-            Table::Context,
-            vec![code(attention), code(kv_cache), kv_heads, head_dim, window],
-            3,
-            listed(grid),
-        );
-    }
-    for (key, grid) in &profile.generation {
-        let GenerationKey {
-            kv_cache,
-            kv_heads,
-            head_dim,
-            window,
-        } = *key;
-        add(
-            Table::Generation,
-            vec![code(kv_cache), kv_heads, head_dim, window],
-            3,
-            listed(grid),
-        );
-    }
-    for (&gpus, curve) in &profile.all_reduce {
-        add(Table::AllReduce, vec![gpus], 1, listed(curve));
-    }
+    writer.add_grids(Table::Context, &profile.context);
+    writer.add_grids(Table::Generation, &profile.generation);
+    writer.add_grids(Table::AllReduce, &profile.all_reduce);
+    writer.add_grids(Table::LatentContext, &profile.latent_context);
+    writer.add_grids(Table::LatentGeneration, &profile.latent_generation);
+    writer.add_grids(Table::Absorb, &profile.absorb);
+    writer.add_grids(Table::Experts, &profile.experts);
+    writer.add_grids(Table::Nccl, &profile.nccl);
+    let Writer { blocks, columns } = writer;
     let raw = columns.planes();
     let head = Head {
         provenance: profile.provenance.clone(),
@@ -129,6 +82,51 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
     bytes.push(b'\n');
     bytes.extend(zstd::bulk::compress(&raw, LEVEL).expect("memory can be compressed into memory"));
     bytes
+}
+
+/// Blocks on their way to a file.
+#[derive(Default)]
+struct Writer {
+    blocks: Vec<Block>,
+    columns: Columns,
+}
+
+impl Writer {
+    fn add<const N: usize>(&mut self, table: Table, key: &impl BlockKey, points: &[Point<N>]) {
+        self.blocks.push(Block {
+            table,
+            key: key.code(),
+            axes: N,
+            points: points.len(),
+        });
+        let numbers = &mut self.columns.numbers;
+        for axis in 0..N {
+            numbers.extend(points.iter().map(|point| point.at[axis]));
+        }
+        numbers.extend(points.iter().map(|point| (point.ms as f32).to_bits()));
+    }
+
+    fn add_grids<const N: usize>(
+        &mut self,
+        table: Table,
+        grids: &BTreeMap<impl BlockKey, Grid<N>>,
+    ) {
+        for (key, grid) in grids {
+            self.add(table, key, grid.points());
+        }
+    }
+}
+
+/// The points of matrix products in the order of the walk: n, k, m.
+fn walked(table: &GemmTable) -> Vec<Point<3>> {
+    let of_shape = |shape: &Shape| {
+        let (n, k) = (shape.n, shape.k);
+        let points = shape.curve.iter();
+        points
+            .map(|&(m, ms)| Point { at: [n, k, m], ms })
+            .collect::<Vec<_>>()
+    };
+    table.shapes().iter().flat_map(of_shape).collect()
 }
 
 /// The profile of these bytes; `name` is what messages call the file.
@@ -170,6 +168,11 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<Profile, CalibrationError> {
         context: BTreeMap::new(),
         generation: BTreeMap::new(),
         all_reduce: BTreeMap::new(),
+        latent_context: BTreeMap::new(),
+        latent_generation: BTreeMap::new(),
+        absorb: BTreeMap::new(),
+        experts: BTreeMap::new(),
+        nccl: BTreeMap::new(),
     };
     for block in &head.blocks {
         enter(&mut profile, block, &mut columns)
@@ -178,54 +181,63 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<Profile, CalibrationError> {
     Ok(profile)
 }
 
+/// Enters a block; none where its key, axes or numbers cannot be.
 fn enter(profile: &mut Profile, block: &Block, columns: &mut Columns) -> Option<()> {
-    let at: Vec<Vec<u32>> = (0..block.axes)
-        .map(|_| columns.take(block.points))
-        .collect();
-    let ms: Vec<f64> = columns
-        .take(block.points)
-        .into_iter()
-        .map(|bits| f64::from(f32::from_bits(bits)))
-        .collect();
-    if ms.iter().any(|ms| !(ms.is_finite() && *ms > 0.0)) {
-        return None;
-    }
-    match (block.table, &block.key[..]) {
-        (Table::Gemm, &[dtype]) if block.axes == 3 => {
-            profile.gemm.insert(dtype_of(dtype)?, gemm(&at, &ms)?);
+    let key = &block.key;
+    match block.table {
+        Table::Gemm => {
+            let table = gemm(&points(block, columns)?)?;
+            profile.gemm.insert(BlockKey::decode(key)?, table);
         }
-        (Table::Context, &[attention, kv_cache, kv_heads, head_dim, window]) if block.axes == 3 => {
-            let (attention, kv_cache) = (dtype_of(attention)?, dtype_of(kv_cache)?);
-            let key = ContextKey {
-                attention,
-                kv_cache,
-                kv_heads,
-                head_dim,
-                window,
-            };
-            profile.context.insert(key, grid(&at, &ms));
-        }
-        (Table::Generation, &[kv_cache, kv_heads, head_dim, window]) if block.axes == 3 => {
-            let key = GenerationKey {
-                kv_cache: dtype_of(kv_cache)?,
-                kv_heads,
-                head_dim,
-                window,
-            };
-            profile.generation.insert(key, grid(&at, &ms));
-        }
-        (Table::AllReduce, &[gpus]) if block.axes == 1 => {
-            profile.all_reduce.insert(gpus, grid(&at, &ms));
-        }
-        _ => return None,
+        Table::Context => insert(&mut profile.context, block, columns)?,
+        Table::Generation => insert(&mut profile.generation, block, columns)?,
+        Table::AllReduce => insert(&mut profile.all_reduce, block, columns)?,
+        Table::LatentContext => insert(&mut profile.latent_context, block, columns)?,
+        Table::LatentGeneration => insert(&mut profile.latent_generation, block, columns)?,
+        Table::Absorb => insert(&mut profile.absorb, block, columns)?,
+        Table::Experts => insert(&mut profile.experts, block, columns)?,
+        Table::Nccl => insert(&mut profile.nccl, block, columns)?,
     }
     Some(())
 }
 
-fn gemm(at: &[Vec<u32>], ms: &[f64]) -> Option<GemmTable> {
+fn insert<K: BlockKey + Ord, const N: usize>(
+    grids: &mut BTreeMap<K, Grid<N>>,
+    block: &Block,
+    columns: &mut Columns,
+) -> Option<()> {
+    let grid = Grid::new(points(block, columns)?);
+    grids.insert(K::decode(&block.key)?, grid);
+    Some(())
+}
+
+fn points<const N: usize>(block: &Block, columns: &mut Columns) -> Option<Vec<Point<N>>> {
+    if block.axes != N {
+        return None;
+    }
+    let at: [&[u32]; N] = {
+        let from = columns.taken;
+        columns.taken += (N + 1) * block.points;
+        std::array::from_fn(|axis| &columns.numbers[from + axis * block.points..][..block.points])
+    };
+    let latencies = &columns.numbers[columns.taken - block.points..columns.taken];
+    let mut points = Vec::with_capacity(block.points);
+    for (row, &bits) in latencies.iter().enumerate() {
+        let ms = f64::from(f32::from_bits(bits));
+        if !(ms.is_finite() && ms > 0.0) {
+            return None;
+        }
+        points.push(Point {
+            at: std::array::from_fn(|axis| at[axis][row]),
+            ms,
+        });
+    }
+    Some(points)
+}
+
+fn gemm(points: &[Point<3>]) -> Option<GemmTable> {
     let mut shapes: Vec<Shape> = Vec::new();
-    for (row, &ms) in ms.iter().enumerate() {
-        let [n, k, m] = [at[0][row], at[1][row], at[2][row]];
+    for &Point { at: [n, k, m], ms } in points {
         match shapes.last_mut() {
             Some(shape) if (shape.n, shape.k) == (n, k) => {
                 let ascends = shape.curve.last().is_some_and(|&(last, _)| last < m);
@@ -239,32 +251,6 @@ fn gemm(at: &[Vec<u32>], ms: &[f64]) -> Option<GemmTable> {
         }
     }
     Some(GemmTable::new(shapes))
-}
-
-fn grid<const N: usize>(at: &[Vec<u32>], ms: &[f64]) -> Grid<N> {
-    let point = |(row, &ms): (usize, &f64)| Point {
-        at: std::array::from_fn(|axis| at[axis][row]),
-        ms,
-    };
-    Grid::new(ms.iter().enumerate().map(point).collect())
-}
-
-fn listed<const N: usize>(grid: &Grid<N>) -> Vec<(Vec<u32>, f64)> {
-    grid.points()
-        .iter()
-        .map(|point| (point.at.to_vec(), point.ms))
-        .collect()
-}
-
-fn code(dtype: Dtype) -> u32 {
-    Dtype::ALL
-        .iter()
-        .position(|other| *other == dtype)
-        .expect("all formats are listed") as u32
-}
-
-fn dtype_of(code: u32) -> Option<Dtype> {
-    Dtype::ALL.get(code as usize).copied()
 }
 
 /// Numbers on their way to or from a file.
@@ -292,10 +278,5 @@ impl Columns {
             numbers: (0..count).map(number).collect(),
             taken: 0,
         }
-    }
-
-    fn take(&mut self, count: usize) -> Vec<u32> {
-        self.taken += count;
-        self.numbers[self.taken - count..self.taken].to_vec()
     }
 }

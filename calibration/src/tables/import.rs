@@ -12,6 +12,9 @@
 // Model: kernels that engines share are not borrowed across engines (AIConfigurator's fourth source); for the tables
 // read here every kernel belongs to one engine, so nothing is lost.
 
+mod comm;
+mod experts;
+mod latent;
 mod layout;
 mod rows;
 
@@ -108,28 +111,64 @@ pub fn import(
         repeats,
         &mut files,
     )?;
-    let all_reduce = all_reduce(
+    let all_reduce = comm::all_reduce(
         &mut open("comm", "custom_allreduce_perf")?,
         repeats,
         &mut files,
     )?;
-    let provenance = Provenance {
-        source: "NVIDIA AIConfigurator, aiconfigurator-core 0.12.0".to_owned(),
-        license: "Apache-2.0; modified (subset)".to_owned(),
-        gpu: found.gpu.clone(),
-        backend: found.backend,
-        version: found.version.clone(),
-        slice: slice.name().to_owned(),
-        files,
-    };
-    Ok(Profile {
-        provenance,
+    let mut profile = Profile {
+        provenance: Provenance {
+            source: "NVIDIA AIConfigurator, aiconfigurator-core 0.12.0".to_owned(),
+            license: "Apache-2.0; modified (subset)".to_owned(),
+            gpu: found.gpu.clone(),
+            backend: found.backend,
+            version: found.version.clone(),
+            slice: slice.name().to_owned(),
+            files: Vec::new(),
+        },
         machine,
         gemm,
         context,
         generation,
         all_reduce,
-    })
+        latent_context: BTreeMap::new(),
+        latent_generation: BTreeMap::new(),
+        absorb: BTreeMap::new(),
+        experts: BTreeMap::new(),
+        nccl: BTreeMap::new(),
+    };
+    if slice == Slice::All {
+        beyond_dense(&mut profile, root, found, repeats, &mut files)?;
+    }
+    profile.provenance.files = files;
+    Ok(profile)
+}
+
+/// Reads the tables that dense models do not need; any of them may be absent.
+fn beyond_dense(
+    profile: &mut Profile,
+    root: &Path,
+    found: &Found,
+    repeats: Repeats,
+    files: &mut Vec<SourceFile>,
+) -> Result<(), CalibrationError> {
+    let open = |paths: Vec<String>| -> Result<Vec<ParquetFile>, CalibrationError> {
+        let read = |path: &String| ParquetFile::read(&root.join(path), path);
+        paths.iter().map(read).collect()
+    };
+    let some = |family: &str, table: &str| open(layout::some_sources(root, found, family, table)?);
+    profile.experts = experts::experts(&mut some("moe", "moe_perf")?, repeats, files)?;
+    // What was measured with its projections and what was measured alone have keys of their own.
+    let prompts = &mut some("mla", "mla_context_module_perf")?;
+    prompts.extend(some("mla", "context_mla_perf")?);
+    profile.latent_context = latent::attention(prompts, latent::Phase::Prompts, repeats, files)?;
+    let decodes = &mut some("mla", "mla_generation_module_perf")?;
+    decodes.extend(some("mla", "generation_mla_perf")?);
+    profile.latent_generation = latent::attention(decodes, latent::Phase::Decodes, repeats, files)?;
+    profile.absorb = latent::absorb(&mut some("mla_bmm", "mla_bmm_perf")?, repeats, files)?;
+    let nccl = layout::nccl_source(root, found, &profile.machine.nccl_version);
+    profile.nccl = comm::nccl(&mut open(nccl)?, repeats, files)?;
+    Ok(())
 }
 
 /// Notes a file and how many of its rows went in.
@@ -322,64 +361,6 @@ fn generation(
         note(files, file, used);
     }
     Ok(grids)
-}
-
-fn all_reduce(
-    sources: &mut [ParquetFile],
-    repeats: Repeats,
-    files: &mut Vec<SourceFile>,
-) -> Result<BTreeMap<u32, Grid<1>>, CalibrationError> {
-    let mut curves: BTreeMap<u32, BTreeMap<u32, f64>> = BTreeMap::new();
-    for file in sources {
-        let (kernels, backends) = (
-            file.text_or_empty("kernel_source"),
-            file.text_or_empty("backend"),
-        );
-        let (gpus, elements, ms) = (
-            file.whole("num_gpus"),
-            file.whole("message_size"),
-            file.latency(),
-        );
-        file.check()?;
-        let mut places = rows::Places::new(repeats);
-        let mut used = 0;
-        for row in 0..file.rows() {
-            if kernels[row].ends_with("_eager") || backends[row].ends_with("_eager") {
-                continue;
-            }
-            if gpus[row] < 2 || elements[row] == 0 {
-                let found = format!("{} GPUs, {} elements", gpus[row], elements[row]);
-                file.problem(
-                    row,
-                    "num_gpus, message_size",
-                    found,
-                    "at least 2 GPUs and 1 element",
-                );
-                continue;
-            }
-            places.enter(file, row, (gpus[row], elements[row]), &kernels[row]);
-            let entry = curves.entry(gpus[row]).or_default().entry(elements[row]);
-            used += usize::from(matches!(
-                entry,
-                std::collections::btree_map::Entry::Vacant(_)
-            ));
-            entry.or_insert(ms[row]);
-        }
-        file.check()?;
-        note(files, file, used);
-    }
-    let curve = |points: BTreeMap<u32, f64>| {
-        Grid::new(
-            points
-                .into_iter()
-                .map(|(at, ms)| Point { at: [at], ms })
-                .collect(),
-        )
-    };
-    Ok(curves
-        .into_iter()
-        .map(|(gpus, points)| (gpus, curve(points)))
-        .collect())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Measured kernel times of one GPU, engine and version.
 //!
 //! A [`Profile`] holds one table per kernel: GEMMs, attention over prompts (*context*) and of decode steps
-//! (*generation*), all-reduce, NCCL collectives, expert GEMMs (MoE). It is made from the files of AIConfigurator's
+//! (*generation*), the same of latent attention (MLA), expert FFNs, all-reduce and NCCL collectives. It is made from the files of AIConfigurator's
 //! database by [`import`], which alone touches Parquet, and kept in a compact file ([`file`]) whose bytes are a function
 //! of the input. Profiles of the two commonest GPUs are embedded.
 //!
@@ -17,9 +17,13 @@ pub mod file;
 pub mod gemm;
 pub mod grid;
 pub mod import;
+mod keys;
 mod machine;
 mod parquet;
 
+pub use keys::{
+    AbsorbKey, Collective, ContextKey, ExpertKey, GenerationKey, LatentKey, Load, NcclKey,
+};
 pub use machine::Machine;
 
 use crate::error::{CalibrationError, Problem, nearest};
@@ -56,6 +60,12 @@ pub enum Dtype {
     Int4Wo,
     /// 4-bit float with scales.
     Nvfp4,
+    /// 4-bit float weights with a scale per 32, 16-bit arithmetic (gpt-oss).
+    #[serde(rename = "w4a16_mxfp4")]
+    Mxfp4,
+    /// 4-bit integer weights, fp8 arithmetic.
+    #[serde(rename = "w4afp8")]
+    Int4Fp8,
 }
 
 /// What arithmetic a number format runs on.
@@ -71,13 +81,15 @@ pub enum Arithmetic {
 
 impl Dtype {
     /// All formats; a file names one by its place here.
-    pub const ALL: [Dtype; 6] = [
+    pub const ALL: [Dtype; 8] = [
         Dtype::Bfloat16,
         Dtype::Fp8,
         Dtype::Fp8Block,
         Dtype::Int8Wo,
         Dtype::Int4Wo,
         Dtype::Nvfp4,
+        Dtype::Mxfp4,
+        Dtype::Int4Fp8,
     ];
 
     /// The name in the database.
@@ -90,6 +102,8 @@ impl Dtype {
             Dtype::Int8Wo => "int8_wo",
             Dtype::Int4Wo => "int4_wo",
             Dtype::Nvfp4 => "nvfp4",
+            Dtype::Mxfp4 => "w4a16_mxfp4",
+            Dtype::Int4Fp8 => "w4afp8",
         }
     }
 
@@ -105,7 +119,7 @@ impl Dtype {
         match self {
             Dtype::Bfloat16 => 2.0,
             Dtype::Fp8 | Dtype::Fp8Block | Dtype::Int8Wo => 1.0,
-            Dtype::Int4Wo => 0.5,
+            Dtype::Int4Wo | Dtype::Mxfp4 | Dtype::Int4Fp8 => 0.5,
             Dtype::Nvfp4 => 0.5625,
         }
     }
@@ -114,8 +128,8 @@ impl Dtype {
     #[must_use]
     pub const fn arithmetic(self) -> Arithmetic {
         match self {
-            Dtype::Bfloat16 | Dtype::Int8Wo | Dtype::Int4Wo => Arithmetic::Bf16,
-            Dtype::Fp8 | Dtype::Fp8Block => Arithmetic::Fp8,
+            Dtype::Bfloat16 | Dtype::Int8Wo | Dtype::Int4Wo | Dtype::Mxfp4 => Arithmetic::Bf16,
+            Dtype::Fp8 | Dtype::Fp8Block | Dtype::Int4Fp8 => Arithmetic::Fp8,
             Dtype::Nvfp4 => Arithmetic::Fp4,
         }
     }
@@ -163,34 +177,6 @@ impl Backend {
                 )])
             })
     }
-}
-
-/// Which attention over prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ContextKey {
-    /// Arithmetic of the attention.
-    pub attention: Dtype,
-    /// Storage of the KV cache.
-    pub kv_cache: Dtype,
-    /// KV heads on the GPU; 0 when there are as many as query heads.
-    pub kv_heads: u32,
-    /// Size of a head.
-    pub head_dim: u32,
-    /// Sliding window in tokens; 0 for none.
-    pub window: u32,
-}
-
-/// Which decode attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GenerationKey {
-    /// Storage of the KV cache.
-    pub kv_cache: Dtype,
-    /// KV heads on the GPU; 0 when there are as many as query heads.
-    pub kv_heads: u32,
-    /// Size of a head.
-    pub head_dim: u32,
-    /// Sliding window in tokens; 0 for none.
-    pub window: u32,
 }
 
 /// A file that went into a profile.
@@ -242,6 +228,16 @@ pub struct Profile {
     pub generation: BTreeMap<GenerationKey, Grid<3>>,
     /// All-reduce by GPUs: elements of the message.
     pub all_reduce: BTreeMap<u32, Grid<1>>,
+    /// Latent attention over prompts: query heads, tokens, batch.
+    pub latent_context: BTreeMap<LatentKey, Grid<3>>,
+    /// Latent attention of decode steps: query heads, batch, tokens in the KV cache.
+    pub latent_generation: BTreeMap<LatentKey, Grid<3>>,
+    /// Products into and out of the latent space: tokens.
+    pub absorb: BTreeMap<AbsorbKey, Grid<1>>,
+    /// Expert FFNs: tokens before they are spread over experts.
+    pub experts: BTreeMap<ExpertKey, Grid<1>>,
+    /// NCCL collectives: elements of the message.
+    pub nccl: BTreeMap<NcclKey, Grid<1>>,
 }
 
 impl Profile {
@@ -277,10 +273,7 @@ impl Profile {
     /// # Errors
     /// It was not measured; with the nearest that was.
     pub fn context(&self, key: ContextKey) -> Result<&Grid<3>, CalibrationError> {
-        let known = || self.context.keys().map(ToString::to_string);
-        self.context
-            .get(&key)
-            .ok_or_else(|| self.missing("context attention", &key.to_string(), known()))
+        self.find("context attention", &self.context, key)
     }
 
     /// Decode attention.
@@ -288,10 +281,7 @@ impl Profile {
     /// # Errors
     /// It was not measured; with the nearest that was.
     pub fn generation(&self, key: GenerationKey) -> Result<&Grid<3>, CalibrationError> {
-        let known = || self.generation.keys().map(ToString::to_string);
-        self.generation
-            .get(&key)
-            .ok_or_else(|| self.missing("generation attention", &key.to_string(), known()))
+        self.find("generation attention", &self.generation, key)
     }
 
     /// The all-reduce over so many GPUs.
@@ -303,6 +293,57 @@ impl Profile {
         self.all_reduce
             .get(&gpus)
             .ok_or_else(|| self.missing("all-reduce", &format!("{gpus} GPUs"), known()))
+    }
+
+    /// Latent attention over prompts.
+    ///
+    /// # Errors
+    /// It was not measured; with the nearest that was.
+    pub fn latent_context(&self, key: LatentKey) -> Result<&Grid<3>, CalibrationError> {
+        self.find("latent attention over prompts", &self.latent_context, key)
+    }
+
+    /// Latent attention of decode steps.
+    ///
+    /// # Errors
+    /// It was not measured; with the nearest that was.
+    pub fn latent_generation(&self, key: LatentKey) -> Result<&Grid<3>, CalibrationError> {
+        self.find("latent decode attention", &self.latent_generation, key)
+    }
+
+    /// A product into or out of the latent space.
+    ///
+    /// # Errors
+    /// It was not measured; with the nearest that was.
+    pub fn absorb(&self, key: AbsorbKey) -> Result<&Grid<1>, CalibrationError> {
+        self.find("latent projection", &self.absorb, key)
+    }
+
+    /// Expert FFNs.
+    ///
+    /// # Errors
+    /// They were not measured; with the nearest that were.
+    pub fn experts(&self, key: ExpertKey) -> Result<&Grid<1>, CalibrationError> {
+        self.find("experts", &self.experts, key)
+    }
+
+    /// An NCCL collective.
+    ///
+    /// # Errors
+    /// It was not measured; with the nearest that was.
+    pub fn nccl(&self, key: NcclKey) -> Result<&Grid<1>, CalibrationError> {
+        self.find("NCCL", &self.nccl, key)
+    }
+
+    fn find<'a, K: Ord + fmt::Display, T>(
+        &self,
+        table: &str,
+        among: &'a BTreeMap<K, T>,
+        key: K,
+    ) -> Result<&'a T, CalibrationError> {
+        let known = || among.keys().map(ToString::to_string);
+        let found = among.get(&key);
+        found.ok_or_else(|| self.missing(table, &key.to_string(), known()))
     }
 
     /// `h200_sxm vllm 0.24.0`.
@@ -332,38 +373,5 @@ impl Profile {
                 .or(known.first().map(String::as_str))
                 .map(str::to_owned),
         }
-    }
-}
-
-impl fmt::Display for ContextKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ContextKey {
-            attention,
-            kv_cache,
-            kv_heads,
-            head_dim,
-            window,
-        } = self;
-        let (attention, kv_cache) = (attention.name(), kv_cache.name());
-        write!(
-            f,
-            "{attention} with {kv_cache} KV cache, {kv_heads} KV heads, head size {head_dim}, window {window}"
-        )
-    }
-}
-
-impl fmt::Display for GenerationKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let GenerationKey {
-            kv_cache,
-            kv_heads,
-            head_dim,
-            window,
-        } = self;
-        write!(
-            f,
-            "{} KV cache, {kv_heads} KV heads, head size {head_dim}, window {window}",
-            kv_cache.name()
-        )
     }
 }

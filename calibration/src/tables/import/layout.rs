@@ -81,13 +81,51 @@ pub fn list(root: &Path) -> Result<Vec<Found>, CalibrationError> {
 }
 
 /// The files of a table, first the version's own, then its donors; paths below `root`.
+///
+/// # Errors
+/// There is none.
 pub(super) fn sources(
     root: &Path,
     found: &Found,
     family: &str,
     table: &str,
 ) -> Result<Vec<String>, CalibrationError> {
+    let present = some_sources(root, found, family, table)?;
+    if present.is_empty() {
+        let Found {
+            gpu,
+            backend,
+            version,
+        } = found;
+        let wanted = format!(
+            "data/{gpu}/{family}/{}/{version}/{table}.parquet",
+            backend.name()
+        );
+        let problem = Problem::new(&wanted, "no such file", "a table");
+        return Err(CalibrationError::Invalid(vec![problem]));
+    }
+    Ok(present)
+}
+
+/// The NCCL table of this version, if there is one; it has no donors.
+pub(super) fn nccl_source(root: &Path, found: &Found, version: &str) -> Vec<String> {
+    let path = format!("data/{}/comm/nccl/{version}/nccl_perf.parquet", found.gpu);
+    let mut paths = vec![path];
+    paths.retain(|path| root.join(path).is_file());
+    paths
+}
+
+/// The files of a table, of which there may be none.
+pub(super) fn some_sources(
+    root: &Path,
+    found: &Found,
+    family: &str,
+    table: &str,
+) -> Result<Vec<String>, CalibrationError> {
     let folder = format!("data/{}/{family}/{}", found.gpu, found.backend.name());
+    if !root.join(&folder).is_dir() {
+        return Ok(Vec::new());
+    }
     let mut versions = vec![found.version.clone()];
     let reuse = root.join(&folder).join(&found.version).join("reuse.yaml");
     if reuse.is_file() {
@@ -116,16 +154,7 @@ pub(super) fn sources(
     let paths = versions
         .into_iter()
         .map(|version| format!("{folder}/{version}/{table}.parquet"));
-    let present: Vec<String> = paths.filter(|path| root.join(path).is_file()).collect();
-    if present.is_empty() {
-        let wanted = format!("{folder}/{}/{table}.parquet", found.version);
-        return Err(CalibrationError::Invalid(vec![Problem::new(
-            &wanted,
-            "no such file",
-            "a table",
-        )]));
-    }
-    Ok(present)
+    Ok(paths.filter(|path| root.join(path).is_file()).collect())
 }
 
 /// The attention kernel that the engine uses by default on GPUs of this compute capability, if the database says.

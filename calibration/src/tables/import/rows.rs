@@ -5,6 +5,7 @@ use super::super::grid::{Grid, Point};
 use super::super::parquet::ParquetFile;
 use super::Repeats;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// The places of one file, to find one that was measured twice.
 pub(super) struct Places<K> {
@@ -90,6 +91,37 @@ impl Attention {
             head_dim: self.head_dim[row],
             window: self.window[row],
         })
+    }
+}
+
+/// Measurements by key, the first of a place counting.
+pub(super) struct Firsts<K, const N: usize> {
+    points: BTreeMap<K, BTreeMap<[u32; N], f64>>,
+}
+
+impl<K: Ord, const N: usize> Firsts<K, N> {
+    pub(super) const fn new() -> Firsts<K, N> {
+        Firsts {
+            points: BTreeMap::new(),
+        }
+    }
+
+    /// Enters a measurement; false if its place has one already.
+    pub(super) fn enter(&mut self, key: K, at: [u32; N], ms: f64) -> bool {
+        let place = self.points.entry(key).or_default().entry(at);
+        let is_first = matches!(place, Entry::Vacant(_));
+        place.or_insert(ms);
+        is_first
+    }
+
+    /// The grid of each key.
+    pub(super) fn grids(self) -> BTreeMap<K, Grid<N>> {
+        let grid = |points: BTreeMap<[u32; N], f64>| {
+            let points = points.into_iter().map(|(at, ms)| Point { at, ms });
+            Grid::new(points.collect())
+        };
+        let keyed = self.points.into_iter();
+        keyed.map(|(key, points)| (key, grid(points))).collect()
     }
 }
 
