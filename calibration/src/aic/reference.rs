@@ -8,7 +8,10 @@
 //! | mixed steps | model, system, backend, version, tp, isl, osl, ctx_tokens, decode_reqs, latency_ms |
 //! | KV capacity | model, system, backend, tp, fraction, max_num_tokens, kv_max_tokens (empty: does not fit) |
 
-use super::{AicMemory, Dense, Formats, MixedStep, kv_capacity};
+use super::{
+    AicMemory, AttentionShape, Decoder, FfnShape, Formats, Missing, MixedStep, Setting, Shape,
+    kv_capacity,
+};
 use crate::error::{CalibrationError, Problem, check};
 use crate::model::{Model, Precision};
 use crate::tables::{Backend, Dtype, Profile};
@@ -205,6 +208,24 @@ pub fn default_formats(model: &Model) -> Formats {
     }
 }
 
+fn shape_formats(shape: &Shape) -> Result<Formats, CalibrationError> {
+    if let AttentionShape::Latent { .. } = shape.attention {
+        return Ok(Formats {
+            gemm: Dtype::Fp8Block,
+            kv_cache: Dtype::Fp8,
+            attention: Dtype::Bfloat16,
+        });
+    }
+    match shape.ffn {
+        FfnShape::Experts { .. } => Ok(Formats {
+            gemm: Dtype::Bfloat16,
+            kv_cache: Dtype::Bfloat16,
+            attention: Dtype::Bfloat16,
+        }),
+        FfnShape::Gated { .. } => Ok(default_formats(&Model::find(&shape.id)?)),
+    }
+}
+
 struct Cells<'a> {
     file: &'a str,
     line: u64,
@@ -214,6 +235,18 @@ struct Cells<'a> {
 }
 
 impl Cells<'_> {
+    /// Whether the row has something in this column.
+    fn has(&self, name: &str) -> bool {
+        let column = self.columns.get(name);
+        let cell = column.and_then(|&column| self.record.get(column));
+        cell.is_some_and(|cell| !cell.is_empty())
+    }
+
+    /// A width, if the row has one.
+    fn width(&mut self, name: &str) -> Option<u32> {
+        self.has(name).then(|| self.at_least_1(name))
+    }
+
     fn text(&mut self, name: &str) -> String {
         let cell = self
             .columns
@@ -265,7 +298,7 @@ impl Cells<'_> {
             self.problem(
                 name,
                 &format!("`{text}`"),
-                "bfloat16, fp8, fp8_block, int8_wo, int4_wo or nvfp4",
+                "bfloat16, fp8, fp8_block, int8_wo, int4_wo, nvfp4, w4a16_mxfp4 or w4afp8",
             );
             Dtype::Bfloat16
         })
@@ -286,7 +319,9 @@ struct Question {
     backend: String,
     version: Option<String>,
     gpus: u32,
+    expert_parallel: u32,
     formats: Option<Formats>,
+    experts: Option<Dtype>,
     what: What,
     expected: Option<f64>,
 }
@@ -348,36 +383,60 @@ impl Question {
             Kind::KvCapacity => Some(cells.positive("kv_max_tokens")),
             _ => Some(cells.positive("latency_ms")),
         };
+        let gpus = cells.at_least_1("tp");
+        let (expert_tensor, expert_parallel) = (cells.width("moe_tp"), cells.width("moe_ep"));
+        if let (Some(tensor), Some(groups)) = (expert_tensor, expert_parallel)
+            && tensor.checked_mul(groups) != Some(gpus)
+        {
+            let found = format!("moe_tp {tensor}, moe_ep {groups}");
+            cells.problem("tp", &found, "widths of the experts whose product is tp");
+        }
         Question {
             model: cells.text("model"),
             gpu: cells.text("system"),
             backend: cells.text("backend"),
             version,
-            gpus: cells.at_least_1("tp"),
+            gpus,
+            expert_parallel: expert_parallel.unwrap_or(1),
             formats,
+            experts: cells.has("moe").then(|| cells.dtype("moe")),
             what,
             expected,
         }
     }
 
     fn answer<'a>(&self, profile: &FindProfile<'a>) -> Result<Option<f64>, CalibrationError> {
-        let model = Model::find(&self.model)?;
         let backend = Backend::find(&self.backend)?;
         let profile = profile(&self.gpu, backend, self.version.as_deref())?;
-        let formats = self.formats.unwrap_or_else(|| default_formats(&model));
-        let dense = || Dense::new(profile, &model, self.gpus, formats);
+        let decoder = || {
+            let shape = Shape::find(&self.model)?;
+            let formats = match self.formats {
+                Some(formats) => formats,
+                None => shape_formats(&shape)?,
+            };
+            let setting = Setting {
+                gpus: self.gpus,
+                expert_parallel: self.expert_parallel,
+                formats,
+                experts: self.experts.unwrap_or(formats.gemm),
+                missing: Missing::Refuse,
+            };
+            Decoder::prepare(profile, &shape, &setting)
+        };
         Ok(match self.what {
             What::Context { batch, isl, prefix } => {
-                Some(dense()?.context_pass(batch, isl, prefix)?.ms())
+                Some(decoder()?.context_pass(batch, isl, prefix)?.ms())
             }
             What::Generation { batch, kv_length } => {
-                Some(dense()?.generation_pass(batch, kv_length)?.ms())
+                Some(decoder()?.generation_pass(batch, kv_length)?.ms())
             }
-            What::Mixed(step) => Some(dense()?.mixed_step(step)?.ms()),
+            What::Mixed(step) => Some(decoder()?.mixed_step(step)?.ms()),
             What::Capacity {
                 fraction,
                 max_tokens,
             } => {
+                let model = Model::find(&self.model)?;
+                let formats = self.formats.unwrap_or_else(|| default_formats(&model));
                 let question = AicMemory {
                     model: &model,
                     machine: &profile.machine,

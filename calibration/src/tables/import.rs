@@ -24,7 +24,7 @@ use super::gemm::GemmTable;
 use super::grid::{Grid, Point};
 use super::parquet::ParquetFile;
 use super::{ContextKey, Dtype, GenerationKey, Machine, Profile, Provenance, SourceFile};
-use crate::aic::roofline;
+use crate::aic::roofline::{self, Floor};
 use crate::error::CalibrationError;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -42,6 +42,8 @@ pub enum Reach {
     Interpolated,
     /// Beyond them: efficiency held, roofline carried on.
     Extrapolated,
+    /// Nothing of the kind was measured: a roofline.
+    Estimated,
 }
 
 /// A number format as the tables name it.

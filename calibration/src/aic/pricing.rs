@@ -1,0 +1,83 @@
+//! What the timing source `measured` reads of a decoder: kernels without AIConfigurator's rules for putting them
+//! together.
+
+use super::attention::Attention;
+use super::decoder::{Composed, Decoder, Phase, TP_ALL_REDUCE};
+use crate::error::CalibrationError;
+use crate::tables::Reach;
+
+impl Decoder<'_> {
+    /// Whether every number of rows can be priced.
+    ///
+    /// # Errors
+    /// A projection lies too far from the measured shapes at some number of rows.
+    pub(crate) fn check_all_rows(&self) -> Result<(), CalibrationError> {
+        let gemms = [self.attention.gemms(), self.ffn.gemms(), vec![&self.head]];
+        for gemm in gemms.into_iter().flatten() {
+            gemm.check_all_rows(self.profile)?;
+        }
+        Ok(())
+    }
+
+    /// The KV lengths that decode attention was measured at, ascending.
+    pub(crate) fn kv_lengths(&self) -> Vec<u32> {
+        self.attention.kv_lengths()
+    }
+
+    /// How far the LM head of one row is from measurements.
+    pub(crate) fn head_reach(&self) -> Reach {
+        let read = self.head.read(self.profile, 1.0);
+        read.map_or(Reach::Extrapolated, |(_, reach)| reach)
+    }
+
+    /// All kernels but attention over `tokens`, with `rows` that get a token, milliseconds. Only after
+    /// [`Decoder::check_all_rows`].
+    pub(crate) fn all_but_attention_ms(&self, tokens: f64, rows: f64) -> f64 {
+        // Where every token gets one, the pass decodes and shared experts run beside the routed ones.
+        // Model: prompts of one new token are taken for decodes; they are rare.
+        let phase = if tokens == rows {
+            Phase::Decodes
+        } else {
+            Phase::Prompts
+        };
+        let none = (0.0, Reach::Measured);
+        let checked = "all rows were checked";
+        let Composed { ops } = self.composed(phase, tokens, rows, none).expect(checked);
+        // The experts' dispatch holds the two reductions of a layer already.
+        let counted = ops
+            .iter()
+            .filter(|op| op.name != TP_ALL_REDUCE && op.name != self.head.name);
+        let (head, _) = self.head.read(self.profile, rows).expect(checked);
+        counted.map(|op| op.ms).sum::<f64>() + head
+    }
+
+    /// Attention over whole prompts in all layers, milliseconds; with its projections where latent attention was
+    /// measured along with them.
+    pub(crate) fn prompt_attention_ms(&self, batch: f64, isl: f64) -> f64 {
+        self.layers * self.attention.read_context(batch, isl).0
+    }
+
+    /// Decode attention in all layers, milliseconds; with its projections where latent attention was measured along with
+    /// them.
+    pub(crate) fn decode_attention_ms(&self, batch: f64, kv_length: f64) -> f64 {
+        self.layers * self.attention.read_generation(batch, kv_length).0
+    }
+
+    /// RoPE, KV write, query and key norms of `tokens` in all layers, milliseconds; none for latent attention, whose
+    /// kernels hold them.
+    pub(crate) fn around_attention_ms(&self, tokens: f64) -> f64 {
+        let Attention::Grouped(grouped) = &self.attention else {
+            return 0.0;
+        };
+        let q = tokens * grouped.heads * grouped.head_dim;
+        let k = tokens * grouped.kv_heads * grouped.head_dim;
+        let rope = self.memory_ms(4.0 * (q + k));
+        let kv_write = self.memory_ms(4.0 * k + 2.0 * k * grouped.dtype.bytes());
+        let qk_norm = if grouped.has_qk_norm {
+            self.memory_ms(4.0 * (q + k))
+        } else {
+            0.0
+        };
+        self.layers * (rope + kv_write + qk_norm)
+    }
+}
