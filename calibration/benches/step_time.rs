@@ -1,14 +1,15 @@
 //! Step predictions per second: `cargo bench -p calibration`. A reference engine does 6 to 57 thousand per CPU-second.
 
 use calibration::{
-    Gpu, Linear, Model, PolynomialSpec, Precision, RooflineSpec, TimingSpec, WorkerContext,
+    Gpu, Linear, MeasuredSpec, Model, PolynomialSpec, Precision, RooflineSpec, TimingSpec,
+    WorkerContext,
 };
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use engine::{Chunk, StepShape, StepTime};
 
 const CALLS: u64 = 1_024;
-const SOURCES: [&str; 3] = ["linear", "polynomial", "roofline"];
+const SOURCES: [&str; 4] = ["linear", "polynomial", "roofline", "measured"];
 
 fn main() {
     divan::main();
@@ -26,6 +27,7 @@ fn timing(source: &str) -> Box<dyn StepTime> {
     let spec = match source {
         "linear" => TimingSpec::Linear(Linear::from_ns(6_000_000, 40_000, 15)),
         "polynomial" => TimingSpec::Polynomial(PolynomialSpec::default()),
+        "measured" => TimingSpec::Measured(MeasuredSpec::default()),
         _ => TimingSpec::Roofline(RooflineSpec::default()),
     };
     spec.compile(&worker).expect("a good spec")

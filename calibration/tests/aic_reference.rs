@@ -1,11 +1,13 @@
 //! Composed step times against values that AIConfigurator 0.12 computed.
 //!
 //! Forty rows are part of the repository; the whole files are looked for in the sibling folder `shared`, and the test says
-//! so when they are absent. The embedded tables cover the dense models on vLLM and SGLang.
+//! so when they are absent. The embedded tables cover the dense models on vLLM and SGLang. Where `AICONFIGURATOR_CORE`
+//! names an unpacked `aiconfigurator-core` 0.12 wheel, all rows are compared and the embedded files remade from it.
 
 use calibration::CalibrationError;
 use calibration::aic::reference::{Comparison, compare};
-use calibration::tables::{Backend, Profile};
+use calibration::tables::import::{Repeats, Slice, find_root, import, list};
+use calibration::tables::{Backend, Profile, file};
 use std::path::{Path, PathBuf};
 
 fn embedded(path: &Path) -> Comparison {
@@ -57,6 +59,70 @@ fn the_whole_files_are_met_where_they_are_at_hand() {
             worst.error()
         );
         assert!(worst.error() <= tolerance, "{name}: {worst:?}");
+    }
+}
+
+/// The profiles of H100 and H200 in the wheel, if there is one.
+fn from_the_wheel(slice: Slice, backends: &[Backend]) -> Option<Vec<Profile>> {
+    let Ok(wheel) = std::env::var("AICONFIGURATOR_CORE") else {
+        println!("skipped: AICONFIGURATOR_CORE names no unpacked wheel");
+        return None;
+    };
+    let root = find_root(Path::new(&wheel)).expect("an unpacked wheel");
+    let found = list(&root).expect("a database");
+    let wanted = found.iter().filter(|found| {
+        ["h100_sxm", "h200_sxm"].contains(&&found.gpu[..]) && backends.contains(&found.backend)
+    });
+    let profiles = wanted.map(|found| import(&root, found, slice, Repeats::First).expect("good"));
+    Some(profiles.collect())
+}
+
+#[test]
+fn every_row_is_met_with_the_whole_tables() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/measured");
+    if !shared.is_dir() {
+        println!("skipped: {} is not here", shared.display());
+        return;
+    }
+    let Some(profiles) = from_the_wheel(Slice::All, &Backend::ALL) else {
+        return;
+    };
+    let find = |gpu: &str, backend: Backend, _: Option<&str>| {
+        let named = |profile: &&Profile| {
+            (&profile.provenance.gpu[..], profile.provenance.backend) == (gpu, backend)
+        };
+        Ok(profiles.iter().find(named).expect("imported"))
+    };
+    for (name, rows, tolerance) in [
+        ("aic_reference_public.csv", 800, 1e-6),
+        ("aic_reference_mixed.csv", 450, 1e-6),
+        ("aic_kv_capacity.csv", 96, 0.0),
+    ] {
+        let comparison = compare(&shared.join(name), &find).expect("a file of reference values");
+        assert!(comparison.unpriced.is_empty(), "{:?}", comparison.unpriced);
+        assert_eq!(comparison.rows.len(), rows, "{name}");
+        let worst = &comparison.rows[0];
+        assert!(worst.error() <= tolerance, "{name}: {worst:?}");
+    }
+}
+
+#[test]
+fn the_embedded_files_are_those_the_importer_makes() {
+    let backends = [Backend::Vllm, Backend::Sglang];
+    let Some(profiles) = from_the_wheel(Slice::Dense, &backends) else {
+        return;
+    };
+    assert_eq!(profiles.len(), 4);
+    for profile in profiles {
+        let name = profile.name().replace(' ', "-") + ".tables";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("data")
+            .join(&name);
+        let committed = std::fs::read(path).expect("embedded");
+        assert!(
+            file::encode(&profile) == committed,
+            "{name} differs from the one made now"
+        );
     }
 }
 

@@ -272,8 +272,9 @@ impl Columns {
 
     fn from_planes(raw: &[u8]) -> Columns {
         let count = raw.len() / 4;
-        let number =
-            |i: usize| u32::from_le_bytes(std::array::from_fn(|byte| raw[byte * count + i]));
+        let (low, high) = raw.split_at(2 * count);
+        let planes = [&low[..count], &low[count..], &high[..count], &high[count..]];
+        let number = |i: usize| u32::from_le_bytes(planes.map(|plane| plane[i]));
         Columns {
             numbers: (0..count).map(number).collect(),
             taken: 0,

@@ -8,6 +8,7 @@
 //! leaves without a jump. These are the rules of AIConfigurator 0.12 (`aic-timing` §3.3), restated.
 
 use super::Reach;
+use std::sync::OnceLock;
 
 /// One measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,11 +20,17 @@ pub struct Point<const N: usize> {
 }
 
 /// Measurements of one kernel, sorted by place.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Grid<const N: usize> {
     points: Vec<Point<N>>,
-    /// log2 of their places.
-    logs: Vec<[f64; N]>,
+    /// log2 of their places, made when a reading first lies beyond them.
+    logs: OnceLock<Vec<[f64; N]>>,
+}
+
+impl<const N: usize> PartialEq for Grid<N> {
+    fn eq(&self, other: &Grid<N>) -> bool {
+        self.points == other.points
+    }
 }
 
 /// How a grid is read.
@@ -41,10 +48,14 @@ impl<const N: usize> Grid<N> {
     /// A grid of these points; the first one of a place counts.
     #[must_use]
     pub fn new(mut points: Vec<Point<N>>) -> Grid<N> {
-        points.sort_by_key(|point| point.at);
-        points.dedup_by_key(|point| point.at);
-        let logs = points.iter().map(|point| point.at.map(log2)).collect();
-        Grid { points, logs }
+        if !points.is_sorted_by(|a, b| a.at < b.at) {
+            points.sort_by_key(|point| point.at);
+            points.dedup_by_key(|point| point.at);
+        }
+        Grid {
+            points,
+            logs: OnceLock::new(),
+        }
     }
 
     /// All points, sorted.
@@ -85,7 +96,11 @@ impl<const N: usize> Grid<N> {
             squares.sum::<f64>().sqrt()
         };
         let mut nearest: Vec<(f64, &Point<N>)> = Vec::with_capacity(ANCHORS + 2);
-        for (point, log) in self.points.iter().zip(&self.logs) {
+        let logs = self.logs.get_or_init(|| {
+            let points = self.points.iter();
+            points.map(|point| point.at.map(log2)).collect()
+        });
+        for (point, log) in self.points.iter().zip(logs) {
             let d = distance(log);
             let full = nearest.len() > ANCHORS;
             if full && d >= nearest[ANCHORS].0 {

@@ -355,3 +355,5 @@ fn a_profile_comes_back_from_its_file_and_no_other_bytes_do() {
         }
     }
 }
+
+mod beyond_dense;
