@@ -273,10 +273,13 @@ impl Columns {
     fn from_planes(raw: &[u8]) -> Columns {
         let count = raw.len() / 4;
         let (low, high) = raw.split_at(2 * count);
-        let planes = [&low[..count], &low[count..], &high[..count], &high[count..]];
-        let number = |i: usize| u32::from_le_bytes(planes.map(|plane| plane[i]));
+        let (low, high) = (low.split_at(count), high.split_at(count));
+        let bytes = low.0.iter().zip(low.1).zip(high.0.iter().zip(high.1));
+        let number = |((a, b), (c, d)): ((&u8, &u8), (&u8, &u8))| [*a, *b, *c, *d];
         Columns {
-            numbers: (0..count).map(number).collect(),
+            numbers: bytes
+                .map(|planes| u32::from_le_bytes(number(planes)))
+                .collect(),
             taken: 0,
         }
     }
