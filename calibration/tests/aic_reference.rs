@@ -6,8 +6,9 @@
 
 use calibration::CalibrationError;
 use calibration::aic::reference::{Comparison, compare};
+use calibration::aic::{Decoder, Formats, Missing, Setting, Shape};
 use calibration::tables::import::{Repeats, Slice, find_root, import, list};
-use calibration::tables::{Backend, Profile, file};
+use calibration::tables::{Backend, Dtype, Profile, Reach, file};
 use std::path::{Path, PathBuf};
 
 fn embedded(path: &Path) -> Comparison {
@@ -161,4 +162,48 @@ fn bad_files_are_errors_with_line_and_column() {
             .contains("CSV")
     );
     assert!(refused("").to_string().contains("found columns of neither"));
+}
+
+/// Passes of a model with experts on tables that have none.
+#[test]
+fn a_roofline_stands_for_what_was_not_measured_only_when_asked_for() {
+    let profile = Profile::embedded("h200_sxm", Backend::Vllm).expect("embedded");
+    let shape = Shape::find("Qwen/Qwen3-30B-A3B").expect("here");
+    let formats = Formats {
+        gemm: Dtype::Bfloat16,
+        kv_cache: Dtype::Bfloat16,
+        attention: Dtype::Bfloat16,
+    };
+    let refusing = Setting {
+        expert_parallel: 4,
+        ..Setting::tensor_parallel(4, formats)
+    };
+    let error = Decoder::prepare(profile, &shape, &refusing).expect_err("no experts are embedded");
+    let message = error.to_string();
+    assert!(
+        message.contains("experts of h200_sxm vllm 0.24.0"),
+        "{message}"
+    );
+    let estimating = Setting {
+        missing: Missing::Estimate,
+        ..refusing
+    };
+    let decoder = Decoder::prepare(profile, &shape, &estimating).expect("estimated");
+    let pass = decoder.generation_pass(64, 4_097).expect("near");
+    let estimated = pass.ops.iter().filter(|op| op.reach == Reach::Estimated);
+    let names: Vec<&str> = estimated.map(|op| op.name).collect();
+    assert_eq!(names, ["moe"]);
+    let moe = pass
+        .ops
+        .iter()
+        .find(|op| op.name == "moe")
+        .expect("experts");
+    // All 32 experts of a GPU are read: 48 layers x 32 x 3 x 2048 x 768 x 2 bytes at 4.8 TB/s, and the tokens besides.
+    let weights = 48.0 * 32.0 * 3.0 * 2_048.0 * 768.0 * 2.0 / 4.8e12 * 1e3;
+    assert!((1.0..1.01).contains(&(moe.ms / weights)), "{}", moe.ms);
+    assert!(
+        (pass.extrapolated_share() - moe.ms / pass.ms()).abs() < 0.05,
+        "{}",
+        pass.extrapolated_share()
+    );
 }

@@ -63,8 +63,9 @@ impl Slice {
 pub enum Repeats {
     /// It is an error.
     Refuse,
-    /// The first row counts, as in AIConfigurator; the others count as left out. Three systems of the 0.12 database
-    /// need it: a100_sxm (vLLM attention), gb200 and gb300 (an older SGLang all-reduce).
+    /// The first row counts, as in AIConfigurator; the others count as left out. Tables of the 0.12 database that need
+    /// it: experts of older vLLM and SGLang versions, latent attention of SGLang on h100_sxm, attention of a100_sxm, an
+    /// older SGLang all-reduce of gb200 and gb300.
     First,
 }
 
