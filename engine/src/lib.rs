@@ -6,6 +6,7 @@
 pub mod kv_cache;
 pub mod plan;
 pub mod prefix_tree;
+pub mod sglang;
 pub mod time;
 pub mod timing;
 pub mod vllm;

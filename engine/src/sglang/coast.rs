@@ -1,0 +1,157 @@
+//! Coasting: how many equal decode steps may follow each other without asking the scheduler.
+//!
+//! A decode batch stays as it is until a sequence reaches its goal, memory lacks, or a prefill batch is formed. The first
+//! two are counted here. A prefill batch cannot be formed while nobody waits, nor while the batch is marked full: the mark
+//! goes only when somebody leaves (S3), and while it stands the queue is not even looked at. If somebody waits and the
+//! batch is not full, the queue is tried at every step and the batch does not coast.
+//!
+//! Nothing but eviction touches the cache meanwhile. Evicting for many steps at once evicts what the steps would have
+//! evicted one by one: leaves go in one order, until enough is free for the last step.
+
+use super::Scheduler;
+use super::sequence::SequenceId;
+use crate::plan::StepPlan;
+
+/// A plan that was handed out and is not finished.
+#[derive(Debug, Clone)]
+pub(super) struct Flight {
+    pub plan: StepPlan,
+    /// Steps it may take in all.
+    allowed: u32,
+    /// Steps whose memory is taken.
+    scheduled: u32,
+    /// Steps whose outputs have arrived.
+    delivered: u32,
+}
+
+impl Flight {
+    pub fn new(plan: StepPlan) -> Self {
+        Flight {
+            allowed: plan.up_to,
+            plan,
+            scheduled: 1,
+            delivered: 0,
+        }
+    }
+
+    pub fn note_delivered(&mut self, steps: u32) {
+        self.delivered += steps;
+        assert!(
+            self.delivered <= self.scheduled,
+            "outputs come only from steps that were scheduled"
+        );
+    }
+}
+
+impl Scheduler {
+    /// Steps in flight.
+    #[must_use]
+    pub fn steps_in_flight(&self) -> u32 {
+        self.flight
+            .as_ref()
+            .map_or(0, |flight| flight.scheduled - flight.delivered)
+    }
+
+    /// The plan in flight.
+    #[must_use]
+    pub fn newest(&self) -> Option<&StepPlan> {
+        self.flight.as_ref().map(|flight| &flight.plan)
+    }
+
+    /// How far the last scheduled step of the plan lies behind its first.
+    #[must_use]
+    pub fn newest_coasted_steps(&self) -> u32 {
+        self.flight
+            .as_ref()
+            .map_or(0, |flight| flight.scheduled - 1)
+    }
+
+    /// Steps of the plan whose outputs have arrived.
+    #[must_use]
+    pub fn delivered_steps(&self) -> u32 {
+        self.flight.as_ref().map_or(0, |flight| flight.delivered)
+    }
+
+    /// Schedules the next step of the plan if it may take one more.
+    pub fn coast_on(&mut self) -> bool {
+        let Some(mut flight) = self.flight.take() else {
+            return false;
+        };
+        let goes_on = flight.scheduled < flight.allowed;
+        if goes_on {
+            self.extend(&mut flight, 1);
+        }
+        self.flight = Some(flight);
+        goes_on
+    }
+
+    /// Forbids all steps that are not scheduled yet.
+    pub fn stop_coasting(&mut self) {
+        if let Some(mut flight) = self.flight.take() {
+            flight.allowed = flight.scheduled;
+            self.put_back(flight);
+        }
+    }
+
+    /// Keeps a plan in flight unless it is over.
+    pub(super) fn put_back(&mut self, flight: Flight) {
+        if flight.delivered == flight.allowed {
+            self.spare = flight.plan;
+        } else {
+            self.flight = Some(flight);
+        }
+    }
+
+    /// Schedules what must have been scheduled by the time the outputs of the next `steps` steps have arrived.
+    pub(super) fn catch_up(&mut self, flight: &mut Flight, steps: u32) {
+        let due = flight.delivered + steps;
+        assert!(due <= flight.allowed, "only allowed steps run");
+        if flight.scheduled < due {
+            self.extend(flight, due - flight.scheduled);
+        }
+    }
+
+    fn extend(&mut self, flight: &mut Flight, steps: u32) {
+        let batch: Vec<SequenceId> = flight.plan.scheduled.iter().map(|part| part.sequence).collect();
+        // The last step's own eviction asks for a page per sequence, whether it needs one or not.
+        let before_last = self.pages_for_more(&batch, steps - 1) as u32;
+        self.pool
+            .make_room(before_last + batch.len() as u32 * self.config.page_size);
+        for &id in &batch {
+            self.pool.grow(&mut self.sequences[id as usize], steps);
+        }
+        self.ratio.decay(steps);
+        flight.scheduled += steps;
+        self.note_peak();
+    }
+
+    /// How many steps the batch just scheduled may take.
+    pub(super) fn coast_limit(&self, plan: &StepPlan) -> u32 {
+        let only_decodes = plan.prefill.is_empty() && plan.preempted.is_empty();
+        if !only_decodes || !(self.is_full || self.waiting.is_empty()) {
+            return 1;
+        }
+        let missing = |&id: &SequenceId| self.sequences[id as usize].missing();
+        let limit = self
+            .running
+            .iter()
+            .map(missing)
+            .min()
+            .expect("a decode batch has sequences");
+        let available = u64::from(self.pool.available_tokens());
+        if self.pages_for_more(&self.running, limit - 1) <= available {
+            return limit;
+        }
+        // The largest number of steps whose memory is there; the first step has its memory already.
+        let (mut enough, mut too_many) = (1, limit);
+        while too_many - enough > 1 {
+            let middle = enough + (too_many - enough) / 2;
+            if self.pages_for_more(&self.running, middle - 1) <= available {
+                enough = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        enough
+    }
+}

@@ -1,0 +1,520 @@
+//! SGLang's scheduler, decision for decision, without overlap.
+//!
+//! In words: a step is either a prefill batch or a decode batch, and prefill goes first whenever a batch can be formed. A
+//! prefill batch takes the request whose prompt was cut last time and then waiting requests in the order of the policy,
+//! while seats, budgets and memory last; requests that run pause meanwhile, or decode along in mixed batches. A decode
+//! batch gives every running request one token. If memory lacks even then, those with the fewest outputs lose theirs and
+//! queue again. What is computed enters a radix tree of prefixes only when its step is over.
+//!
+//! The rules are numbered S1–S12 as in `tests/golden/sglang/README.md`, which was recorded from the real scheduler
+//! (SGLang 0.5.23); `dynosim conform sglang` replays those cases. *Choose* is in `admission.rs` (S2–S4) and `policy.rs`
+//! (S7, S10), *allocate* in `pool.rs` over `radix_cache.rs` (S8, S9, S12), *account* in [`Scheduler::finish`]; this file
+//! puts them into order (S1, S3, S5, S6, S11). How many equal steps may follow each other unasked stands in `coast.rs`.
+//!
+//! Model: no overlap. SGLang plans a step while the one before runs unless `--disable-overlap-schedule` is given; then a
+//! finished request keeps its seat and an arrival waits for one step longer than here.
+
+mod admission;
+mod coast;
+mod config;
+mod policy;
+mod pool;
+mod radix_cache;
+mod sequence;
+mod token_ratio;
+
+pub use config::{SglangConfig, SglangPolicy};
+pub use pool::KvPool;
+
+use crate::kv_cache::KvEvent;
+use crate::plan::{Admitted, Scheduled, StepPlan};
+use crate::timing::Chunk;
+use crate::vllm::Tracking;
+use crate::workload::{RequestId, Workload};
+use admission::{Admission, Admitter, Stop};
+use coast::Flight;
+use policy::WaitingQueue;
+use sequence::{Sequence, SequenceId};
+use std::cmp::Reverse;
+use std::sync::Arc;
+use token_ratio::{RETRACT_DECODE_STEPS, TokenRatio};
+
+/// SGLang's scheduler and KV pool of one worker.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    config: SglangConfig,
+    workload: Arc<Workload>,
+    tracking: Tracking,
+    pool: KvPool,
+    sequences: Vec<Sequence>,
+    vacant: Vec<SequenceId>,
+    waiting: WaitingQueue,
+    /// Those that decode, in batch order; those that have finished stay listed until the next decode step (S11).
+    running: Vec<SequenceId>,
+    /// Nobody is admitted until somebody leaves (`batch_is_full`, S3).
+    is_full: bool,
+    /// The batch of the latest step if it held prefill; it joins `running` when the next one is planned (S11).
+    prefilled: Vec<SequenceId>,
+    /// The request whose prompt goes on in the next step.
+    cut: Option<SequenceId>,
+    ratio: TokenRatio,
+    flight: Option<Flight>,
+    spare: StepPlan,
+    /// Sequences admitted and not finished.
+    active: usize,
+    peak_tokens: u32,
+}
+
+impl Scheduler {
+    /// An idle worker that will serve requests of `workload`.
+    #[must_use]
+    pub fn new(config: SglangConfig, workload: Arc<Workload>, tracking: Tracking) -> Self {
+        assert!(
+            config.page_size > 0 && config.usable_tokens() > 0 && config.max_running_requests > 0,
+            "a worker has memory and a seat"
+        );
+        assert!(
+            config
+                .chunked_prefill_size
+                .is_none_or(|size| size >= config.page_size),
+            "a chunk holds a page"
+        );
+        Scheduler {
+            pool: KvPool::new(&config, workload.clone(), tracking.events),
+            waiting: WaitingQueue::new(&config),
+            ratio: TokenRatio::new(config.schedule_conservativeness),
+            config,
+            workload,
+            tracking,
+            sequences: Vec::new(),
+            vacant: Vec::new(),
+            running: Vec::new(),
+            is_full: false,
+            prefilled: Vec::new(),
+            cut: None,
+            flight: None,
+            spare: StepPlan::default(),
+            active: 0,
+            peak_tokens: 0,
+        }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &SglangConfig {
+        &self.config
+    }
+
+    /// The memory.
+    #[must_use]
+    pub fn pool(&self) -> &KvPool {
+        &self.pool
+    }
+
+    /// Sequences admitted and not finished.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.active
+    }
+
+    /// Sequences in the queue.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The requests in the queue, head first.
+    pub fn waiting_requests(&self) -> impl Iterator<Item = RequestId> {
+        let request = |id: SequenceId| self.sequences[id as usize].request;
+        self.waiting.iter().map(request)
+    }
+
+    /// The request whose prompt goes on in the next step.
+    #[must_use]
+    pub fn chunked_request(&self) -> Option<RequestId> {
+        self.cut.map(|id| self.sequences[id as usize].request)
+    }
+
+    /// The share of missing outputs that is reserved for running requests (S5).
+    #[must_use]
+    pub fn new_token_ratio(&self) -> f64 {
+        self.ratio.current
+    }
+
+    /// Most tokens that sequences held at once.
+    #[must_use]
+    pub fn peak_tokens(&self) -> u32 {
+        self.peak_tokens
+    }
+
+    /// True if nothing is in flight, so that an arrival is reason enough to plan.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.flight.is_none()
+    }
+
+    /// Moves the KV events since the last call to the end of `events`.
+    pub fn drain_events(&mut self, events: &mut Vec<KvEvent>) {
+        self.pool.drain_events(events);
+    }
+
+    /// Takes a request in; it waits until a plan admits it. The front end has refused what can never be admitted.
+    pub fn submit(&mut self, id: RequestId) {
+        let request = &self.workload.requests[id.0 as usize];
+        let goal = self
+            .config
+            .output_goal(request.input_tokens, request.output_tokens);
+        assert!(
+            goal > 0 && self.config.can_admit(request.input_tokens, goal),
+            "the front end refuses what an idle worker cannot take"
+        );
+        let slot = self.vacant.pop();
+        let path = slot.map_or_else(Vec::new, |slot| {
+            std::mem::take(&mut self.sequences[slot as usize].path)
+        });
+        let sequence = Sequence::new(id, request, goal, &self.workload, path);
+        let slot = match slot {
+            Some(slot) => {
+                self.sequences[slot as usize] = sequence;
+                slot
+            }
+            None => {
+                self.sequences.push(sequence);
+                (self.sequences.len() - 1) as SequenceId
+            }
+        };
+        self.waiting.push(slot);
+    }
+
+    /// Decides the next step, or `None` if there is nothing to run.
+    pub fn plan(&mut self) -> Option<&StepPlan> {
+        assert!(self.flight.is_none(), "one plan is in flight at a time");
+        let mut plan = std::mem::take(&mut self.spare);
+        plan.clear();
+        self.settle_last_step();
+        if !self.plan_prefill(&mut plan) {
+            self.plan_decode(&mut plan);
+        }
+        if plan.scheduled.is_empty() {
+            self.ratio.reset();
+            self.spare = plan;
+            return None;
+        }
+        self.note_peak();
+        plan.up_to = self.coast_limit(&plan);
+        self.flight = Some(Flight::new(plan));
+        self.newest()
+    }
+
+    /// Hands the computed part of a cut prompt to the cache and lets the last prefill batch join those that run (S8, S11).
+    fn settle_last_step(&mut self) {
+        if let Some(id) = self.cut {
+            self.pool.checkpoint(&mut self.sequences[id as usize]);
+        }
+        let mut joining = std::mem::take(&mut self.prefilled);
+        let before = joining.len();
+        let cut = self.cut;
+        self.drop_finished(&mut joining);
+        joining.retain(|&id| Some(id) != cut);
+        if joining.len() < before {
+            self.is_full = false;
+        }
+        if joining.is_empty() {
+            return;
+        }
+        if self.running.is_empty() {
+            self.is_full = false;
+        }
+        self.running.append(&mut joining);
+    }
+
+    /// Takes finished sequences out of a batch; their names can be given again.
+    fn drop_finished(&mut self, batch: &mut Vec<SequenceId>) {
+        let (sequences, vacant) = (&self.sequences, &mut self.vacant);
+        batch.retain(|&id| {
+            let is_finished = sequences[id as usize].is_finished();
+            if is_finished {
+                vacant.push(id);
+            }
+            !is_finished
+        });
+    }
+
+    /// Forms a prefill batch if one can be formed (S1–S3).
+    fn plan_prefill(&mut self, plan: &mut StepPlan) -> bool {
+        if self.cut.is_none() {
+            if self.is_full || self.waiting.is_empty() {
+                return false;
+            }
+            if self.seats() == 0 {
+                self.is_full = true;
+                return false;
+            }
+        }
+        self.waiting.sort(&self.sequences, &mut self.pool);
+        let batch = self.admit();
+        if batch.is_empty() {
+            return false;
+        }
+        let tokens: u32 = batch.iter().map(|admission| admission.new_tokens).sum();
+        self.make_room_for_prefill(plan, tokens, batch.len() as u32);
+        for admission in &batch {
+            self.start(plan, admission);
+        }
+        if self.config.mixed_chunk {
+            self.mix_in_decodes(plan);
+        }
+        true
+    }
+
+    /// Requests that may be admitted beside those that run, counting those that have just finished.
+    fn seats(&self) -> usize {
+        (self.config.max_running_requests as usize).saturating_sub(self.running.len())
+    }
+
+    /// Chooses who takes part in a prefill batch, in order.
+    fn admit(&mut self) -> Vec<Admission> {
+        let seats = self.seats();
+        let ratio = self.ratio.current;
+        let mut admitter = Admitter::new(&self.config, ratio, &self.running, &self.sequences);
+        if let Some(id) = self.cut {
+            admitter.go_on(id, &self.sequences[id as usize], &self.pool);
+            self.cut = admitter.cut.take();
+        }
+        let mut tried = 0;
+        while let Some(id) = self.waiting.get(tried) {
+            if admitter.admitted.len() >= seats {
+                self.is_full = true;
+            }
+            if self.is_full {
+                break;
+            }
+            let verdict =
+                admitter.try_next(id, &mut self.sequences, &self.running, &mut self.pool);
+            let is_admitted = admitter.admitted.last().is_some_and(|last| last.sequence == id);
+            tried += usize::from(is_admitted);
+            match verdict {
+                Ok(()) => {}
+                Err(stop) => {
+                    self.is_full |= stop == Stop::NoToken;
+                    break;
+                }
+            }
+        }
+        let Admitter { admitted, cut, .. } = admitter;
+        if cut.is_some() {
+            assert!(self.cut.is_none(), "one prompt is cut at a time");
+            self.cut = cut;
+        }
+        self.waiting.remove_first(tried);
+        admitted
+    }
+
+    /// Evicts for a prefill batch.
+    /// Model: the real server dies when memory lacks here, which decodes in mixed batches can bring about; this one
+    /// retracts running requests.
+    fn make_room_for_prefill(&mut self, plan: &mut StepPlan, tokens: u32, requests: u32) {
+        let page = self.config.page_size;
+        // Pages may be needed in part at both ends of a request's tokens.
+        let spare = if page > 1 { requests * page } else { 0 };
+        self.pool.make_room(tokens + spare);
+        let mut running = std::mem::take(&mut self.running);
+        while self.pool.free_tokens() < tokens + spare && !running.is_empty() {
+            self.sort_for_retraction(&mut running);
+            let id = running.pop().expect("somebody runs");
+            if self.sequences[id as usize].is_finished() {
+                self.vacant.push(id);
+            } else {
+                self.retract_one(plan, id);
+                self.waiting.push(id);
+            }
+            self.pool.make_room(tokens + spare);
+        }
+        self.running = running;
+    }
+
+    /// Enters a request into a prefill batch.
+    fn start(&mut self, plan: &mut StepPlan, admission: &Admission) {
+        let id = admission.sequence;
+        let new_tokens = admission.new_tokens;
+        let sequence = &mut self.sequences[id as usize];
+        if let Some(hit_tokens) = admission.hit_tokens {
+            self.active += 1;
+            plan.admitted.push(Admitted {
+                request: sequence.request,
+                known_tokens: sequence.known(),
+                hit_tokens,
+                is_resumed: sequence.was_retracted,
+            });
+        }
+        let computed_before = sequence.computed;
+        plan.prefill.push(Chunk {
+            new_tokens,
+            cached_tokens: computed_before,
+        });
+        self.pool.grow(sequence, new_tokens);
+        plan.scheduled.push(Scheduled {
+            request: sequence.request,
+            sequence: id,
+            new_tokens,
+            computed_before,
+            samples: self.cut != Some(id),
+        });
+        self.prefilled.push(id);
+    }
+
+    /// Lets those that run decode in a prefill batch, if there is room for all (S1).
+    fn mix_in_decodes(&mut self, plan: &mut StepPlan) {
+        let mut running = std::mem::take(&mut self.running);
+        self.drop_finished(&mut running);
+        if running.is_empty() || !self.has_room_for_decode(&running) {
+            self.running = running;
+            return;
+        }
+        self.decode(plan, &running);
+        self.prefilled.append(&mut running);
+    }
+
+    /// Gives every running sequence one token, retracting where memory lacks (S5, S6).
+    fn plan_decode(&mut self, plan: &mut StepPlan) {
+        let mut running = std::mem::take(&mut self.running);
+        let before = running.len();
+        self.drop_finished(&mut running);
+        if running.is_empty() {
+            self.is_full = false;
+            return;
+        }
+        if self.has_room_for_decode(&running) {
+            self.ratio.decay(1);
+        } else {
+            self.retract(plan, &mut running);
+        }
+        if running.len() < before {
+            self.is_full = false;
+        }
+        self.decode(plan, &running);
+        self.running = running;
+    }
+
+    /// Evicts for one token per sequence and says whether there is room.
+    fn has_room_for_decode(&mut self, batch: &[SequenceId]) -> bool {
+        let tokens = self.pages_for_more(batch, 1) as u32;
+        self.pool.make_room(tokens);
+        tokens <= self.pool.free_tokens()
+    }
+
+    /// Tokens of the pages that a batch lacks for `steps` more tokens each.
+    fn pages_for_more(&self, batch: &[SequenceId], steps: u32) -> u64 {
+        if self.config.page_size == 1 {
+            return batch.len() as u64 * u64::from(steps);
+        }
+        let lacking = |&id: &SequenceId| {
+            let computed = self.sequences[id as usize].computed;
+            u64::from(self.pool.paged(computed + steps) - self.pool.paged(computed))
+        };
+        batch.iter().map(lacking).sum()
+    }
+
+    fn decode(&mut self, plan: &mut StepPlan, batch: &[SequenceId]) {
+        self.pool
+            .make_room(batch.len() as u32 * self.config.page_size);
+        for &id in batch {
+            let sequence = &mut self.sequences[id as usize];
+            plan.scheduled.push(Scheduled {
+                request: sequence.request,
+                sequence: id,
+                new_tokens: 1,
+                computed_before: sequence.computed,
+                samples: true,
+            });
+            plan.decode_batch += 1;
+            plan.decode_context += u64::from(sequence.computed + 1);
+            self.pool.grow(sequence, 1);
+        }
+    }
+
+    /// Retracts at least one of several sequences, until the others have room (S6). They stay in the order in which they
+    /// would be retracted, last first, as in the real one.
+    fn retract(&mut self, plan: &mut StepPlan, running: &mut Vec<SequenceId>) {
+        self.sort_for_retraction(running);
+        let mut retracted = Vec::new();
+        while running.len() > 1 && (retracted.is_empty() || !self.has_room_for_decode(running)) {
+            let id = running.pop().expect("there are two");
+            self.retract_one(plan, id);
+            // What it leaves is put to use at once.
+            self.pool
+                .make_room(running.len() as u32 * RETRACT_DECODE_STEPS);
+            retracted.push(id);
+        }
+        assert!(
+            self.has_room_for_decode(running),
+            "the front end refuses what does not fit alone"
+        );
+        let of = |id: &SequenceId| &self.sequences[*id as usize];
+        let outputs = running.iter().map(|id| u64::from(of(id).outputs)).sum();
+        let asked = running.iter().map(|id| u64::from(of(id).output_goal)).sum();
+        self.ratio.retracted(running.len() as u32, outputs, asked);
+        for id in retracted {
+            self.waiting.push(id);
+        }
+    }
+
+    /// The next to be retracted last: the fewest outputs, and of those the longest prompt.
+    fn sort_for_retraction(&self, running: &mut [SequenceId]) {
+        let rank = |&id: &SequenceId| {
+            let sequence = &self.sequences[id as usize];
+            (Reverse(sequence.outputs), sequence.input_tokens)
+        };
+        running.sort_by_key(rank);
+    }
+
+    fn retract_one(&mut self, plan: &mut StepPlan, id: SequenceId) {
+        let sequence = &mut self.sequences[id as usize];
+        self.pool.retract(sequence);
+        sequence.was_retracted = true;
+        self.active -= 1;
+        plan.preempted.push(sequence.request);
+    }
+
+    fn note_peak(&mut self) {
+        let held = self.pool.usable_tokens() - self.pool.available_tokens();
+        self.peak_tokens = self.peak_tokens.max(held);
+    }
+
+    /// Accounts for `steps` steps of the plan in flight, whose outputs have arrived. Requests that ended are appended to
+    /// `ended` in batch order; only the last allowed step of a plan can end one.
+    pub fn finish(&mut self, steps: u32, ended: &mut Vec<RequestId>) {
+        let mut flight = self.flight.take().expect("a plan is in flight");
+        if self.tracking.events {
+            // Each step's evictions belong to it.
+            for _ in 0..steps {
+                self.deliver(&mut flight, 1, ended);
+            }
+        } else {
+            self.deliver(&mut flight, steps, ended);
+        }
+        self.put_back(flight);
+    }
+
+    /// Adds the outputs of `steps` steps, and gives what was computed to the cache: at the end of a prompt, and at the
+    /// end of a request (S8).
+    fn deliver(&mut self, flight: &mut Flight, steps: u32, ended: &mut Vec<RequestId>) {
+        self.catch_up(flight, steps);
+        let prefills = flight.plan.prefill.len();
+        for (index, part) in flight.plan.scheduled.iter().enumerate() {
+            if !part.samples {
+                continue;
+            }
+            let sequence = &mut self.sequences[part.sequence as usize];
+            sequence.outputs += steps;
+            if sequence.is_finished() {
+                self.pool.finish(sequence);
+                self.active -= 1;
+                ended.push(sequence.request);
+            } else if index < prefills {
+                self.pool.checkpoint(sequence);
+            }
+        }
+        flight.note_delivered(steps);
+    }
+}
