@@ -95,7 +95,11 @@ impl<'a> Admitter<'a> {
                 hit_tokens: None,
             },
             pool.paged(new_tokens),
-            if is_cut { 0 } else { clipped(sequence.output_goal) },
+            if is_cut {
+                0
+            } else {
+                clipped(sequence.output_goal)
+            },
         );
     }
 
@@ -210,8 +214,7 @@ impl<'a> Admitter<'a> {
         let ratio = self.ratio;
         let release = |id: SequenceId| {
             let sequence = &sequences[id as usize];
-            let output =
-                f64::from(sequence.output_goal) * ratio - f64::from(sequence.outputs);
+            let output = f64::from(sequence.output_goal) * ratio - f64::from(sequence.outputs);
             (output > 0.0).then_some((output, sequence.known()))
         };
         match &mut self.releases {

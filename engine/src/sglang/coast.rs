@@ -112,7 +112,12 @@ impl Scheduler {
     }
 
     fn extend(&mut self, flight: &mut Flight, steps: u32) {
-        let batch: Vec<SequenceId> = flight.plan.scheduled.iter().map(|part| part.sequence).collect();
+        let batch: Vec<SequenceId> = flight
+            .plan
+            .scheduled
+            .iter()
+            .map(|part| part.sequence)
+            .collect();
         // The last step's own eviction asks for a page per sequence, whether it needs one or not.
         let before_last = self.pages_for_more(&batch, steps - 1) as u32;
         self.pool

@@ -211,21 +211,19 @@ impl Scheduler {
         if let Some(id) = self.cut {
             self.pool.checkpoint(&mut self.sequences[id as usize]);
         }
+        let mut running = std::mem::take(&mut self.running);
         let mut joining = std::mem::take(&mut self.prefilled);
-        let before = joining.len();
+        let before = running.len() + joining.len();
         let cut = self.cut;
+        self.drop_finished(&mut running);
         self.drop_finished(&mut joining);
         joining.retain(|&id| Some(id) != cut);
-        if joining.len() < before {
+        let somebody_left = running.len() + joining.len() < before;
+        if somebody_left || (running.is_empty() && !joining.is_empty()) {
             self.is_full = false;
         }
-        if joining.is_empty() {
-            return;
-        }
-        if self.running.is_empty() {
-            self.is_full = false;
-        }
-        self.running.append(&mut joining);
+        running.append(&mut joining);
+        self.running = running;
     }
 
     /// Takes finished sequences out of a batch; their names can be given again.
@@ -289,9 +287,11 @@ impl Scheduler {
             if self.is_full {
                 break;
             }
-            let verdict =
-                admitter.try_next(id, &mut self.sequences, &self.running, &mut self.pool);
-            let is_admitted = admitter.admitted.last().is_some_and(|last| last.sequence == id);
+            let verdict = admitter.try_next(id, &mut self.sequences, &self.running, &mut self.pool);
+            let is_admitted = admitter
+                .admitted
+                .last()
+                .is_some_and(|last| last.sequence == id);
             tried += usize::from(is_admitted);
             match verdict {
                 Ok(()) => {}
@@ -322,12 +322,8 @@ impl Scheduler {
         while self.pool.free_tokens() < tokens + spare && !running.is_empty() {
             self.sort_for_retraction(&mut running);
             let id = running.pop().expect("somebody runs");
-            if self.sequences[id as usize].is_finished() {
-                self.vacant.push(id);
-            } else {
-                self.retract_one(plan, id);
-                self.waiting.push(id);
-            }
+            self.retract_one(plan, id);
+            self.waiting.push(id);
             self.pool.make_room(tokens + spare);
         }
         self.running = running;
@@ -366,7 +362,6 @@ impl Scheduler {
     /// Lets those that run decode in a prefill batch, if there is room for all (S1).
     fn mix_in_decodes(&mut self, plan: &mut StepPlan) {
         let mut running = std::mem::take(&mut self.running);
-        self.drop_finished(&mut running);
         if running.is_empty() || !self.has_room_for_decode(&running) {
             self.running = running;
             return;
@@ -378,8 +373,6 @@ impl Scheduler {
     /// Gives every running sequence one token, retracting where memory lacks (S5, S6).
     fn plan_decode(&mut self, plan: &mut StepPlan) {
         let mut running = std::mem::take(&mut self.running);
-        let before = running.len();
-        self.drop_finished(&mut running);
         if running.is_empty() {
             self.is_full = false;
             return;
@@ -388,8 +381,6 @@ impl Scheduler {
             self.ratio.decay(1);
         } else {
             self.retract(plan, &mut running);
-        }
-        if running.len() < before {
             self.is_full = false;
         }
         self.decode(plan, &running);

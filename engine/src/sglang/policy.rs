@@ -105,10 +105,14 @@ impl WaitingQueue {
             let known = sequence.known();
             let matched = pool.match_prefix(sequence, known).tokens;
             let head = sequence.head(ALIKE_TOKENS);
-            let is_alike = matched <= ALIKE_TOKENS
-                && head.is_some_and(|head| !self.heads.insert(head));
+            let is_alike =
+                matched <= ALIKE_TOKENS && head.is_some_and(|head| !self.heads.insert(head));
             // One more than the tokens matched, so that those to be put off come after those without a match.
-            let rank = if is_alike { 0 } else { matched.min(known - 1) + 1 };
+            let rank = if is_alike {
+                0
+            } else {
+                matched.min(known - 1) + 1
+            };
             self.ranked.push((Reverse(rank), id));
         }
         self.ranked.sort_by_key(|&(rank, _)| rank);

@@ -264,7 +264,8 @@ impl RadixCache {
             }
             stack.push((id, true));
             let mut children = below.remove(&id).unwrap_or_default();
-            let rank = |child: &RadixId| (Reverse(weight[child]), self.nodes[child.0 as usize].born);
+            let rank =
+                |child: &RadixId| (Reverse(weight[child]), self.nodes[child.0 as usize].born);
             children.sort_by_key(rank);
             stack.extend(children.into_iter().rev().map(|child| (child, false)));
         }
