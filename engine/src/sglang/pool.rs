@@ -65,12 +65,6 @@ impl KvPool {
         self.free + self.cache.evictable()
     }
 
-    /// What the pool holds, in a form that two equal pools have in common.
-    #[must_use]
-    pub fn fingerprint(&self) -> (u32, u32, Vec<(u32, u32, u32, u32, usize)>) {
-        (self.free, self.cache.evictable(), self.cache.fingerprint())
-    }
-
     /// Moves the KV events since the last call to the end of `events`, in order.
     pub(super) fn drain_events(&mut self, events: &mut Vec<KvEvent>) {
         self.cache.drain_events(events);

@@ -217,20 +217,6 @@ impl RadixCache {
         events.append(&mut self.events);
     }
 
-    /// What the tree holds, from the root down, and its counters, in a form that equal caches have in common: per node
-    /// its first and last token, its last token's place, its pins, and its rank in the order of use.
-    pub fn fingerprint(&self) -> Vec<(u32, u32, u32, u32, usize)> {
-        let mut ids: Vec<RadixId> = self.children.values().copied().collect();
-        ids.sort_by_key(|id| self.nodes[id.0 as usize].stamp);
-        let line = |(rank, id): (usize, &RadixId)| {
-            let node = &self.nodes[id.0 as usize];
-            (node.start, node.end, node.tip.0, node.pins, rank)
-        };
-        let mut lines: Vec<_> = ids.iter().enumerate().map(line).collect();
-        lines.sort_unstable();
-        lines
-    }
-
     /// Numbers of waiting requests by the node at which their match ends, as the order of a depth-first walk that takes
     /// the heaviest subtree first; ties in the order in which the parent got its children. Returns indices into `ends` (S10).
     pub fn depth_first_by_weight(&self, ends: &[RadixId]) -> Vec<usize> {

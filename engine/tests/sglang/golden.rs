@@ -7,9 +7,10 @@ use engine::sglang::{Scheduler, SglangConfig, SglangPolicy};
 use engine::{NewRequest, RequestId, Run, StepPlan, Time, Workload, WorkloadBuilder};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 fn read(path: &Path) -> String {
@@ -224,34 +225,31 @@ fn replay(name: &str, folder: &Path, coasts: bool) -> u64 {
 
 #[test]
 fn recorded_cases_are_identical() {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/sglang");
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden/sglang");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = BTreeSet::new();
     let mut coasted = 0;
-    let mut seen = Vec::new();
-    for folder in [
-        own,
-        PathBuf::from(std::env::var("GOLDEN").unwrap_or_default()),
-        beside,
-    ] {
-        let Ok(entries) = std::fs::read_dir(&folder) else {
-            println!("skipped: {} is not there", folder.display());
+    for folder in ["../tests/golden/sglang", "../../shared/golden/sglang"] {
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else {
+            println!("skipped: {folder} is not there");
             continue;
         };
         let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.expect("readable").file_name().into_string().ok())
+            .filter_map(|entry| {
+                entry
+                    .expect("the folder can be read")
+                    .file_name()
+                    .into_string()
+                    .ok()
+            })
             .filter_map(|name| name.strip_suffix(".case.json.gz").map(str::to_owned))
             .collect();
         names.sort();
         for name in names {
-            let stepping = std::panic::catch_unwind(|| replay(&name, &folder, false));
-            if stepping.is_err() {
-                println!("FAILED {name}");
-                continue;
-            }
-            coasted += replay(&name, &folder, true);
-            seen.push(name);
+            replay(&name, &root.join(folder), false);
+            coasted += replay(&name, &root.join(folder), true);
+            seen.insert(name);
         }
     }
-    println!("{seen:?}, coasted {coasted}");
-    assert!(seen.len() >= 15 && coasted > 0);
+    println!("{} cases, {coasted} steps coasted", seen.len());
+    assert!(seen.len() >= 13 && coasted > 0, "only {seen:?}");
 }

@@ -1,0 +1,696 @@
+//! SGLang's scheduler once more, as naive as possible: rules S1–S12 on lists of single tokens. No coasting, no places, no
+//! ordered sets; every question is answered by looking at everything.
+
+use engine::sglang::{SglangConfig, SglangPolicy};
+
+/// A request as the oracle sees it.
+#[derive(Debug, Clone)]
+pub struct Naive {
+    /// Prompt, then all outputs it will ever have.
+    pub tokens: Vec<u64>,
+    pub prompt: usize,
+    pub goal: usize,
+    outputs: usize,
+    /// Tokens whose KV it holds, and how many of these belong to the tree.
+    held: usize,
+    shared: usize,
+    node: usize,
+}
+
+impl Naive {
+    pub fn new(tokens: Vec<u64>, prompt: usize, goal: usize) -> Self {
+        Naive {
+            tokens,
+            prompt,
+            goal,
+            outputs: 0,
+            held: 0,
+            shared: 0,
+            node: 0,
+        }
+    }
+
+    fn known(&self) -> usize {
+        self.prompt + self.outputs
+    }
+
+    fn is_done(&self) -> bool {
+        self.outputs == self.goal
+    }
+}
+
+/// A node of the tree; a dead one has no parent but itself.
+#[derive(Debug, Clone)]
+struct Node {
+    tokens: Vec<u64>,
+    parent: usize,
+    children: Vec<usize>,
+    time: u64,
+    locks: usize,
+    is_dead: bool,
+}
+
+/// What one step looks like after it was planned and after its results.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Line {
+    /// (request, new tokens, tokens before).
+    pub rows: Vec<(usize, usize, usize)>,
+    pub prefills: usize,
+    pub cut: Option<usize>,
+    pub retracted: Vec<usize>,
+    pub waiting: Vec<usize>,
+    pub ratio: f64,
+    /// Free, evictable and cached tokens after planning.
+    pub planned: [usize; 3],
+    pub finished: Vec<usize>,
+    /// The same after the results.
+    pub after: [usize; 3],
+}
+
+pub struct Oracle {
+    config: SglangConfig,
+    pub requests: Vec<Naive>,
+    nodes: Vec<Node>,
+    time: u64,
+    free: usize,
+    waiting: Vec<usize>,
+    running: Vec<usize>,
+    is_full: bool,
+    last: Vec<usize>,
+    cut: Option<usize>,
+    ratio: f64,
+    passes: u32,
+    line: Line,
+}
+
+const CLIP: usize = 4096;
+
+impl Oracle {
+    pub fn new(config: &SglangConfig) -> Self {
+        let root = Node {
+            tokens: Vec::new(),
+            parent: 0,
+            children: Vec::new(),
+            time: 0,
+            locks: 1,
+            is_dead: false,
+        };
+        Oracle {
+            free: config.usable_tokens() as usize,
+            ratio: first_ratio(config),
+            config: config.clone(),
+            requests: Vec::new(),
+            nodes: vec![root],
+            time: 0,
+            waiting: Vec::new(),
+            running: Vec::new(),
+            is_full: false,
+            last: Vec::new(),
+            cut: None,
+            passes: 0,
+            line: Line::default(),
+        }
+    }
+
+    pub fn submit(&mut self, request: usize) {
+        self.waiting.push(request);
+    }
+
+    /// Plans a step and takes its results; `None` if there is nothing to run.
+    pub fn step(&mut self) -> Option<Line> {
+        self.line = Line::default();
+        self.join();
+        if !self.prefill() {
+            self.decode_step();
+        }
+        if self.line.rows.is_empty() {
+            self.ratio = first_ratio(&self.config);
+            return None;
+        }
+        self.line.cut = self.cut;
+        self.line.waiting = self.waiting.clone();
+        self.line.ratio = self.ratio;
+        self.line.planned = self.memory();
+        self.results();
+        self.line.after = self.memory();
+        Some(self.line.clone())
+    }
+
+    fn memory(&self) -> [usize; 3] {
+        let cached =
+            |nodes: &mut dyn Iterator<Item = &Node>| nodes.map(|node| node.tokens.len()).sum();
+        let mut alive = self.nodes.iter().filter(|node| !node.is_dead);
+        let mut idle = self
+            .nodes
+            .iter()
+            .filter(|node| !node.is_dead && node.locks == 0);
+        [self.free, cached(&mut idle), cached(&mut alive)]
+    }
+
+    fn available(&self) -> usize {
+        let [free, evictable, _] = self.memory();
+        free + evictable
+    }
+
+    fn page(&self) -> usize {
+        self.config.page_size as usize
+    }
+
+    fn floor(&self, tokens: usize) -> usize {
+        tokens / self.page() * self.page()
+    }
+
+    fn ceil(&self, tokens: usize) -> usize {
+        tokens.div_ceil(self.page()) * self.page()
+    }
+
+    /// S8, S11: the chunk enters the tree, the last prefill batch joins, who is done leaves.
+    fn join(&mut self) {
+        if let Some(request) = self.cut {
+            self.checkpoint(request);
+        }
+        let last = std::mem::take(&mut self.last);
+        let count = self.running.len() + last.len();
+        let stays = |requests: &[Naive], cut: Option<usize>, id: &usize| {
+            !requests[*id].is_done() && cut != Some(*id)
+        };
+        self.running
+            .retain(|id| stays(&self.requests, self.cut, id));
+        let last: Vec<usize> = last
+            .into_iter()
+            .filter(|id| stays(&self.requests, self.cut, id))
+            .collect();
+        if self.running.len() + last.len() < count {
+            self.is_full = false;
+        }
+        if self.running.is_empty() && !last.is_empty() {
+            self.is_full = false;
+        }
+        self.running.extend(last);
+    }
+
+    /// S1–S4.
+    fn prefill(&mut self) -> bool {
+        let seats = self.config.max_running_requests as usize;
+        if self.cut.is_none() {
+            if self.is_full || self.waiting.is_empty() {
+                return false;
+            }
+            if self.running.len() >= seats {
+                self.is_full = true;
+                return false;
+            }
+        }
+        self.order();
+        let ratio = if self.config.ignore_eos {
+            1.0
+        } else {
+            self.ratio
+        };
+        let mixed = if self.config.mixed_chunk {
+            self.running.len()
+        } else {
+            0
+        };
+        let mut reserved = mixed as f64;
+        let mut promised = 0.0;
+        for &id in &self.running {
+            let request = &self.requests[id];
+            promised += (request.goal - request.outputs).min(CLIP) as f64 * ratio;
+        }
+        reserved += promised;
+        let mut taken = mixed as i64;
+        let mut input_left = i64::from(self.config.max_prefill_tokens) - mixed as i64;
+        let mut chunk_left = self
+            .config
+            .chunked_prefill_size
+            .map(|size| i64::from(size) - mixed as i64);
+        // (request, new tokens)
+        let mut batch: Vec<(usize, usize)> = Vec::new();
+        let mut releases: Vec<(f64, usize)> = Vec::new();
+        let page = self.page();
+        if let Some(id) = self.cut.take() {
+            let missing = self.requests[id].known() - self.requests[id].held;
+            let chunk = chunk_left.expect("chunks are on");
+            let room = chunk.min((self.available() as f64 - reserved) as i64);
+            let limit = if room > 0 { room } else { chunk.max(1) } as usize;
+            let new = missing.min(limit);
+            let output = if new < missing {
+                0
+            } else {
+                self.requests[id].goal.min(CLIP)
+            };
+            if new < missing {
+                self.cut = Some(id);
+            }
+            reserved += (self.ceil(new) + page + output) as f64;
+            taken += (self.ceil(new) + page) as i64;
+            input_left -= self.ceil(new) as i64;
+            chunk_left = Some(chunk - self.ceil(new) as i64);
+            batch.push((id, new));
+        }
+        let mut admitted = 0;
+        for id in self.waiting.clone() {
+            if batch.len() + self.running.len() >= seats {
+                self.is_full = true;
+            }
+            if self.is_full {
+                break;
+            }
+            let known = self.requests[id].known();
+            let (node, matched) = self.find(id, known - 1);
+            let input = known - matched;
+            let goal = self.requests[id].goal;
+            let missing = goal - self.requests[id].outputs;
+            let mut new = input;
+            if self.config.disable_radix_cache && self.config.ignore_eos {
+                let paged = (self.ceil(input) + page) as i64;
+                let now = self.available() as i64 - taken;
+                if paged > now || paged as f64 > self.available() as f64 - reserved {
+                    self.is_full = true;
+                    break;
+                }
+                let mut all = vec![id];
+                if releases.is_empty() {
+                    all.extend(&self.running);
+                    all.extend(batch.iter().map(|row| row.0));
+                    for other in all {
+                        let other = &self.requests[other];
+                        if other.goal > other.outputs {
+                            releases.push(((other.goal - other.outputs) as f64, other.known()));
+                        }
+                    }
+                    releases.sort_by(|a, b| a.0.partial_cmp(&b.0).expect("numbers"));
+                } else {
+                    let mut at = releases.len() - 1;
+                    for (index, other) in releases.iter().enumerate() {
+                        if missing as f64 <= other.0 {
+                            at = index;
+                            break;
+                        }
+                    }
+                    releases.insert(at, (missing as f64, known));
+                }
+                let mut freed = 0;
+                let mut fits = true;
+                for index in 0..releases.len() {
+                    let others = (releases.len() - index) as i64;
+                    let left = now - paged + freed - releases[index].0 as i64 * others;
+                    fits &= left > others;
+                    freed += releases[index].1 as i64;
+                }
+                if !fits {
+                    self.is_full = true;
+                    break;
+                }
+                if let Some(chunk) = chunk_left.filter(|&chunk| input as i64 > chunk) {
+                    if chunk <= 0 {
+                        break;
+                    }
+                    new = chunk as usize;
+                }
+            } else {
+                self.lock(node);
+                let room = self.available() as f64 - reserved;
+                self.unlock(node);
+                if (input + missing.min(CLIP) + page) as f64 >= room {
+                    self.is_full = true;
+                    break;
+                }
+                match chunk_left {
+                    None if !batch.is_empty() && self.ceil(input) as i64 >= input_left => break,
+                    Some(chunk) if self.ceil(input) as i64 > chunk => {
+                        let end = self.floor(matched + self.floor(chunk.max(0) as usize));
+                        if end <= matched {
+                            break;
+                        }
+                        new = end - matched;
+                    }
+                    _ => {}
+                }
+            }
+            self.lock(node);
+            let request = &mut self.requests[id];
+            request.node = node;
+            request.shared = matched;
+            request.held = matched;
+            let output = if new < input { 0 } else { goal.min(CLIP) };
+            if new < input {
+                assert!(self.cut.is_none());
+                self.cut = Some(id);
+            }
+            batch.push((id, new));
+            admitted += 1;
+            reserved += (self.ceil(new) + page + output) as f64;
+            taken += (self.ceil(new) + page) as i64;
+            input_left -= self.ceil(new) as i64;
+            chunk_left = chunk_left.map(|chunk| chunk - self.ceil(new) as i64);
+            if self.available() as f64 - reserved <= 0.0 || self.available() as i64 - taken <= 0 {
+                self.is_full = true;
+                break;
+            }
+            if input_left <= 0 || chunk_left.is_some_and(|chunk| chunk <= 0) {
+                break;
+            }
+        }
+        if batch.is_empty() {
+            return false;
+        }
+        self.waiting.drain(..admitted);
+        let new: usize = batch.iter().map(|row| row.1).sum();
+        let spare = if page > 1 { batch.len() * page } else { 0 };
+        self.evict_for(new + spare);
+        while self.free < new + spare && !self.running.is_empty() {
+            self.sort_by_outputs();
+            let id = self.running.pop().expect("somebody runs");
+            self.release(id, false);
+            self.line.retracted.push(id);
+            self.waiting.push(id);
+            self.evict_for(new + spare);
+        }
+        for (id, new) in batch {
+            self.line.rows.push((id, new, self.requests[id].held));
+            self.grow(id, new);
+            self.last.push(id);
+        }
+        self.line.prefills = self.line.rows.len();
+        if self.config.mixed_chunk && !self.running.is_empty() && self.fits_a_token() {
+            self.decode();
+            self.last.append(&mut self.running);
+        }
+        true
+    }
+
+    /// S5, S6.
+    fn decode_step(&mut self) {
+        if self.running.is_empty() {
+            self.is_full = false;
+            return;
+        }
+        if self.fits_a_token() {
+            let first = first_ratio(&self.config);
+            let least = (first * 0.14f64).min(1.0);
+            self.ratio = (self.ratio - (first - least) / 600.0).max(least);
+        } else {
+            self.sort_by_outputs();
+            let mut gone = Vec::new();
+            loop {
+                if self.running.len() == 1 {
+                    break;
+                }
+                let id = self.running.pop().expect("there are several");
+                self.release(id, false);
+                self.evict_for(20 * self.running.len());
+                gone.push(id);
+                if self.fits_a_token() {
+                    break;
+                }
+            }
+            assert!(self.fits_a_token());
+            let outputs: usize = self
+                .running
+                .iter()
+                .map(|&id| self.requests[id].outputs)
+                .sum();
+            let asked: usize = self.running.iter().map(|&id| self.requests[id].goal).sum();
+            self.ratio = ((outputs + 20 * self.running.len()) as f64 / (asked + 1) as f64).min(1.0);
+            self.waiting.extend(&gone);
+            self.line.retracted.extend(gone);
+            self.is_full = false;
+        }
+        self.decode();
+    }
+
+    fn sort_by_outputs(&mut self) {
+        let requests = &self.requests;
+        self.running.sort_by(|&a, &b| {
+            let (a, b) = (&requests[a], &requests[b]);
+            b.outputs.cmp(&a.outputs).then(a.prompt.cmp(&b.prompt))
+        });
+    }
+
+    fn fits_a_token(&mut self) -> bool {
+        let full = |id: &&usize| self.requests[**id].held.is_multiple_of(self.page());
+        let tokens = self.running.iter().filter(full).count() * self.page();
+        self.evict_for(tokens);
+        self.free >= tokens
+    }
+
+    fn decode(&mut self) {
+        self.evict_for(self.running.len() * self.page());
+        for id in self.running.clone() {
+            self.line.rows.push((id, 1, self.requests[id].held));
+            self.grow(id, 1);
+        }
+    }
+
+    fn grow(&mut self, id: usize, tokens: usize) {
+        let held = self.requests[id].held;
+        self.free -= self.ceil(held + tokens) - self.ceil(held);
+        self.requests[id].held += tokens;
+    }
+
+    /// S8: what was computed enters the tree.
+    fn results(&mut self) {
+        for (index, (id, _, _)) in self.line.rows.clone().into_iter().enumerate() {
+            if self.cut == Some(id) {
+                continue;
+            }
+            self.requests[id].outputs += 1;
+            if self.requests[id].is_done() {
+                self.release(id, true);
+                self.line.finished.push(id);
+            } else if index < self.line.prefills {
+                self.checkpoint(id);
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, id: usize) {
+        if self.config.disable_radix_cache {
+            return;
+        }
+        let tokens = self.floor(self.requests[id].held);
+        self.free += self.insert(id, tokens) - self.requests[id].shared;
+        let (node, found) = self.find(id, tokens);
+        assert_eq!(found, tokens);
+        self.unlock(self.requests[id].node);
+        self.lock(node);
+        self.requests[id].node = node;
+        self.requests[id].shared = tokens;
+    }
+
+    fn release(&mut self, id: usize, keeps: bool) {
+        let (held, shared) = (self.requests[id].held, self.requests[id].shared);
+        if keeps && !self.config.disable_radix_cache {
+            let tokens = self.floor(held);
+            self.free += self.insert(id, tokens) - shared;
+            self.free += self.ceil(held) - tokens;
+        } else {
+            self.free += self.ceil(held) - shared;
+        }
+        self.unlock(self.requests[id].node);
+        let request = &mut self.requests[id];
+        (request.node, request.held, request.shared) = (0, 0, 0);
+    }
+
+    // The tree (S7, S9, S12).
+
+    fn now(&mut self) -> u64 {
+        self.time += 1;
+        self.time
+    }
+
+    /// The longest cached prefix of the first `limit` tokens; stamps its path.
+    fn find(&mut self, id: usize, limit: usize) -> (usize, usize) {
+        if self.config.disable_radix_cache {
+            return (0, 0);
+        }
+        let (node, tokens) = self.walk(id, limit, false);
+        let mut path = vec![node];
+        while path[path.len() - 1] != 0 {
+            path.push(self.nodes[path[path.len() - 1]].parent);
+        }
+        for node in path.into_iter().rev() {
+            self.nodes[node].time = self.now();
+        }
+        (node, tokens)
+    }
+
+    fn insert(&mut self, id: usize, tokens: usize) -> usize {
+        let (node, found) = self.walk(id, tokens, true);
+        if found < tokens {
+            let time = self.now();
+            self.nodes.push(Node {
+                tokens: self.requests[id].tokens[found..tokens].to_vec(),
+                parent: node,
+                children: Vec::new(),
+                time,
+                locks: 0,
+                is_dead: false,
+            });
+            let leaf = self.nodes.len() - 1;
+            self.nodes[node].children.push(leaf);
+        }
+        found
+    }
+
+    fn walk(&mut self, id: usize, limit: usize, stamps: bool) -> (usize, usize) {
+        let key = self.requests[id].tokens[..limit].to_vec();
+        let (mut node, mut depth) = (0, 0);
+        loop {
+            let common = |child: usize| {
+                let pairs = self.nodes[child].tokens.iter().zip(&key[depth..]);
+                self.floor(pairs.take_while(|(a, b)| a == b).count())
+            };
+            let next = self.nodes[node]
+                .children
+                .iter()
+                .copied()
+                .find(|&child| common(child) > 0);
+            let Some(child) = next else {
+                return (node, depth);
+            };
+            let tokens = common(child);
+            let is_whole = tokens == self.nodes[child].tokens.len();
+            node = if is_whole {
+                child
+            } else {
+                self.cut_node(child, tokens)
+            };
+            if stamps {
+                self.nodes[node].time = self.now();
+            }
+            depth += tokens;
+            if !is_whole {
+                return (node, depth);
+            }
+        }
+    }
+
+    fn cut_node(&mut self, lower: usize, tokens: usize) -> usize {
+        let parent = self.nodes[lower].parent;
+        let time = self.now();
+        let upper = self.nodes.len();
+        self.nodes.push(Node {
+            tokens: self.nodes[lower].tokens[..tokens].to_vec(),
+            parent,
+            children: vec![lower],
+            time,
+            locks: self.nodes[lower].locks,
+            is_dead: false,
+        });
+        for child in &mut self.nodes[parent].children {
+            if *child == lower {
+                *child = upper;
+            }
+        }
+        let time = self.now();
+        let node = &mut self.nodes[lower];
+        node.tokens.drain(..tokens);
+        node.parent = upper;
+        node.time = time;
+        upper
+    }
+
+    fn lock(&mut self, mut node: usize) {
+        while node != 0 {
+            self.nodes[node].locks += 1;
+            node = self.nodes[node].parent;
+        }
+    }
+
+    fn unlock(&mut self, mut node: usize) {
+        while node != 0 {
+            self.nodes[node].locks -= 1;
+            node = self.nodes[node].parent;
+        }
+    }
+
+    fn evict_for(&mut self, tokens: usize) {
+        while self.free < tokens {
+            let is_leaf =
+                |node: &Node| node.children.is_empty() && node.locks == 0 && !node.is_dead;
+            let leaves = (0..self.nodes.len()).filter(|&node| is_leaf(&self.nodes[node]));
+            let Some(oldest) = leaves.min_by_key(|&node| self.nodes[node].time) else {
+                return;
+            };
+            self.free += self.nodes[oldest].tokens.len();
+            self.nodes[oldest].is_dead = true;
+            let parent = self.nodes[oldest].parent;
+            self.nodes[parent].children.retain(|&child| child != oldest);
+        }
+    }
+
+    // The order of the queue (S7, S10).
+
+    fn order(&mut self) {
+        let waiting = self.waiting.clone();
+        let policy = match self.config.schedule_policy {
+            _ if self.config.disable_radix_cache => SglangPolicy::Fcfs,
+            SglangPolicy::Lpm if waiting.len() > 128 => SglangPolicy::Fcfs,
+            policy => policy,
+        };
+        if policy == SglangPolicy::Fcfs {
+            self.passes += 1;
+            if self.passes % 32 == 0 {
+                for &id in waiting.iter().take(128).rev() {
+                    self.find(id, self.requests[id].known());
+                }
+            }
+            return;
+        }
+        let found: Vec<(usize, usize)> = waiting
+            .iter()
+            .map(|&id| self.find(id, self.requests[id].known()))
+            .collect();
+        if policy == SglangPolicy::Lpm {
+            let mut first: Vec<&[u64]> = Vec::new();
+            let mut ranked = Vec::new();
+            for (&id, &(_, matched)) in waiting.iter().zip(&found) {
+                let known = &self.requests[id].tokens[..self.requests[id].known()];
+                let mut rank = matched.min(known.len() - 1) as i64;
+                if matched <= 32 {
+                    let shared = |other: &&[u64]| {
+                        other.iter().zip(known).take_while(|(a, b)| a == b).count()
+                    };
+                    if first.iter().map(shared).max().unwrap_or(0) >= 32 {
+                        rank = -1;
+                    } else {
+                        first.push(known);
+                    }
+                }
+                ranked.push((-rank, id));
+            }
+            ranked.sort_by_key(|&(rank, _)| rank);
+            self.waiting = ranked.into_iter().map(|(_, id)| id).collect();
+        } else {
+            let ends: Vec<usize> = found.iter().map(|&(node, _)| node).collect();
+            let mut order = Vec::new();
+            self.depth_first(0, &ends, &mut order);
+            self.waiting = order.into_iter().map(|index| waiting[index]).collect();
+        }
+    }
+
+    fn weight(&self, node: usize, ends: &[usize]) -> usize {
+        let below: usize = self.nodes[node]
+            .children
+            .iter()
+            .map(|&child| self.weight(child, ends))
+            .sum();
+        below + ends.iter().filter(|&&end| end == node).count()
+    }
+
+    fn depth_first(&self, node: usize, ends: &[usize], order: &mut Vec<usize>) {
+        let mut children = self.nodes[node].children.clone();
+        children.sort_by_key(|&child| usize::MAX - self.weight(child, ends));
+        for child in children {
+            self.depth_first(child, ends, order);
+        }
+        order.extend((0..ends.len()).filter(|&index| ends[index] == node));
+    }
+}
+
+fn first_ratio(config: &SglangConfig) -> f64 {
+    (0.7 * config.schedule_conservativeness).min(1.0)
+}

@@ -1,0 +1,360 @@
+//! Random scenarios: our scheduler, asked before every step, coasting step by step and coasting in one go, does what the
+//! naive one does, at every step and to the token.
+
+use crate::naive::{Line, Naive, Oracle};
+use engine::sglang::{Scheduler, SglangConfig, SglangPolicy};
+use engine::vllm::Tracking;
+use engine::{NewRequest, RequestId, Run, Time, WorkloadBuilder};
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+struct Scenario {
+    config: SglangConfig,
+    /// Time to the next arrival, prompt as (content, tokens), outputs, and whether it quotes the request before.
+    requests: Vec<(u64, Vec<(u64, u32)>, u32, bool)>,
+}
+
+fn scenarios() -> impl Strategy<Value = Scenario> {
+    let policy = prop_oneof![
+        Just(SglangPolicy::Fcfs),
+        Just(SglangPolicy::Lpm),
+        Just(SglangPolicy::DfsWeight)
+    ];
+    let chunk = prop_oneof![Just(None), (16u32..120).prop_map(Some)];
+    let page = prop_oneof![4 => Just(1u32), 1 => Just(4), 1 => Just(16)];
+    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
+    let sizes = (120u32..700, 1u32..12, 40u32..400, 0.05f64..1.2);
+    let segment = (0u64..4, 1u32..60);
+    let request = (
+        prop_oneof![Just(0), 0u64..6000, 0u64..40_000],
+        prop::collection::vec(segment, 1..4),
+        1u32..60,
+        prop::bool::weighted(0.2),
+    );
+    (
+        policy,
+        chunk,
+        page,
+        flags,
+        sizes,
+        prop::collection::vec(request, 1..30),
+    )
+        .prop_map(
+            |(policy, chunk, page, (mixed, ignore_eos, no_cache), sizes, requests)| Scenario {
+                config: SglangConfig {
+                    max_total_tokens: sizes.0,
+                    max_running_requests: sizes.1,
+                    chunked_prefill_size: chunk,
+                    max_prefill_tokens: sizes.2,
+                    schedule_policy: policy,
+                    schedule_conservativeness: sizes.3,
+                    disable_radix_cache: no_cache,
+                    mixed_chunk: mixed && chunk.is_some(),
+                    page_size: page,
+                    context_length: SglangConfig::UNLIMITED,
+                    ignore_eos,
+                },
+                requests,
+            },
+        )
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mode {
+    Stepping,
+    Coasting,
+    InOneGo,
+}
+
+/// Both sides of a comparison.
+struct Pair {
+    oracle: Oracle,
+    scheduler: Scheduler,
+    arrivals: Vec<u64>,
+    next: usize,
+    now: u64,
+    marks: Marks,
+}
+
+fn pair(scenario: &Scenario) -> Pair {
+    let mut builder = WorkloadBuilder::new();
+    let mut oracle = Oracle::new(&scenario.config);
+    let (mut now, mut arrivals, mut before): (u64, Vec<u64>, Option<Vec<Run>>) =
+        (0, Vec::new(), None);
+    for (gap, segments, outputs, quotes) in &scenario.requests {
+        now += gap;
+        let mut prompt: Vec<Run> = match &before {
+            Some(before) if *quotes => before.clone(),
+            _ => Vec::new(),
+        };
+        prompt.extend(segments.iter().map(|&(id, len)| Run {
+            first: (1 << 62) + id * 4096,
+            len,
+        }));
+        let tokens: u32 = prompt.iter().map(|run| run.len).sum();
+        let goal = scenario.config.output_goal(tokens, *outputs);
+        if tokens >= scenario.config.prompt_limit()
+            || goal == 0
+            || !scenario.config.can_admit(tokens, goal)
+        {
+            continue;
+        }
+        let index = builder.len() as u32;
+        builder.push(NewRequest {
+            arrival: Time::from_ns(now),
+            prompt: &prompt,
+            output_tokens: *outputs,
+            priority: 0,
+            session: index,
+            dependencies: &[],
+        });
+        let answer = Run {
+            first: WorkloadBuilder::output_token(index, 0),
+            len: *outputs,
+        };
+        let all = prompt.iter().chain([&answer]);
+        let all: Vec<u64> = all
+            .flat_map(|run| run.first..run.first + u64::from(run.len))
+            .collect();
+        oracle
+            .requests
+            .push(Naive::new(all, tokens as usize, goal as usize));
+        arrivals.push(now);
+        prompt.push(answer);
+        before = Some(prompt);
+    }
+    let workload = Arc::new(builder.finish());
+    Pair {
+        oracle,
+        scheduler: Scheduler::new(scenario.config.clone(), workload, Tracking::default()),
+        arrivals,
+        next: 0,
+        now: 0,
+        marks: Marks::default(),
+    }
+}
+
+impl Pair {
+    fn arrive(&mut self) {
+        while self
+            .arrivals
+            .get(self.next)
+            .is_some_and(|&at| at <= self.now)
+        {
+            self.scheduler.stop_coasting();
+            self.scheduler.submit(RequestId(self.next as u32));
+            self.oracle.submit(self.next);
+            self.next += 1;
+        }
+    }
+
+    fn run(&mut self, mode: Mode) -> Result<(), TestCaseError> {
+        loop {
+            self.arrive();
+            if mode == Mode::Stepping {
+                self.scheduler.stop_coasting();
+            }
+            let cached_before = self.memory()[2];
+            let goes_on = self.scheduler.coast_on();
+            let has_plan = goes_on || self.scheduler.plan().is_some();
+            let line = self.oracle.step();
+            prop_assert_eq!(has_plan, line.is_some(), "at {}", self.now);
+            let Some(line) = line else {
+                let Some(&next) = self.arrivals.get(self.next) else {
+                    prop_assert_eq!(self.scheduler.waiting() + self.scheduler.running(), 0);
+                    return Ok(());
+                };
+                self.now = next;
+                continue;
+            };
+            self.check_plan(&line, goes_on)?;
+            let plan = self.scheduler.newest().expect("just planned");
+            let has_hit = plan.admitted.iter().any(|admitted| admitted.hit_tokens > 0);
+            self.marks.note(&line, goes_on, cached_before, has_hit);
+            self.advance(&line);
+            if mode == Mode::InOneGo {
+                self.take_the_coast(line)?;
+            } else {
+                self.check_results(&line, 1)?;
+            }
+        }
+    }
+
+    fn advance(&mut self, line: &Line) {
+        let cost = |&(_, new, before): &(usize, usize, usize)| 10 * new + new + before;
+        self.now += 1000 + line.rows.iter().map(cost).sum::<usize>() as u64;
+    }
+
+    /// Lets the oracle go on until an arrival or the end of the coast, and our scheduler as far in one go.
+    fn take_the_coast(&mut self, mut line: Line) -> Result<(), TestCaseError> {
+        let up_to = self.scheduler.newest().expect("just planned").up_to;
+        let mut steps = 1;
+        while steps < up_to && self.arrivals.get(self.next).is_none_or(|&at| at > self.now) {
+            prop_assert!(
+                line.finished.is_empty(),
+                "only the last step of a coast ends requests"
+            );
+            line = self.oracle.step().expect("a coast has steps");
+            self.advance(&line);
+            steps += 1;
+        }
+        self.check_results(&line, steps)
+    }
+
+    fn check_plan(&self, line: &Line, goes_on: bool) -> Result<(), TestCaseError> {
+        let plan = self.scheduler.newest().expect("just planned");
+        let further = self.scheduler.newest_coasted_steps();
+        let rows: Vec<_> = plan
+            .scheduled
+            .iter()
+            .map(|part| {
+                (
+                    part.request.0 as usize,
+                    part.new_tokens as usize,
+                    (part.computed_before + further) as usize,
+                )
+            })
+            .collect();
+        let requests = |ids: &[RequestId]| ids.iter().map(|id| id.0 as usize).collect::<Vec<_>>();
+        let waiting: Vec<RequestId> = self.scheduler.waiting_requests().collect();
+        prop_assert_eq!(&rows, &line.rows, "rows at {}", self.now);
+        prop_assert_eq!(plan.prefill.len(), line.prefills);
+        prop_assert_eq!(
+            self.scheduler.chunked_request().map(|id| id.0 as usize),
+            line.cut
+        );
+        if !goes_on {
+            prop_assert_eq!(&requests(&plan.preempted), &line.retracted);
+        }
+        prop_assert_eq!(&requests(&waiting), &line.waiting);
+        prop_assert_eq!(
+            self.scheduler.new_token_ratio().to_bits(),
+            line.ratio.to_bits()
+        );
+        prop_assert_eq!(
+            self.memory(),
+            line.planned,
+            "memory after planning at {}",
+            self.now
+        );
+        Ok(())
+    }
+
+    fn check_results(&mut self, line: &Line, steps: u32) -> Result<(), TestCaseError> {
+        let mut ended = Vec::new();
+        self.scheduler.finish(steps, &mut ended);
+        let ended: Vec<usize> = ended.iter().map(|id| id.0 as usize).collect();
+        prop_assert_eq!(&ended, &line.finished);
+        prop_assert_eq!(
+            self.scheduler.new_token_ratio().to_bits(),
+            line.ratio.to_bits()
+        );
+        prop_assert_eq!(
+            self.memory(),
+            line.after,
+            "memory after the results at {}",
+            self.now
+        );
+        Ok(())
+    }
+
+    fn memory(&self) -> [usize; 3] {
+        let pool = self.scheduler.pool();
+        [
+            pool.free_tokens(),
+            pool.evictable_tokens(),
+            pool.cached_tokens(),
+        ]
+        .map(|tokens| tokens as usize)
+    }
+}
+
+/// How often what is to be tested came about.
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks {
+    steps: u32,
+    coasted: u32,
+    cut: u32,
+    mixed: u32,
+    retracted_for_decode: u32,
+    retracted_for_prefill: u32,
+    evicted: u32,
+    hits: u32,
+    /// First steps of decode plans while somebody waits.
+    beside_waiting: u32,
+}
+
+impl Marks {
+    fn note(&mut self, line: &Line, goes_on: bool, cached_before: usize, has_hit: bool) {
+        let count = |mark: &mut u32, happened: bool| *mark += u32::from(happened);
+        let is_prefill = line.prefills > 0;
+        count(&mut self.steps, true);
+        count(&mut self.coasted, goes_on);
+        count(&mut self.cut, line.cut.is_some());
+        count(
+            &mut self.mixed,
+            is_prefill && line.rows.len() > line.prefills,
+        );
+        count(
+            &mut self.retracted_for_prefill,
+            is_prefill && !line.retracted.is_empty(),
+        );
+        count(
+            &mut self.retracted_for_decode,
+            !is_prefill && !line.retracted.is_empty(),
+        );
+        count(&mut self.evicted, line.planned[2] < cached_before);
+        count(&mut self.hits, has_hit);
+        count(
+            &mut self.beside_waiting,
+            !is_prefill && !line.waiting.is_empty() && !goes_on,
+        );
+    }
+
+    fn all(&self) -> [u32; 9] {
+        [
+            self.steps,
+            self.coasted,
+            self.cut,
+            self.mixed,
+            self.retracted_for_decode,
+            self.retracted_for_prefill,
+            self.evicted,
+            self.hits,
+            self.beside_waiting,
+        ]
+    }
+}
+
+#[test]
+fn every_step_is_the_naive_one() {
+    let config = ProptestConfig {
+        cases: std::env::var("SGLANG_CASES").map_or(600, |cases| cases.parse().expect("a number")),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let marks = std::cell::Cell::new(Marks::default());
+    // The same scenarios every time.
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let outcome = runner.run(&scenarios(), |scenario| {
+        for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
+            let mut pair = pair(&scenario);
+            pair.marks = marks.get();
+            pair.run(mode)?;
+            marks.set(pair.marks);
+        }
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+    let marks = marks.get();
+    println!("{marks:?}");
+    assert!(
+        marks.all().iter().all(|&count| count > 0),
+        "something was never tested: {marks:?}"
+    );
+}
