@@ -254,8 +254,7 @@ impl Scheduler {
         if batch.is_empty() {
             return false;
         }
-        let tokens: u32 = batch.iter().map(|admission| admission.new_tokens).sum();
-        self.make_room_for_prefill(plan, tokens, batch.len() as u32);
+        self.make_room_for_prefill(plan, &batch);
         for admission in &batch {
             self.start(plan, admission);
         }
@@ -313,18 +312,26 @@ impl Scheduler {
     /// Evicts for a prefill batch.
     /// Model: the real server dies when memory lacks here, which decodes in mixed batches can bring about; this one
     /// retracts running requests.
-    fn make_room_for_prefill(&mut self, plan: &mut StepPlan, tokens: u32, requests: u32) {
-        let page = self.config.page_size;
-        // Pages may be needed in part at both ends of a request's tokens.
-        let spare = if page > 1 { requests * page } else { 0 };
-        self.pool.make_room(tokens + spare);
+    fn make_room_for_prefill(&mut self, plan: &mut StepPlan, batch: &[Admission]) {
+        let (mut tokens, mut needed) = (0, 0);
+        for admission in batch {
+            let computed = self.sequences[admission.sequence as usize].computed;
+            let after = self.pool.paged(computed + admission.new_tokens);
+            tokens += admission.new_tokens;
+            needed += after - self.pool.paged(computed);
+        }
+        if self.config.page_size > 1 {
+            // The real one evicts for a further page of each request, whether it needs it or not.
+            tokens += batch.len() as u32 * self.config.page_size;
+        }
+        self.pool.make_room(tokens);
         let mut running = std::mem::take(&mut self.running);
-        while self.pool.free_tokens() < tokens + spare && !running.is_empty() {
+        while self.pool.free_tokens() < needed && !running.is_empty() {
             self.sort_for_retraction(&mut running);
             let id = running.pop().expect("somebody runs");
             self.retract_one(plan, id);
             self.waiting.push(id);
-            self.pool.make_room(tokens + spare);
+            self.pool.make_room(tokens);
         }
         self.running = running;
     }

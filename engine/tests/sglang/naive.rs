@@ -360,7 +360,12 @@ impl Oracle {
         let new: usize = batch.iter().map(|row| row.1).sum();
         let spare = if page > 1 { batch.len() * page } else { 0 };
         self.evict_for(new + spare);
-        while self.free < new + spare && !self.running.is_empty() {
+        let grown = |row: &(usize, usize)| {
+            let held = self.requests[row.0].held;
+            self.ceil(held + row.1) - self.ceil(held)
+        };
+        let pages: usize = batch.iter().map(grown).sum();
+        while self.free < pages && !self.running.is_empty() {
             self.sort_by_outputs();
             let id = self.running.pop().expect("somebody runs");
             self.release(id, false);
@@ -633,7 +638,7 @@ impl Oracle {
         };
         if policy == SglangPolicy::Fcfs {
             self.passes += 1;
-            if self.passes % 32 == 0 {
+            if self.passes.is_multiple_of(32) {
                 for &id in waiting.iter().take(128).rev() {
                     self.find(id, self.requests[id].known());
                 }
