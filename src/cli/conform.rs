@@ -1,7 +1,7 @@
 //! `dynosim conform`: is our scheduler the real one?
 
 use super::{FAILED, Failure, print};
-use crate::conform::{Verdict, conform_vllm};
+use crate::conform::{Verdict, conform_sglang, conform_vllm};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
@@ -19,18 +19,28 @@ pub struct ConformArgs {
 enum Engine {
     /// Schedules of vLLM's V1 scheduler
     #[command(after_help = "Example:\n  dynosim conform vllm tests/golden/vllm")]
-    Vllm {
-        /// Folder of recorded cases, or one NAME.case.json.gz
-        path: PathBuf,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
-    },
+    Vllm(Recorded),
+    /// Schedules of SGLang's scheduler
+    #[command(after_help = "Example:\n  dynosim conform sglang tests/golden/sglang")]
+    Sglang(Recorded),
+}
+
+/// What is compared and how it is printed.
+#[derive(Debug, Args)]
+struct Recorded {
+    /// Folder of recorded cases, or one NAME.case.json.gz
+    path: PathBuf,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(args: ConformArgs) -> Result<ExitCode, Failure> {
-    let Engine::Vllm { path, json } = args.engine;
-    let verdicts = conform_vllm(&path).map_err(Failure::input)?;
+    let (verdicts, json) = match args.engine {
+        Engine::Vllm(recorded) => (conform_vllm(&recorded.path), recorded.json),
+        Engine::Sglang(recorded) => (conform_sglang(&recorded.path), recorded.json),
+    };
+    let verdicts = verdicts.map_err(Failure::input)?;
     let is_identical = |verdict: &&Verdict| verdict.difference.is_none();
     let all = verdicts.iter().all(|verdict| verdict.difference.is_none());
     // A case counts once, however many releases and modes it was compared in.

@@ -187,25 +187,16 @@ impl Case {
 impl Recording {
     pub fn read(path: &Path) -> Result<Recording, String> {
         let (mut header, mut steps, mut requests, mut end) = (None, Vec::new(), Vec::new(), None);
-        for (index, line) in BufReader::new(open(path)?).lines().enumerate() {
-            let place = |error: &dyn std::fmt::Display| {
-                format!("{}:{}: {error}", path.display(), index + 1)
-            };
-            let line = line.map_err(|error| place(&error))?;
-            let value: Value = serde_json::from_str(&line).map_err(|error| place(&error))?;
-            let kind = value
-                .get("kind")
-                .and_then(Value::as_str)
-                .unwrap_or("step")
-                .to_owned();
-            match kind.as_str() {
-                "header" => header = Some(parse::<Header>(value).map_err(|error| place(&error))?),
-                "step" => steps.push(parse::<Step>(value).map_err(|error| place(&error))?),
-                "req" => requests.push(parse::<RequestLine>(value).map_err(|error| place(&error))?),
-                "end" => end = Some(parse::<End>(value).map_err(|error| place(&error))?),
-                other => return Err(place(&format!("unknown kind of line '{other}'"))),
+        each_line(path, |kind, value| {
+            match kind {
+                "header" => header = Some(parse::<Header>(value)?),
+                "step" => steps.push(parse::<Step>(value)?),
+                "req" => requests.push(parse::<RequestLine>(value)?),
+                "end" => end = Some(parse::<End>(value)?),
+                other => return Err(format!("unknown kind of line '{other}'")),
             }
-        }
+            Ok(())
+        })?;
         let header = header.ok_or_else(|| format!("{}: no header line", path.display()))?;
         let end = end.ok_or_else(|| format!("{}: no end line (truncated?)", path.display()))?;
         let config = config(&header).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -218,10 +209,32 @@ impl Recording {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {
-    serde_json::from_value(value)
+/// Hands the lines of a recording to `take` with their kinds; errors get the place.
+pub fn each_line(
+    path: &Path,
+    mut take: impl FnMut(&str, Value) -> Result<(), String>,
+) -> Result<(), String> {
+    for (index, line) in BufReader::new(open(path)?).lines().enumerate() {
+        let place = |error: String| format!("{}:{}: {error}", path.display(), index + 1);
+        let line = line.map_err(|error| place(error.to_string()))?;
+        let value: Value = parse_text(&line).map_err(place)?;
+        let kind = value.get("kind").and_then(Value::as_str);
+        let kind = kind.unwrap_or("step").to_owned();
+        take(&kind, value).map_err(place)?;
+    }
+    Ok(())
 }
 
+fn parse_text(line: &str) -> Result<Value, String> {
+    serde_json::from_str(line).map_err(|error| error.to_string())
+}
+
+/// A line as what its kind says it is.
+pub fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// A file, unpacked if it ends in `.gz`.
 fn open(path: &Path) -> Result<Box<dyn Read>, String> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(

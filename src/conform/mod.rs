@@ -2,6 +2,9 @@
 
 mod case;
 mod replay;
+mod sglang;
+
+pub use sglang::conform_sglang;
 
 use case::{Case, Recording, Step};
 use replay::{Mode, Outcome, replay};
@@ -31,15 +34,36 @@ struct Recorded {
     steps: PathBuf,
 }
 
-/// Compares all recordings below `path` (a folder, or one `.case.json.gz`), each stepping and coasting.
+/// Compares all recordings of vLLM below `path` (a folder, or one `.case.json.gz`), each stepping and coasting.
 pub fn conform_vllm(path: &Path) -> Result<Vec<Verdict>, Vec<String>> {
+    compare_all(path, Recording::read, |case, recording, mode| {
+        let (coasted, difference) = judge(case, recording, mode);
+        (recording.steps.len() as u64, coasted, difference)
+    })
+}
+
+/// Judges all recordings below `path`, each stepping and coasting; `judge` says how many steps there are, how many of them
+/// were coasted, and the first difference.
+fn compare_all<R>(
+    path: &Path,
+    read: impl Fn(&Path) -> Result<R, String>,
+    judge: impl Fn(&Case, &R, Mode) -> (u64, u64, Option<String>),
+) -> Result<Vec<Verdict>, Vec<String>> {
     let (recorded, mut errors) = find(path);
     let mut verdicts = Vec::new();
     for item in recorded {
-        match (Case::read(&item.case), Recording::read(&item.steps)) {
+        match (Case::read(&item.case), read(&item.steps)) {
             (Ok(case), Ok(recording)) => {
-                verdicts.push(judge(&item.name, &case, &recording, Mode::Stepping));
-                verdicts.push(judge(&item.name, &case, &recording, Mode::Coasting));
+                for (mode, word) in [(Mode::Stepping, "stepping"), (Mode::Coasting, "coasting")] {
+                    let (steps, coasted, difference) = judge(&case, &recording, mode);
+                    verdicts.push(Verdict {
+                        name: item.name.clone(),
+                        mode: word,
+                        steps,
+                        coasted,
+                        difference,
+                    });
+                }
             }
             (case, recording) => errors.extend(case.err().into_iter().chain(recording.err())),
         }
@@ -134,21 +158,10 @@ fn file_name(path: &Path) -> &str {
         .unwrap_or_default()
 }
 
-fn judge(name: &str, case: &Case, recording: &Recording, mode: Mode) -> Verdict {
-    let (coasted, difference) = match replay(case, recording, mode) {
+fn judge(case: &Case, recording: &Recording, mode: Mode) -> (u64, Option<String>) {
+    match replay(case, recording, mode) {
         Ok(outcome) => (outcome.coasted, first_difference(recording, &outcome)),
         Err(what) => (0, Some(what)),
-    };
-    Verdict {
-        name: name.to_owned(),
-        mode: if mode == Mode::Stepping {
-            "stepping"
-        } else {
-            "coasting"
-        },
-        steps: recording.steps.len() as u64,
-        coasted,
-        difference,
     }
 }
 
@@ -167,20 +180,22 @@ fn first_difference(recording: &Recording, outcome: &Outcome) -> Option<String> 
         &recording.steps.len(),
         &outcome.steps.len(),
     )
-    .or_else(|| {
-        let pairs = recording.requests.iter().zip(&outcome.requests);
-        pairs
-            .into_iter()
-            .find_map(|(theirs, ours)| differ(&format!("request {}", theirs.id), theirs, ours))
-    })
-    .or_else(|| {
-        differ(
-            "number of requests",
-            &recording.requests.len(),
-            &outcome.requests.len(),
-        )
-    })
+    .or_else(|| pair_difference(&recording.requests, &outcome.requests, |line| line.id))
     .or_else(|| differ("end", &recording.end, &outcome.end))
+}
+
+/// The first request whose line differs.
+fn pair_difference<T: PartialEq + Debug>(
+    theirs: &[T],
+    ours: &[T],
+    id: impl Fn(&T) -> u32,
+) -> Option<String> {
+    let mut pairs = theirs.iter().zip(ours);
+    let differs =
+        |(theirs, ours): (&T, &T)| differ(&format!("request {}", id(theirs)), theirs, ours);
+    pairs
+        .find_map(differs)
+        .or_else(|| differ("number of requests", &theirs.len(), &ours.len()))
 }
 
 fn step_difference(theirs: &Step, ours: &Step) -> Option<String> {

@@ -460,7 +460,7 @@ impl BlockNames {
 }
 
 /// A batch without sequences takes no time.
-fn duration(time: LinearTime, scheduled: &[(u32, u32, u32)]) -> u64 {
+pub fn duration(time: LinearTime, scheduled: &[(u32, u32, u32)]) -> u64 {
     if scheduled.is_empty() {
         return 0;
     }

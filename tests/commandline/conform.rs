@@ -40,16 +40,19 @@ fn folder_with(steps: &[String]) -> Folder {
 
 #[test]
 fn every_recorded_case_is_identical() {
-    let golden = repository("tests/golden/vllm");
-    let names = fs::read_dir(&golden)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let cases = names.filter(|name| name.ends_with(".case.json.gz")).count();
-    let stdout = Folder::new().good(&["conform", "vllm", golden.to_str().unwrap()]);
-    assert_eq!(
-        stdout.lines().last().unwrap(),
-        format!("{cases} cases, {cases} identical")
-    );
+    for engine in ["vllm", "sglang"] {
+        let golden = repository("tests/golden").join(engine);
+        let names = fs::read_dir(&golden)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let cases = names.filter(|name| name.ends_with(".case.json.gz")).count();
+        assert!(cases > 0);
+        let stdout = Folder::new().good(&["conform", engine, golden.to_str().unwrap()]);
+        assert_eq!(
+            stdout.lines().last().unwrap(),
+            format!("{cases} cases, {cases} identical")
+        );
+    }
 }
 
 #[test]

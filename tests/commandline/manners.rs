@@ -63,7 +63,7 @@ fn wrong_usage_ends_with_2() {
         &["reply"],
         &["trace"],
         &["conform"],
-        &["conform", "sglang", "."],
+        &["conform", "trtllm", "."],
         &["replay"],
         &[
             "replay",
@@ -141,6 +141,7 @@ fn wrong_usage_ends_with_2() {
 fn json_is_one_object_wherever_it_is_offered() {
     let folder = Folder::with_scenario_and_trace();
     let golden = repository("tests/golden/vllm/async_simple.case.json.gz");
+    let sglang = repository("tests/golden/sglang/full_hit.case.json.gz");
     let sample = repository("calibration/tests/data/reference_sample.csv");
     folder.good(&[
         "replay",
@@ -174,6 +175,7 @@ fn json_is_one_object_wherever_it_is_offered() {
             "trace scale" => &["trace.jsonl", "--speed", "2", "--out", "new.jsonl"],
             "trace synth" => &["--like", "trace.jsonl", "--out", "new.jsonl"],
             "conform vllm" => &[golden.to_str().unwrap()],
+            "conform sglang" => &[sglang.to_str().unwrap()],
             "validate timing" => &[sample.to_str().unwrap()],
             unknown => panic!("say here how `{unknown}` is called"),
         };

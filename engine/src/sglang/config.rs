@@ -64,6 +64,24 @@ impl SglangConfig {
     /// Outputs beyond which nothing more is reserved for a request (`SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION`).
     pub const CLIP_MAX_NEW_TOKENS: u32 = 4096;
 
+    /// What makes no sense in these settings, in words.
+    ///
+    /// # Errors
+    /// No memory, no seat, or chunks that hold no page.
+    pub fn check(&self) -> Result<(), String> {
+        let chunk = self.chunked_prefill_size;
+        if self.page_size == 0 || self.usable_tokens() == 0 {
+            return Err("max_total_tokens holds no page".to_owned());
+        }
+        if self.max_running_requests == 0 {
+            return Err("max_running_requests leaves no seat".to_owned());
+        }
+        if chunk.is_some_and(|size| size < self.page_size) {
+            return Err("chunked_prefill_size is below page_size".to_owned());
+        }
+        Ok(())
+    }
+
     /// Tokens of whole pages.
     #[must_use]
     pub const fn usable_tokens(&self) -> u32 {

@@ -69,16 +69,9 @@ impl Scheduler {
     /// An idle worker that will serve requests of `workload`.
     #[must_use]
     pub fn new(config: SglangConfig, workload: Arc<Workload>, tracking: Tracking) -> Self {
-        assert!(
-            config.page_size > 0 && config.usable_tokens() > 0 && config.max_running_requests > 0,
-            "a worker has memory and a seat"
-        );
-        assert!(
-            config
-                .chunked_prefill_size
-                .is_none_or(|size| size >= config.page_size),
-            "a chunk holds a page"
-        );
+        if let Err(what) = config.check() {
+            panic!("settings are checked before a worker is made: {what}");
+        }
         Scheduler {
             pool: KvPool::new(&config, workload.clone(), tracking.events),
             waiting: WaitingQueue::new(&config),
