@@ -6,6 +6,7 @@
 pub mod kv_cache;
 pub mod plan;
 pub mod prefix_tree;
+pub mod scheduler;
 pub mod sglang;
 pub mod time;
 pub mod timing;
@@ -15,6 +16,7 @@ pub mod workload;
 pub use kv_cache::KvEvent;
 pub use plan::StepPlan;
 pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
+pub use scheduler::{EngineConfig, Scheduler, Tracking};
 pub use time::{Span, Time};
 pub use timing::{Basis, Chunk, Piece, StepShape, StepTime, TimingSource};
 pub use workload::{

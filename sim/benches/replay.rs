@@ -143,7 +143,8 @@ impl Replay {
                 num_gpu_blocks: case.pool_tokens / case.block_size,
                 async_scheduling: false,
                 ..VllmConfig::default()
-            },
+            }
+            .into(),
         };
         let spec = ClusterSpec {
             pools: vec![pool],

@@ -9,8 +9,7 @@ use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Candidate, Router, RouterSpec};
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
-use engine::vllm::VllmConfig;
-use engine::{RequestId, Time, Workload};
+use engine::{EngineConfig, RequestId, Time, Workload};
 use std::sync::Arc;
 
 /// A deployment and how it is used.
@@ -39,8 +38,8 @@ pub struct PoolSpec {
     pub workers: u32,
     /// GPUs of each.
     pub gpus_per_worker: u32,
-    /// Settings of each.
-    pub engine: VllmConfig,
+    /// Engine of each and its settings.
+    pub engine: EngineConfig,
 }
 
 /// The state of the serving system.
@@ -69,7 +68,7 @@ impl Cluster {
             spec.pools.iter().any(|pool| pool.workers > 0),
             "a deployment has a worker"
         );
-        let block_size = spec.pools[0].engine.block_size;
+        let block_size = spec.pools[0].engine.block_size();
         let workers: u32 = spec.pools.iter().map(|pool| pool.workers).sum();
         let router = Router::new(spec.router, spec.seed, workers as usize, block_size);
         let options = WorkerOptions {
@@ -277,12 +276,11 @@ impl Cluster {
         self.router.observe(ran.worker, &outputs.events);
         outputs.events.clear();
         for request in outputs.ended.drain(..) {
-            let room = self.pools[self.workers[ran.worker.0 as usize].record.pool as usize]
-                .engine
-                .max_model_len;
+            let pool = self.workers[ran.worker.0 as usize].pool();
+            let engine = &self.pools[pool].engine;
             let asked = self.workload.requests[request.0 as usize];
             let record = &mut self.recording.requests[request.0 as usize];
-            record.output_tokens = asked.output_tokens.min(room - asked.input_tokens);
+            record.output_tokens = engine.output_goal(asked.input_tokens, asked.output_tokens);
             record.finish = ran.end();
             record.outcome = Outcome::Completed;
             self.active[ran.worker.0 as usize] -= 1;

@@ -3,14 +3,25 @@
 //! A real vLLM refuses prompts of `max_model_len` tokens or more; a prompt that can never fit its KV cache waits for
 //! ever there and blocks everything behind it. Here it is refused and counted. The last token of an answer is sampled
 //! but never computed, so a request needs KV for one token less than it has.
+//!
+//! A real SGLang refuses prompts that leave less than six tokens of its context or its pool, and cuts answers to what the
+//! pool holds; what an idle one could not admit is refused here too.
 
 use crate::record::Rejection;
-use engine::Request;
+use engine::sglang::SglangConfig;
 use engine::vllm::VllmConfig;
+use engine::{EngineConfig, Request};
 
 /// Why a worker with these settings can never serve the request; `None` if it can.
 #[must_use]
-pub fn refusal(request: &Request, config: &VllmConfig) -> Option<Rejection> {
+pub fn refusal(request: &Request, config: &EngineConfig) -> Option<Rejection> {
+    match config {
+        EngineConfig::Vllm(config) => refusal_of_vllm(request, config),
+        EngineConfig::Sglang(config) => refusal_of_sglang(request, config),
+    }
+}
+
+fn refusal_of_vllm(request: &Request, config: &VllmConfig) -> Option<Rejection> {
     let (input, output) = (request.input_tokens, request.output_tokens);
     if input >= config.max_model_len {
         return Some(Rejection::PromptTooLong);
@@ -20,6 +31,21 @@ pub fn refusal(request: &Request, config: &VllmConfig) -> Option<Rejection> {
     if blocks(input) > config.usable_blocks() {
         Some(Rejection::PromptExceedsKvCache)
     } else if blocks(computed) > config.usable_blocks() {
+        Some(Rejection::OutputExceedsKvCache)
+    } else {
+        None
+    }
+}
+
+fn refusal_of_sglang(request: &Request, config: &SglangConfig) -> Option<Rejection> {
+    let input = request.input_tokens;
+    if input >= config.context_length.saturating_sub(6) {
+        return Some(Rejection::PromptTooLong);
+    }
+    let goal = config.output_goal(input, request.output_tokens);
+    if input >= config.prompt_limit() || !config.can_admit(input, 1) {
+        Some(Rejection::PromptExceedsKvCache)
+    } else if !config.can_admit(input, goal) {
         Some(Rejection::OutputExceedsKvCache)
     } else {
         None
@@ -44,6 +70,10 @@ mod tests {
         }
     }
 
+    fn engine(config: &VllmConfig) -> EngineConfig {
+        config.clone().into()
+    }
+
     #[test]
     fn limits_are_exact() {
         // 10 usable blocks of 16 tokens: 160 tokens; the last of prompt and output together needs none.
@@ -53,24 +83,51 @@ mod tests {
             max_model_len: 1000,
             ..VllmConfig::default()
         };
-        assert_eq!(refusal(&request(160, 1), &config), None);
+        assert_eq!(refusal(&request(160, 1), &engine(&config)), None);
         assert_eq!(
-            refusal(&request(161, 1), &config),
+            refusal(&request(161, 1), &engine(&config)),
             Some(Rejection::PromptExceedsKvCache)
         );
-        assert_eq!(refusal(&request(100, 61), &config), None);
+        assert_eq!(refusal(&request(100, 61), &engine(&config)), None);
         assert_eq!(
-            refusal(&request(100, 62), &config),
+            refusal(&request(100, 62), &engine(&config)),
             Some(Rejection::OutputExceedsKvCache)
         );
         assert_eq!(
-            refusal(&request(1000, 1), &config),
+            refusal(&request(1000, 1), &engine(&config)),
             Some(Rejection::PromptTooLong)
         );
         let short = VllmConfig {
             max_model_len: 161,
             ..config
         };
-        assert_eq!(refusal(&request(100, 5000), &short), None);
+        assert_eq!(refusal(&request(100, 5000), &engine(&short)), None);
+    }
+
+    #[test]
+    fn limits_of_sglang_are_exact() {
+        // 160 tokens: 159 at most, prompt and answer together; the prompt at most 153, so that a few remain.
+        let config = SglangConfig {
+            max_total_tokens: 160,
+            context_length: 1000,
+            ..SglangConfig::default()
+        };
+        let refused = |input, output| refusal(&request(input, output), &config.clone().into());
+        assert_eq!(refused(153, 1), None);
+        assert_eq!(refused(154, 1), Some(Rejection::PromptExceedsKvCache));
+        assert_eq!(refused(994, 1), Some(Rejection::PromptTooLong));
+        // Answers are cut, not refused.
+        assert_eq!(refused(153, 5000), None);
+        assert_eq!(config.output_goal(153, 5000), 5);
+        // In pages of 16 an idle worker keeps a whole one in reserve: 100 + 43 + 16 < 160.
+        let paged = EngineConfig::from(SglangConfig {
+            page_size: 16,
+            ..config.clone()
+        });
+        assert_eq!(refusal(&request(100, 43), &paged), None);
+        assert_eq!(
+            refusal(&request(100, 44), &paged),
+            Some(Rejection::OutputExceedsKvCache)
+        );
     }
 }

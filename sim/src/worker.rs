@@ -2,8 +2,7 @@
 
 use crate::event::{Action, Ran, WorkerId};
 use crate::record::{GapRun, RequestRecord, WorkerRecord};
-use engine::vllm::{Scheduler, Tracking, VllmConfig};
-use engine::{KvEvent, RequestId, Span, Time, Workload};
+use engine::{EngineConfig, KvEvent, RequestId, Scheduler, Span, Time, Tracking, Workload};
 use std::sync::Arc;
 
 /// A worker and its books.
@@ -51,7 +50,7 @@ impl Worker {
         id: WorkerId,
         pool: u32,
         gpus: u32,
-        config: VllmConfig,
+        config: EngineConfig,
         workload: Arc<Workload>,
         options: WorkerOptions,
     ) -> Self {
@@ -59,7 +58,7 @@ impl Worker {
             pool,
             gpus,
             kv_blocks: u64::from(config.usable_blocks()),
-            block_size: config.block_size,
+            block_size: config.block_size(),
             ..WorkerRecord::default()
         };
         let tracking = Tracking {
@@ -111,7 +110,7 @@ impl Worker {
         if std::mem::take(&mut self.is_cut) {
             self.scheduler.stop_coasting();
         }
-        let depth = self.scheduler.config().depth();
+        let depth = self.scheduler.depth();
         while self.scheduler.steps_in_flight() < depth && !self.runs_in_circles() {
             if self.scheduler.coast_on() {
                 continue;

@@ -165,7 +165,7 @@ fn replay(case: &Reported, workload: &Arc<Workload>) -> (Summary, u64) {
             name: name.clone(),
             workers: case.workers,
             gpus_per_worker: 1,
-            engine,
+            engine: engine.into(),
         }],
         router: RouterSpec::RoundRobin,
         load: LoadSpec::default(),

@@ -35,7 +35,7 @@ fn requests_after_the_end_of_sending_do_not_count() {
             name: "agg".to_owned(),
             workers: 1,
             gpus_per_worker: 1,
-            engine: VllmConfig::default(),
+            engine: VllmConfig::default().into(),
         }],
         router: RouterSpec::RoundRobin,
         load,

@@ -5,8 +5,8 @@
 //! takes whole coasts in one go, must hand out the same plans, and must hold the same cache afterwards.
 
 use super::case::{Case, End, LinearTime, Recording, RequestLine, Step};
-use engine::vllm::{Scheduler, Tracking};
-use engine::{KvEvent, NodeId, PrefixTree, RequestId, StepPlan, Time, Workload};
+use engine::vllm::Scheduler;
+use engine::{KvEvent, NodeId, PrefixTree, RequestId, StepPlan, Time, Tracking, Workload};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

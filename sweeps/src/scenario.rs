@@ -243,7 +243,7 @@ impl Pool {
             name: self.name.clone(),
             workers: self.workers,
             gpus_per_worker: self.gpus_per_worker(),
-            engine: self.engine.clone(),
+            engine: self.engine.clone().into(),
         }
     }
 

@@ -45,7 +45,8 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
                 engine: VllmConfig {
                     max_num_seqs: 1,
                     ..VllmConfig::default()
-                },
+                }
+.into(),
             }],
             router: RouterSpec::Random,
             load: LoadSpec::default(),

@@ -41,7 +41,7 @@ pub fn case(seed: u64) -> Case {
         name: format!("pool {index}"),
         workers: dice.pick(&[1, 1, 2, 3]),
         gpus_per_worker: 1,
-        engine: config(engine),
+        engine: config(engine).into(),
     };
     case.spec.pools = engines.iter().enumerate().map(pool).collect();
     let timing = |(kind, engine): (&TimingKind, &Engine)| match kind {

@@ -35,7 +35,7 @@ fn case(trace: &Trace, block_size: u32, router: RouterSpec) -> Case {
                 name: "all".to_owned(),
                 workers: 4,
                 gpus_per_worker: 1,
-                engine,
+                engine: engine.into(),
             }],
             router,
             load: LoadSpec::default(),

@@ -42,7 +42,7 @@ fn run(workload: Arc<Workload>, block_size: u32, num_gpu_blocks: u32) -> (Record
                 name: "all".to_owned(),
                 workers: 8,
                 gpus_per_worker: 1,
-                engine,
+                engine: engine.into(),
             }],
             router: RouterSpec::RoundRobin,
             load: LoadSpec::default(),

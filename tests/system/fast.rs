@@ -90,7 +90,7 @@ fn spec(scenario: &Scenario) -> ClusterSpec {
             name: "all".to_owned(),
             workers: scenario.workers as u32,
             gpus_per_worker: 1,
-            engine: config(&scenario.engine),
+            engine: config(&scenario.engine).into(),
         }],
         router: match scenario.router {
             Router::RoundRobin => RouterSpec::RoundRobin,

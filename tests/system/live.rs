@@ -75,7 +75,8 @@ fn cluster(workers: u32, router: RouterSpec, async_scheduling: bool) -> Cluster 
                 scheduler_reserve_full_isl: false,
                 async_scheduling,
                 ..VllmConfig::default()
-            },
+            }
+.into(),
         }],
         router,
         load: LoadSpec::default(),

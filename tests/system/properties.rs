@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use engine::Time;
+use engine::vllm::VllmConfig;
 use sim::event::Event;
-use sim::{Cluster, Outcome, Recording, RequestRecord, summarize};
+use sim::{Cluster, Outcome, PoolSpec, Recording, RequestRecord, summarize};
 
 use crate::cases::case;
 use crate::fast::{Case, gap_counts};
@@ -61,7 +62,7 @@ fn requests_are_done_rejected_or_unfinished() {
         assert!(unsent == 0 || case.spec.load.duration.is_some() || unfinished > 0);
         let mut pools = case.spec.pools.iter();
         let may_circle =
-            pools.any(|pool| pool.engine.policy == engine::vllm::SchedulingPolicy::Priority);
+            pools.any(|pool| vllm(pool).policy == engine::vllm::SchedulingPolicy::Priority);
         assert!(unfinished == 0 || may_circle);
 
         // Requests that were never due are not part of the run.
@@ -102,8 +103,8 @@ fn every_life_runs_forward() {
                         "{life:?}"
                     );
                     let pool = recording.workers[life.worker as usize].pool;
-                    let room =
-                        case.spec.pools[pool as usize].engine.max_model_len - asked.input_tokens;
+                    let pool = &case.spec.pools[pool as usize];
+                    let room = vllm(pool).max_model_len - asked.input_tokens;
                     assert_eq!(
                         life.output_tokens,
                         asked.output_tokens.min(room),
@@ -193,6 +194,11 @@ fn tokens_are_conserved() {
     });
 }
 
+/// The settings of a pool; the random cases run vLLM.
+fn vllm(pool: &PoolSpec) -> &VllmConfig {
+    pool.engine.as_vllm().expect("the cases run vLLM")
+}
+
 /// Requests placed and not finished, by worker, as the schedulers see it.
 fn in_system(cluster: &Cluster) -> u64 {
     let held = cluster.workers().iter().map(|worker| {
@@ -228,8 +234,7 @@ fn littles_law_holds_to_the_integer() {
         assert_eq!(request_ps, lives.sum::<u128>());
         // Nobody is there any more, and so nobody holds a block.
         for worker in cluster.workers() {
-            let cache = worker.scheduler().cache();
-            assert_eq!(cache.free_blocks(), cache.usable_blocks());
+            assert_eq!(worker.scheduler().held_blocks(), 0);
             assert!(worker.scheduler().is_idle());
         }
         assert_eq!(cluster.finish(), recording);

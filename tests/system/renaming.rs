@@ -25,7 +25,7 @@ fn two_pools(dice: &mut Dice, case: &Case) -> [PoolSpec; 2] {
         max_model_len: 100,
         max_num_batched_tokens: dice.pick(&[128, 256, 1024]),
         max_num_seqs: dice.pick(&[2, 4, 64]),
-        ..case.spec.pools[0].engine.clone()
+        ..case.spec.pools[0].engine.as_vllm().expect("cases run vLLM").clone()
     };
     let roomy = VllmConfig {
         num_gpu_blocks: 1 + 25,
@@ -34,11 +34,11 @@ fn two_pools(dice: &mut Dice, case: &Case) -> [PoolSpec; 2] {
         async_scheduling: dice.chance(50),
         ..engine.clone()
     };
-    let mut pool = |name: &str, engine| PoolSpec {
+    let mut pool = |name: &str, engine: VllmConfig| PoolSpec {
         name: name.to_owned(),
         workers: dice.pick(&[1, 2, 3]),
         gpus_per_worker: 1,
-        engine,
+        engine: engine.into(),
     };
     [pool("short", engine), pool("roomy", roomy)]
 }

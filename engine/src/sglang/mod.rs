@@ -28,8 +28,8 @@ pub use pool::KvPool;
 
 use crate::kv_cache::KvEvent;
 use crate::plan::{Admitted, Scheduled, StepPlan};
+use crate::scheduler::Tracking;
 use crate::timing::Chunk;
-use crate::vllm::Tracking;
 use crate::workload::{RequestId, Workload};
 use admission::{Admission, Admitter, Stop};
 use coast::Flight;
@@ -72,6 +72,10 @@ impl Scheduler {
         if let Err(what) = config.check() {
             panic!("settings are checked before a worker is made: {what}");
         }
+        assert!(
+            !tracking.block_ids,
+            "SGLang's scheduler keeps no ids of its tokens"
+        );
         Scheduler {
             pool: KvPool::new(&config, workload.clone(), tracking.events),
             waiting: WaitingQueue::new(&config),

@@ -87,6 +87,12 @@ impl VllmConfig {
         (self.watermark * f64::from(self.num_gpu_blocks)) as u32
     }
 
+    /// Tokens that a request generates which asks for `output_tokens`: what `max_model_len` leaves it (R12).
+    #[must_use]
+    pub fn output_goal(&self, input_tokens: u32, output_tokens: u32) -> u32 {
+        output_tokens.min(self.max_model_len.saturating_sub(input_tokens))
+    }
+
     /// Plans that may be in flight at once.
     #[must_use]
     pub const fn depth(&self) -> u32 {

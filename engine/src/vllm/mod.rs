@@ -19,6 +19,7 @@ pub use config::{SchedulingPolicy, VllmConfig, VllmVersion};
 
 use crate::kv_cache::{BlockId, KvCache, KvCacheConfig, KvEvent, block_path};
 use crate::plan::{Admitted, Scheduled, StepPlan};
+use crate::scheduler::Tracking;
 use crate::time::Time;
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
@@ -26,15 +27,6 @@ use coast::{Flight, Standstill};
 use sequence::{Sequence, SequenceId, WaitingQueue};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// What a scheduler keeps besides what its decisions need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tracking {
-    /// Ids of physical blocks, for executors.
-    pub block_ids: bool,
-    /// KV events, for routers.
-    pub events: bool,
-}
 
 /// vLLM's scheduler and KV cache of one worker.
 #[derive(Debug, Clone)]
@@ -139,12 +131,11 @@ impl Scheduler {
     /// Takes a request in; it waits until a plan admits it. The front end has refused what can never fit (R14).
     pub fn submit(&mut self, id: RequestId, arrival: Time) {
         let request = self.workload.requests[id.0 as usize];
-        let room = self
+        let goal = self
             .config
-            .max_model_len
-            .saturating_sub(request.input_tokens);
+            .output_goal(request.input_tokens, request.output_tokens);
         assert!(
-            room > 0,
+            goal > 0,
             "the front end refuses prompts of max_model_len tokens or more"
         );
         let slot = self.vacant.pop().unwrap_or_else(|| {
@@ -170,7 +161,7 @@ impl Scheduler {
         sequence.arrival = arrival;
         sequence.priority = request.priority;
         sequence.input_tokens = request.input_tokens;
-        sequence.output_goal = request.output_tokens.min(room);
+        sequence.output_goal = goal;
         sequence.outputs = 0;
         sequence.placeholders = 0;
         sequence.computed = 0;

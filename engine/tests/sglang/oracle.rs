@@ -3,8 +3,7 @@
 
 use crate::naive::{Line, Naive, Oracle};
 use engine::sglang::{Scheduler, SglangConfig, SglangPolicy};
-use engine::vllm::Tracking;
-use engine::{NewRequest, RequestId, Run, Time, WorkloadBuilder};
+use engine::{NewRequest, RequestId, Run, Time, Tracking, WorkloadBuilder};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::sync::Arc;

@@ -1,0 +1,247 @@
+//! One scheduler per engine kind behind one face: what a worker asks of it, whichever engine it runs.
+//!
+//! A scheduler takes requests in (`submit`), decides steps (`plan`), and is told how many of them ran (`finish`). A plan
+//! may go on unasked for as many steps as it says (`coast_on`), unless it is forbidden to (`stop_coasting`). The set of
+//! engines is closed, so the choice is an enum and each call one `match`.
+
+use crate::kv_cache::KvEvent;
+use crate::plan::StepPlan;
+use crate::sglang::{self, SglangConfig};
+use crate::time::Time;
+use crate::vllm::{self, VllmConfig};
+use crate::workload::{RequestId, Workload};
+use std::sync::Arc;
+
+/// What a scheduler keeps besides what its decisions need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tracking {
+    /// Ids of physical blocks, for executors. Only vLLM's scheduler has them.
+    pub block_ids: bool,
+    /// KV events, for routers.
+    pub events: bool,
+}
+
+/// Settings of a worker: its engine and that engine's own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EngineConfig {
+    /// vLLM's V1 engine.
+    Vllm(VllmConfig),
+    /// SGLang.
+    Sglang(SglangConfig),
+}
+
+impl From<VllmConfig> for EngineConfig {
+    fn from(config: VllmConfig) -> Self {
+        EngineConfig::Vllm(config)
+    }
+}
+
+impl From<SglangConfig> for EngineConfig {
+    fn from(config: SglangConfig) -> Self {
+        EngineConfig::Sglang(config)
+    }
+}
+
+impl EngineConfig {
+    /// The settings if the engine is vLLM.
+    #[must_use]
+    pub fn as_vllm(&self) -> Option<&VllmConfig> {
+        match self {
+            EngineConfig::Vllm(config) => Some(config),
+            EngineConfig::Sglang(_) => None,
+        }
+    }
+
+    /// Tokens per KV block (SGLang: page).
+    #[must_use]
+    pub fn block_size(&self) -> u32 {
+        match self {
+            EngineConfig::Vllm(config) => config.block_size,
+            EngineConfig::Sglang(config) => config.page_size,
+        }
+    }
+
+    /// KV blocks that sequences can use.
+    #[must_use]
+    pub fn usable_blocks(&self) -> u32 {
+        match self {
+            EngineConfig::Vllm(config) => config.usable_blocks(),
+            EngineConfig::Sglang(config) => config.usable_tokens() / config.page_size,
+        }
+    }
+
+    /// Plans that may be in flight at once.
+    #[must_use]
+    pub const fn depth(&self) -> u32 {
+        match self {
+            EngineConfig::Vllm(config) => config.depth(),
+            EngineConfig::Sglang(_) => 1,
+        }
+    }
+
+    /// Tokens that a request generates which asks for `output_tokens`: what the engine's limits leave it.
+    #[must_use]
+    pub fn output_goal(&self, input_tokens: u32, output_tokens: u32) -> u32 {
+        match self {
+            EngineConfig::Vllm(config) => config.output_goal(input_tokens, output_tokens),
+            EngineConfig::Sglang(config) => config.output_goal(input_tokens, output_tokens),
+        }
+    }
+}
+
+/// Scheduler and KV cache of one worker.
+#[derive(Debug, Clone)]
+pub enum Scheduler {
+    /// vLLM's.
+    Vllm(Box<vllm::Scheduler>),
+    /// SGLang's.
+    Sglang(Box<sglang::Scheduler>),
+}
+
+/// The same call on whichever scheduler it is.
+macro_rules! either {
+    ($self:ident, $scheduler:ident => $call:expr) => {
+        match $self {
+            Scheduler::Vllm($scheduler) => $call,
+            Scheduler::Sglang($scheduler) => $call,
+        }
+    };
+}
+
+impl Scheduler {
+    /// An idle worker that will serve requests of `workload`.
+    #[must_use]
+    pub fn new(config: EngineConfig, workload: Arc<Workload>, tracking: Tracking) -> Self {
+        match config {
+            EngineConfig::Vllm(config) => {
+                Scheduler::Vllm(Box::new(vllm::Scheduler::new(config, workload, tracking)))
+            }
+            EngineConfig::Sglang(config) => {
+                Scheduler::Sglang(Box::new(sglang::Scheduler::new(config, workload, tracking)))
+            }
+        }
+    }
+
+    /// The scheduler if the engine is vLLM.
+    #[must_use]
+    pub fn as_vllm(&self) -> Option<&vllm::Scheduler> {
+        match self {
+            Scheduler::Vllm(scheduler) => Some(scheduler),
+            Scheduler::Sglang(_) => None,
+        }
+    }
+
+    /// Takes a request in; it waits until a plan admits it. The front end has refused what can never be served.
+    pub fn submit(&mut self, id: RequestId, arrival: Time) {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler.submit(id, arrival),
+            Scheduler::Sglang(scheduler) => scheduler.submit(id),
+        }
+    }
+
+    /// Decides the next step, or `None` if there is nothing to run. A plan without scheduled sequences comes back only
+    /// when planning preempted somebody: it takes no time, is not in flight and needs no `finish`.
+    pub fn plan(&mut self) -> Option<&StepPlan> {
+        either!(self, scheduler => scheduler.plan())
+    }
+
+    /// Accounts for `steps` steps of the oldest plan in flight, whose outputs have arrived. Requests that ended are
+    /// appended to `ended` in batch order; only the last allowed step of a plan can end one.
+    pub fn finish(&mut self, steps: u32, ended: &mut Vec<RequestId>) {
+        either!(self, scheduler => scheduler.finish(steps, ended));
+    }
+
+    /// Schedules the next step of the newest plan if it may take one more; a plan that may not is due.
+    pub fn coast_on(&mut self) -> bool {
+        either!(self, scheduler => scheduler.coast_on())
+    }
+
+    /// Forbids all steps that are not scheduled yet.
+    pub fn stop_coasting(&mut self) {
+        either!(self, scheduler => scheduler.stop_coasting());
+    }
+
+    /// Plans that may be in flight at once.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler.config().depth(),
+            Scheduler::Sglang(_) => 1,
+        }
+    }
+
+    /// Steps in flight.
+    #[must_use]
+    pub fn steps_in_flight(&self) -> u32 {
+        either!(self, scheduler => scheduler.steps_in_flight())
+    }
+
+    /// The newest plan in flight.
+    #[must_use]
+    pub fn newest(&self) -> Option<&StepPlan> {
+        either!(self, scheduler => scheduler.newest())
+    }
+
+    /// The oldest plan in flight.
+    #[must_use]
+    pub fn oldest(&self) -> Option<&StepPlan> {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler.oldest(),
+            Scheduler::Sglang(scheduler) => scheduler.newest(),
+        }
+    }
+
+    /// Steps of the oldest plan whose outputs have arrived.
+    #[must_use]
+    pub fn delivered_steps(&self) -> u32 {
+        either!(self, scheduler => scheduler.delivered_steps())
+    }
+
+    /// True if nothing is in flight, so that an arrival is reason enough to plan.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        either!(self, scheduler => scheduler.is_idle())
+    }
+
+    /// Sequences admitted and not finished.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        either!(self, scheduler => scheduler.running())
+    }
+
+    /// Sequences in the queue.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        either!(self, scheduler => scheduler.waiting())
+    }
+
+    /// Moves the KV events since the last call to the end of `events`.
+    pub fn drain_events(&mut self, events: &mut Vec<KvEvent>) {
+        either!(self, scheduler => scheduler.drain_events(events));
+    }
+
+    /// Blocks that sequences hold.
+    #[must_use]
+    pub fn held_blocks(&self) -> u32 {
+        match self {
+            Scheduler::Vllm(scheduler) => {
+                let cache = scheduler.cache();
+                cache.usable_blocks() - cache.free_blocks()
+            }
+            Scheduler::Sglang(scheduler) => {
+                let pool = scheduler.pool();
+                let held = pool.usable_tokens() - pool.available_tokens();
+                held / scheduler.config().page_size
+            }
+        }
+    }
+
+    /// Most blocks that sequences held at once.
+    #[must_use]
+    pub fn peak_blocks(&self) -> u32 {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler.peak_blocks(),
+            Scheduler::Sglang(scheduler) => scheduler.peak_tokens() / scheduler.config().page_size,
+        }
+    }
+}
