@@ -9,8 +9,9 @@
 use calibration::{Polynomial, PolynomialSpec};
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::vllm::VllmConfig;
-use engine::{StepTime, Time, Workload};
+use engine::{EngineConfig, StepTime, Time, Workload};
 use sim::event::Event;
 use sim::router::KvRouterSpec;
 use sim::{Cluster, ClusterSpec, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
@@ -69,6 +70,8 @@ struct Case {
     /// Arrivals come so many times faster.
     speedup: u64,
     router: RouterSpec,
+    /// Workers run SGLang in this order, else vLLM.
+    sglang: Option<SglangPolicy>,
 }
 
 const BASE: Case = Case {
@@ -78,9 +81,36 @@ const BASE: Case = Case {
     pool_tokens: POOL_TOKENS,
     speedup: 1,
     router: RouterSpec::RoundRobin,
+    sglang: None,
 };
 
-fn cases() -> [Case; 7] {
+const SGLANG: Case = Case {
+    name: "SGLang",
+    block_size: 1,
+    sglang: Some(SglangPolicy::Fcfs),
+    ..BASE
+};
+
+impl Case {
+    fn engine(&self) -> EngineConfig {
+        match self.sglang {
+            Some(schedule_policy) => EngineConfig::Sglang(SglangConfig {
+                max_total_tokens: self.pool_tokens,
+                page_size: self.block_size,
+                schedule_policy,
+                ..SglangConfig::default()
+            }),
+            None => EngineConfig::Vllm(VllmConfig {
+                block_size: self.block_size,
+                num_gpu_blocks: self.pool_tokens / self.block_size,
+                async_scheduling: false,
+                ..VllmConfig::default()
+            }),
+        }
+    }
+}
+
+fn cases() -> [Case; 12] {
     let kv = RouterSpec::Kv(KvRouterSpec::default());
     [
         BASE,
@@ -116,6 +146,29 @@ fn cases() -> [Case; 7] {
             block_size: 16,
             ..BASE
         },
+        SGLANG,
+        Case {
+            name: "SGLang, lpm",
+            sglang: Some(SglangPolicy::Lpm),
+            ..SGLANG
+        },
+        Case {
+            name: "SGLang, overloaded",
+            speedup: 8,
+            ..SGLANG
+        },
+        Case {
+            name: "SGLang, lpm, overloaded",
+            speedup: 8,
+            sglang: Some(SglangPolicy::Lpm),
+            ..SGLANG
+        },
+        Case {
+            name: "SGLang, kv router, page 16",
+            router: kv,
+            block_size: 16,
+            ..SGLANG
+        },
     ]
 }
 
@@ -138,13 +191,7 @@ impl Replay {
             name: "aggregated".to_owned(),
             workers: case.workers,
             gpus_per_worker: 1,
-            engine: VllmConfig {
-                block_size: case.block_size,
-                num_gpu_blocks: case.pool_tokens / case.block_size,
-                async_scheduling: false,
-                ..VllmConfig::default()
-            }
-            .into(),
+            engine: case.engine(),
         };
         let spec = ClusterSpec {
             pools: vec![pool],
