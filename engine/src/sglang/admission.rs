@@ -47,7 +47,7 @@ pub(super) struct Admitter<'a> {
 }
 
 impl<'a> Admitter<'a> {
-    /// Budgets of a batch beside `running`, which may list sequences that have just finished.
+    /// Budgets of a batch beside those that run.
     pub fn new(
         config: &'a SglangConfig,
         ratio: f64,

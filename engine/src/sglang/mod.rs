@@ -8,8 +8,8 @@
 //!
 //! The rules are numbered S1–S12 as in `tests/golden/sglang/README.md`, which was recorded from the real scheduler
 //! (SGLang 0.5.23); `dynosim conform sglang` replays those cases. *Choose* is in `admission.rs` (S2–S4) and `policy.rs`
-//! (S7, S10), *allocate* in `pool.rs` over `radix_cache.rs` (S8, S9, S12), *account* in [`Scheduler::finish`]; this file
-//! puts them into order (S1, S3, S5, S6, S11). How many equal steps may follow each other unasked stands in `coast.rs`.
+//! (S7, S10), *allocate* in `pool.rs` over `radix_cache/` (S8, S9, S12) and `decode.rs` (S5, S6), *account* in
+//! [`Scheduler::finish`]; this file puts them into order (S1, S3, S11). How many equal steps may follow each other unasked stands in `coast.rs`.
 //!
 //! Model: no overlap. SGLang plans a step while the one before runs unless `--disable-overlap-schedule` is given; then a
 //! finished request keeps its seat and an arrival waits for one step longer than here.
@@ -17,6 +17,8 @@
 mod admission;
 mod coast;
 mod config;
+mod decode;
+mod place;
 mod policy;
 mod pool;
 mod radix_cache;
@@ -35,9 +37,8 @@ use admission::{Admission, Admitter, Stop};
 use coast::Flight;
 use policy::WaitingQueue;
 use sequence::{Sequence, SequenceId};
-use std::cmp::Reverse;
 use std::sync::Arc;
-use token_ratio::{RETRACT_DECODE_STEPS, TokenRatio};
+use token_ratio::TokenRatio;
 
 /// SGLang's scheduler and KV pool of one worker.
 #[derive(Debug, Clone)]
@@ -49,7 +50,7 @@ pub struct Scheduler {
     sequences: Vec<Sequence>,
     vacant: Vec<SequenceId>,
     waiting: WaitingQueue,
-    /// Those that decode, in batch order; those that have finished stay listed until the next decode step (S11).
+    /// Those that decode, in batch order; who has finished leaves when the next step is planned (S11).
     running: Vec<SequenceId>,
     /// Nobody is admitted until somebody leaves (`batch_is_full`, S3).
     is_full: bool,
@@ -261,7 +262,7 @@ impl Scheduler {
         true
     }
 
-    /// Requests that may be admitted beside those that run, counting those that have just finished.
+    /// Requests that may take part in a prefill batch beside those that run.
     fn seats(&self) -> usize {
         (self.config.max_running_requests as usize).saturating_sub(self.running.len())
     }
@@ -306,33 +307,6 @@ impl Scheduler {
         admitted
     }
 
-    /// Evicts for a prefill batch.
-    /// Model: the real server dies when memory lacks here, which decodes in mixed batches can bring about; this one
-    /// retracts running requests.
-    fn make_room_for_prefill(&mut self, plan: &mut StepPlan, batch: &[Admission]) {
-        let (mut tokens, mut needed) = (0, 0);
-        for admission in batch {
-            let computed = self.sequences[admission.sequence as usize].computed;
-            let after = self.pool.paged(computed + admission.new_tokens);
-            tokens += admission.new_tokens;
-            needed += after - self.pool.paged(computed);
-        }
-        if self.config.page_size > 1 {
-            // The real one evicts for a further page of each request, whether it needs it or not.
-            tokens += batch.len() as u32 * self.config.page_size;
-        }
-        self.pool.make_room(tokens);
-        let mut running = std::mem::take(&mut self.running);
-        while self.pool.free_tokens() < needed && !running.is_empty() {
-            self.sort_for_retraction(&mut running);
-            let id = running.pop().expect("somebody runs");
-            self.retract_one(plan, id);
-            self.waiting.push(id);
-            self.pool.make_room(tokens);
-        }
-        self.running = running;
-    }
-
     /// Enters a request into a prefill batch.
     fn start(&mut self, plan: &mut StepPlan, admission: &Admission) {
         let id = admission.sequence;
@@ -361,114 +335,6 @@ impl Scheduler {
             samples: self.cut != Some(id),
         });
         self.prefilled.push(id);
-    }
-
-    /// Lets those that run decode in a prefill batch, if there is room for all (S1).
-    fn mix_in_decodes(&mut self, plan: &mut StepPlan) {
-        let mut running = std::mem::take(&mut self.running);
-        if running.is_empty() || !self.has_room_for_decode(&running) {
-            self.running = running;
-            return;
-        }
-        self.decode(plan, &running);
-        self.prefilled.append(&mut running);
-    }
-
-    /// Gives every running sequence one token, retracting where memory lacks (S5, S6).
-    fn plan_decode(&mut self, plan: &mut StepPlan) {
-        let mut running = std::mem::take(&mut self.running);
-        if running.is_empty() {
-            self.is_full = false;
-            return;
-        }
-        if self.has_room_for_decode(&running) {
-            self.ratio.decay(1);
-        } else {
-            self.retract(plan, &mut running);
-            self.is_full = false;
-        }
-        self.decode(plan, &running);
-        self.running = running;
-    }
-
-    /// Evicts for one token per sequence and says whether there is room.
-    fn has_room_for_decode(&mut self, batch: &[SequenceId]) -> bool {
-        let tokens = self.pages_for_more(batch, 1) as u32;
-        self.pool.make_room(tokens);
-        tokens <= self.pool.free_tokens()
-    }
-
-    /// Tokens of the pages that a batch lacks for `steps` more tokens each.
-    fn pages_for_more(&self, batch: &[SequenceId], steps: u32) -> u64 {
-        if self.config.page_size == 1 {
-            return batch.len() as u64 * u64::from(steps);
-        }
-        let lacking = |&id: &SequenceId| {
-            let computed = self.sequences[id as usize].computed;
-            u64::from(self.pool.paged(computed + steps) - self.pool.paged(computed))
-        };
-        batch.iter().map(lacking).sum()
-    }
-
-    fn decode(&mut self, plan: &mut StepPlan, batch: &[SequenceId]) {
-        self.pool
-            .make_room(batch.len() as u32 * self.config.page_size);
-        for &id in batch {
-            let sequence = &mut self.sequences[id as usize];
-            plan.scheduled.push(Scheduled {
-                request: sequence.request,
-                sequence: id,
-                new_tokens: 1,
-                computed_before: sequence.computed,
-                samples: true,
-            });
-            plan.decode_batch += 1;
-            plan.decode_context += u64::from(sequence.computed + 1);
-            self.pool.grow(sequence, 1);
-        }
-    }
-
-    /// Retracts at least one of several sequences, until the others have room (S6). They stay in the order in which they
-    /// would be retracted, last first, as in the real one.
-    fn retract(&mut self, plan: &mut StepPlan, running: &mut Vec<SequenceId>) {
-        self.sort_for_retraction(running);
-        let mut retracted = Vec::new();
-        while running.len() > 1 && (retracted.is_empty() || !self.has_room_for_decode(running)) {
-            let id = running.pop().expect("there are two");
-            self.retract_one(plan, id);
-            // What it leaves is put to use at once.
-            self.pool
-                .make_room(running.len() as u32 * RETRACT_DECODE_STEPS);
-            retracted.push(id);
-        }
-        assert!(
-            self.has_room_for_decode(running),
-            "the front end refuses what does not fit alone"
-        );
-        let of = |id: &SequenceId| &self.sequences[*id as usize];
-        let outputs = running.iter().map(|id| u64::from(of(id).outputs)).sum();
-        let asked = running.iter().map(|id| u64::from(of(id).output_goal)).sum();
-        self.ratio.retracted(running.len() as u32, outputs, asked);
-        for id in retracted {
-            self.waiting.push(id);
-        }
-    }
-
-    /// The next to be retracted last: the fewest outputs, and of those the longest prompt.
-    fn sort_for_retraction(&self, running: &mut [SequenceId]) {
-        let rank = |&id: &SequenceId| {
-            let sequence = &self.sequences[id as usize];
-            (Reverse(sequence.outputs), sequence.input_tokens)
-        };
-        running.sort_by_key(rank);
-    }
-
-    fn retract_one(&mut self, plan: &mut StepPlan, id: SequenceId) {
-        let sequence = &mut self.sequences[id as usize];
-        self.pool.retract(sequence);
-        sequence.was_retracted = true;
-        self.active -= 1;
-        plan.preempted.push(sequence.request);
     }
 
     fn note_peak(&mut self) {

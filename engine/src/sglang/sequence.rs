@@ -1,6 +1,7 @@
 //! A request's life inside a worker.
 
-use super::radix_cache::{Place, RadixCache, RadixId, place_of, places};
+use super::place::{Place, place_of, places};
+use super::radix_cache::{RadixCache, RadixId};
 use crate::prefix_tree::NodeId;
 use crate::workload::{Request, RequestId, Workload};
 

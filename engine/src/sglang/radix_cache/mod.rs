@@ -14,41 +14,20 @@
 //! found by the place of the last token of its first page. Locks are counted where they are set; a node passes one pin
 //! on to its parent while it has any, so that locking below a locked node is done in one step.
 
+mod events;
+mod weight;
+
+use super::place::{Place, place_of};
 use crate::kv_cache::KvEvent;
 use crate::prefix_tree::{NodeId, PrefixTree};
 use crate::workload::Workload;
 use rustc_hash::FxHashMap;
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A node of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct RadixId(u32);
-
-/// The tokens of a request that lie in one node of the prefix tree, up to the depth `end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub node: NodeId,
-    pub end: u32,
-}
-
-/// The places of the content that ends in `leaf`, from the root down.
-pub(super) fn places(tree: &PrefixTree, leaf: NodeId, path: &mut Vec<Place>) {
-    path.clear();
-    let mut node = leaf;
-    while node != PrefixTree::ROOT {
-        let end = tree.end(node);
-        path.push(Place { node, end });
-        node = tree.parent(node);
-    }
-    path.reverse();
-}
-
-/// The place of the token at `depth`, which the content must have.
-pub(super) fn place_of(path: &[Place], depth: u32) -> NodeId {
-    path[path.partition_point(|place| place.end <= depth)].node
-}
+pub(in crate::sglang) struct RadixId(u32);
 
 /// Tokens `start..end` of the contents that run through `tip`.
 #[derive(Debug, Clone)]
@@ -81,14 +60,14 @@ impl Node {
 
 /// A match: the node at which it ends and its length in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Match {
+pub(in crate::sglang) struct Match {
     pub node: RadixId,
     pub tokens: u32,
 }
 
 /// The tree of cached prefixes.
 #[derive(Debug, Clone)]
-pub(super) struct RadixCache {
+pub(in crate::sglang) struct RadixCache {
     workload: Arc<Workload>,
     page_size: u32,
     nodes: Vec<Node>,
@@ -215,47 +194,6 @@ impl RadixCache {
     /// Moves the events since the last call to the end of `events`, in order.
     pub fn drain_events(&mut self, events: &mut Vec<KvEvent>) {
         events.append(&mut self.events);
-    }
-
-    /// Numbers of waiting requests by the node at which their match ends, as the order of a depth-first walk that takes
-    /// the heaviest subtree first; ties in the order in which the parent got its children. Returns indices into `ends` (S10).
-    pub fn depth_first_by_weight(&self, ends: &[RadixId]) -> Vec<usize> {
-        let mut weight: FxHashMap<RadixId, u32> = FxHashMap::default();
-        let mut at_node: FxHashMap<RadixId, Vec<usize>> = FxHashMap::default();
-        for (index, &end) in ends.iter().enumerate() {
-            at_node.entry(end).or_default().push(index);
-            let mut id = end;
-            loop {
-                *weight.entry(id).or_default() += 1;
-                if id == RadixCache::ROOT {
-                    break;
-                }
-                id = self.nodes[id.0 as usize].parent;
-            }
-        }
-        // Subtrees without a waiting request add nothing to the order.
-        let mut below: FxHashMap<RadixId, Vec<RadixId>> = FxHashMap::default();
-        for &id in weight.keys().filter(|&&id| id != RadixCache::ROOT) {
-            below
-                .entry(self.nodes[id.0 as usize].parent)
-                .or_default()
-                .push(id);
-        }
-        let mut order = Vec::with_capacity(ends.len());
-        let mut stack = vec![(RadixCache::ROOT, false)];
-        while let Some((id, is_done)) = stack.pop() {
-            if is_done {
-                order.extend(at_node.remove(&id).into_iter().flatten());
-                continue;
-            }
-            stack.push((id, true));
-            let mut children = below.remove(&id).unwrap_or_default();
-            let rank =
-                |child: &RadixId| (Reverse(weight[child]), self.nodes[child.0 as usize].born);
-            children.sort_by_key(rank);
-            stack.extend(children.into_iter().rev().map(|child| (child, false)));
-        }
-        order
     }
 
     fn tick(&mut self) -> u64 {
@@ -434,44 +372,6 @@ impl RadixCache {
             self.nodes[node.0 as usize].stamp = stamp;
             stamp -= 1;
             node = self.nodes[node.0 as usize].parent;
-        }
-    }
-
-    fn note_stored(&mut self, path: &[Place], start: u32, end: u32) {
-        let page = self.page_size;
-        let from = path.partition_point(|place| place.end / page <= start / page);
-        let mut lo = start / page;
-        let mut continues = false;
-        for place in &path[from..] {
-            let hi = (place.end / page).min(end / page);
-            if lo < hi {
-                let node = place.node;
-                self.events.push(KvEvent::Stored {
-                    node,
-                    lo,
-                    hi,
-                    continues,
-                });
-                continues = true;
-                lo = hi;
-            }
-            if place.end >= end {
-                return;
-            }
-        }
-    }
-
-    fn note_removed(&mut self, id: RadixId) {
-        let page = self.page_size;
-        let node = &self.nodes[id.0 as usize];
-        let (first, mut hi, mut tip) = (node.start / page, node.end / page, node.tip);
-        while hi > first {
-            let lo = (self.workload.tree.start(tip) / page).clamp(first, hi);
-            if lo < hi {
-                self.events.push(KvEvent::Removed { node: tip, lo, hi });
-                hi = lo;
-            }
-            tip = self.workload.tree.parent(tip);
         }
     }
 }
