@@ -112,19 +112,16 @@ impl Scheduler {
     }
 
     fn extend(&mut self, flight: &mut Flight, steps: u32) {
-        let batch: Vec<SequenceId> = flight
-            .plan
-            .scheduled
-            .iter()
-            .map(|part| part.sequence)
-            .collect();
+        // Only decode plans coast, and their batch is all that runs.
+        let running = std::mem::take(&mut self.running);
         // The last step's own eviction asks for a page per sequence, whether it needs one or not.
-        let before_last = self.pages_for_more(&batch, steps - 1) as u32;
+        let before_last = self.pages_for_more(&running, steps - 1) as u32;
         self.pool
-            .make_room(before_last + batch.len() as u32 * self.config.page_size);
-        for &id in &batch {
+            .make_room(before_last + running.len() as u32 * self.config.page_size);
+        for &id in &running {
             self.pool.grow(&mut self.sequences[id as usize], steps);
         }
+        self.running = running;
         self.ratio.decay(steps);
         flight.scheduled += steps;
         self.note_peak();

@@ -13,6 +13,7 @@ use super::{SglangConfig, SglangPolicy};
 use crate::prefix_tree::NodeId;
 use rustc_hash::FxHashSet;
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 /// Requests beyond which lpm is fcfs.
 const LPM_LIMIT: usize = 128;
@@ -26,7 +27,7 @@ const REFRESHED: usize = 128;
 #[derive(Debug, Clone)]
 pub(super) struct WaitingQueue {
     policy: SglangPolicy,
-    queue: Vec<SequenceId>,
+    queue: VecDeque<SequenceId>,
     /// Times the order was asked for.
     passes: u32,
     heads: FxHashSet<NodeId>,
@@ -41,7 +42,7 @@ impl WaitingQueue {
             } else {
                 config.schedule_policy
             },
-            queue: Vec::new(),
+            queue: VecDeque::new(),
             passes: 0,
             heads: FxHashSet::default(),
             ranked: Vec::new(),
@@ -66,7 +67,7 @@ impl WaitingQueue {
 
     /// An arrival, or a request that was retracted: to the back (S6).
     pub fn push(&mut self, id: SequenceId) {
-        self.queue.push(id);
+        self.queue.push_back(id);
     }
 
     /// Takes out the first `count`.
@@ -91,7 +92,7 @@ impl WaitingQueue {
             return;
         }
         let first = self.queue.len().min(REFRESHED);
-        for &id in self.queue[..first].iter().rev() {
+        for &id in self.queue.range(..first).rev() {
             let sequence = &sequences[id as usize];
             pool.match_prefix(sequence, sequence.known());
         }
