@@ -9,32 +9,36 @@ use std::io::{Read, Write};
 
 const CASE: &str = "async_simple";
 
+const SGLANG_CASE: &str = "chunks_mixed";
+
 fn recorded(name: &str) -> Vec<u8> {
     fs::read(repository("tests/golden/vllm").join(name)).unwrap()
 }
 
 /// The lines of the recorded schedule of [`CASE`].
 fn steps() -> Vec<String> {
+    lines(&recorded(&format!("{CASE}.steps.jsonl.gz")))
+}
+
+fn lines(packed: &[u8]) -> Vec<String> {
     let mut text = String::new();
-    let packed = recorded(&format!("{CASE}.steps.jsonl.gz"));
-    GzDecoder::new(packed.as_slice())
-        .read_to_string(&mut text)
-        .unwrap();
+    GzDecoder::new(packed).read_to_string(&mut text).unwrap();
     text.lines().map(str::to_owned).collect()
 }
 
 /// A folder with a copy of [`CASE`] that has this schedule.
 fn folder_with(steps: &[String]) -> Folder {
+    folder_of(CASE, recorded(&format!("{CASE}.case.json.gz")), steps)
+}
+
+fn folder_of(name: &str, case: Vec<u8>, steps: &[String]) -> Folder {
     let folder = Folder::new();
-    folder.write(
-        &format!("{CASE}.case.json.gz"),
-        recorded(&format!("{CASE}.case.json.gz")),
-    );
+    folder.write(&format!("{name}.case.json.gz"), case);
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed
         .write_all((steps.join("\n") + "\n").as_bytes())
         .unwrap();
-    folder.write(&format!("{CASE}.steps.jsonl.gz"), packed.finish().unwrap());
+    folder.write(&format!("{name}.steps.jsonl.gz"), packed.finish().unwrap());
     folder
 }
 
@@ -110,6 +114,47 @@ fn every_field_of_a_step_counts() {
             "{answer}"
         );
         assert_contains(&answer.stdout, &[CASE, "step 1", field]);
+    }
+}
+
+#[test]
+fn every_field_of_a_step_of_sglang_counts() {
+    let golden = |end: &str| {
+        let file = format!("tests/golden/sglang/{SGLANG_CASE}.{end}");
+        fs::read(repository(&file)).unwrap()
+    };
+    let whole = lines(&golden("steps.jsonl.gz"));
+    for (field, recorded, tampered) in [
+        ("mode", "\"mixed\"", "\"extend\""),
+        ("end_ns", "\"end_ns\":4944", "\"end_ns\":4945"),
+        ("rows", "[[1,127,88],", "[[1,126,88],"),
+        ("chunked", "\"chunked\":1", "\"chunked\":null"),
+        ("retracted", "\"retracted\":[]", "\"retracted\":[0]"),
+        ("aborted", "\"aborted\":[]", "\"aborted\":[0]"),
+        ("waiting", "\"waiting\":[2]", "\"waiting\":[3]"),
+        (
+            "avail_after_sched",
+            "\"avail_after_sched\":3840",
+            "\"avail_after_sched\":3841",
+        ),
+        (
+            "new_token_ratio",
+            "\"new_token_ratio\":0.7",
+            "\"new_token_ratio\":0.700000001",
+        ),
+        ("finished", "\"finished\":[]", "\"finished\":[1]"),
+        ("avail", "\"avail\":3840", "\"avail\":3841"),
+        ("evictable", "\"evictable\":0,", "\"evictable\":1,"),
+        ("tree_tokens", "\"tree_tokens\":128", "\"tree_tokens\":127"),
+    ] {
+        // The second step, so that the place matters; line 0 is the header.
+        assert!(whole[2].contains(recorded), "{field}: {}", whole[2]);
+        let mut steps = whole.clone();
+        steps[2] = steps[2].replace(recorded, tampered);
+        let folder = folder_of(SGLANG_CASE, golden("case.json.gz"), &steps);
+        let answer = folder.run(&["conform", "sglang", "."]);
+        assert_eq!(answer.code, Some(1), "{field}: {answer}");
+        assert_contains(&answer.stdout, &[SGLANG_CASE, "step 1", field]);
     }
 }
 

@@ -3,9 +3,10 @@
 
 use crate::naive::{Line, Naive, Oracle};
 use engine::sglang::{Scheduler, SglangConfig, SglangPolicy};
-use engine::{NewRequest, RequestId, Run, Time, Tracking, WorkloadBuilder};
+use engine::{KvEvent, NewRequest, NodeId, RequestId, Run, Time, Tracking, WorkloadBuilder};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -77,9 +78,12 @@ struct Pair {
     next: usize,
     now: u64,
     marks: Marks,
+    /// What a router that hears the events believes to be cached, as (place, page).
+    heard: HashSet<(NodeId, u32)>,
+    hears: bool,
 }
 
-fn pair(scenario: &Scenario) -> Pair {
+fn pair(scenario: &Scenario, mode: Mode) -> Pair {
     let mut builder = WorkloadBuilder::new();
     let mut oracle = Oracle::new(&scenario.config);
     let (mut now, mut arrivals, mut before): (u64, Vec<u64>, Option<Vec<Run>>) =
@@ -127,13 +131,19 @@ fn pair(scenario: &Scenario) -> Pair {
         before = Some(prompt);
     }
     let workload = Arc::new(builder.finish());
+    let tracking = Tracking {
+        events: mode == Mode::Coasting,
+        ..Tracking::default()
+    };
     Pair {
         oracle,
-        scheduler: Scheduler::new(scenario.config.clone(), workload, Tracking::default()),
+        scheduler: Scheduler::new(scenario.config.clone(), workload, tracking),
         arrivals,
         next: 0,
         now: 0,
         marks: Marks::default(),
+        heard: HashSet::new(),
+        hears: tracking.events,
     }
 }
 
@@ -258,6 +268,32 @@ impl Pair {
             "memory after the results at {}",
             self.now
         );
+        if self.hears {
+            self.hear()?;
+        }
+        Ok(())
+    }
+
+    /// The events since the last step add up to what is cached now.
+    fn hear(&mut self) -> Result<(), TestCaseError> {
+        let mut events = Vec::new();
+        self.scheduler.drain_events(&mut events);
+        for event in events {
+            match event {
+                KvEvent::Stored { node, lo, hi, .. } => {
+                    for page in lo..hi {
+                        prop_assert!(self.heard.insert((node, page)), "stored once");
+                    }
+                }
+                KvEvent::Removed { node, lo, hi } => {
+                    for page in lo..hi {
+                        prop_assert!(self.heard.remove(&(node, page)), "only what is there goes");
+                    }
+                }
+            }
+        }
+        let page_size = self.scheduler.config().page_size as usize;
+        prop_assert_eq!(self.heard.len() * page_size, self.memory()[2]);
         Ok(())
     }
 
@@ -342,7 +378,7 @@ fn every_step_is_the_naive_one() {
     let mut runner = TestRunner::new_with_rng(config, rng);
     let outcome = runner.run(&scenarios(), |scenario| {
         for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
-            let mut pair = pair(&scenario);
+            let mut pair = pair(&scenario, mode);
             pair.marks = marks.get();
             pair.run(mode)?;
             marks.set(pair.marks);
@@ -377,7 +413,7 @@ fn decodes_in_mixed_batches_can_take_the_memory_of_a_chunk() {
         requests: answers.chain([(3_000, vec![(1, 110)], 1, false)]).collect(),
     };
     for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
-        let mut pair = pair(&scenario);
+        let mut pair = pair(&scenario, mode);
         pair.run(mode).expect("both agree");
         assert!(pair.marks.retracted_for_prefill > 0);
     }
