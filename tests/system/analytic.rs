@@ -46,7 +46,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
                     max_num_seqs: 1,
                     ..VllmConfig::default()
                 }
-.into(),
+                .into(),
             }],
             router: RouterSpec::Random,
             load: LoadSpec::default(),

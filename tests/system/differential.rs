@@ -100,10 +100,7 @@ fn marks(case: &Case, recording: &Recording) -> Vec<&'static str> {
         }
     });
     let verdicts = [
-        case.spec
-            .pools
-            .iter()
-            .any(|pool| pool.engine.depth() > 1),
+        case.spec.pools.iter().any(|pool| pool.engine.depth() > 1),
         is_pool_at_work(0) && is_pool_at_work(1),
         workers.iter().any(|worker| worker.preemptions > 0),
         longest > 10,

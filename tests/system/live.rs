@@ -76,7 +76,7 @@ fn cluster(workers: u32, router: RouterSpec, async_scheduling: bool) -> Cluster 
                 async_scheduling,
                 ..VllmConfig::default()
             }
-.into(),
+            .into(),
         }],
         router,
         load: LoadSpec::default(),

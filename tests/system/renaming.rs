@@ -25,7 +25,11 @@ fn two_pools(dice: &mut Dice, case: &Case) -> [PoolSpec; 2] {
         max_model_len: 100,
         max_num_batched_tokens: dice.pick(&[128, 256, 1024]),
         max_num_seqs: dice.pick(&[2, 4, 64]),
-        ..case.spec.pools[0].engine.as_vllm().expect("cases run vLLM").clone()
+        ..case.spec.pools[0]
+            .engine
+            .as_vllm()
+            .expect("cases run vLLM")
+            .clone()
     };
     let roomy = VllmConfig {
         num_gpu_blocks: 1 + 25,
