@@ -197,6 +197,7 @@ impl Replay {
             pools: vec![pool],
             router: case.router,
             load: LoadSpec::default(),
+            frontend: sim::FrontendSpec::default(),
             seed: SEED,
             coasting: true,
             track_block_ids: false,

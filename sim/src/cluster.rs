@@ -4,7 +4,7 @@
 //! time: a driver (virtual or live) owns time, runs the steps and hands events in, ordered by [`Event::order`].
 
 use crate::event::{Action, Event, Ran, WorkerId};
-use crate::frontend::refusal;
+use crate::frontend::{Frontend, FrontendSpec, refusal};
 use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Candidate, Router, RouterSpec};
@@ -21,6 +21,8 @@ pub struct ClusterSpec {
     pub router: RouterSpec,
     /// How requests are sent.
     pub load: LoadSpec,
+    /// What happens to a request before the router sees it.
+    pub frontend: FrontendSpec,
     /// Seed of all random choices.
     pub seed: u64,
     /// Whether runs of equal decode steps are taken in one go. Changes no result.
@@ -47,6 +49,7 @@ pub struct PoolSpec {
 pub struct Cluster {
     workload: Arc<Workload>,
     load: Load,
+    frontend: Frontend,
     pools: Vec<PoolSpec>,
     router: Router,
     workers: Vec<Worker>,
@@ -78,6 +81,7 @@ impl Cluster {
         };
         let mut cluster = Cluster {
             load: Load::new(spec.load, workload.clone()),
+            frontend: Frontend::new(spec.frontend),
             pools: spec.pools.clone(),
             router,
             workers: Vec::with_capacity(workers as usize),
@@ -161,6 +165,7 @@ impl Cluster {
         match event {
             Event::Ran(ran) => self.ran(now, &ran, actions),
             Event::Arrival { request } => self.arrive(now, request, actions),
+            Event::Received { request } => self.place(now, request, actions),
             Event::Plan { worker } => self.plan(now, worker, actions),
         }
     }
@@ -174,7 +179,7 @@ impl Cluster {
         }
     }
 
-    /// A client sends a request: refuse it, or place it on a worker.
+    /// A client sends a request: refuse it, or let the front end have it.
     fn arrive(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
         let index = id.0 as usize;
         if self.recording.requests[index].outcome != Outcome::Unfinished {
@@ -187,6 +192,21 @@ impl Cluster {
             self.refuse(now, id, reason, actions);
             return;
         }
+        let input_tokens = self.workload.requests[index].input_tokens;
+        match self.frontend.receive(now, input_tokens) {
+            time if time == now => self.place(now, id, actions),
+            time => actions.push(Action::At {
+                time,
+                event: Event::Received { request: id },
+            }),
+        }
+    }
+
+    /// The router gives a request that some worker can hold to one.
+    fn place(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
+        let index = id.0 as usize;
+        let refusal = self.find_able_workers(id);
+        assert!(refusal.is_none(), "the front end refused it");
         let workers = if self.able_workers.is_empty() {
             &self.all_workers
         } else {

@@ -18,6 +18,11 @@ pub enum Event {
         /// Which.
         request: RequestId,
     },
+    /// The front end is done with a request and hands it to the router.
+    Received {
+        /// Which.
+        request: RequestId,
+    },
     /// A worker looks for something to do, after everything else of that instant is in.
     Plan {
         /// Which.
@@ -70,14 +75,15 @@ pub(crate) type EventQueue<Entry> = BinaryHeap<Reverse<(Time, Order, Entry)>>;
 
 impl Event {
     /// What happens first at one instant: by rank, then by the stable number of what it concerns. Step finished,
-    /// (transfer finished, worker ready, fault or cancel: to come), arrival, plan. No two events of one instant have
+    /// (transfer finished, worker ready, fault or cancel: to come), arrival, received by the router, plan. No two events of one instant have
     /// the same rank and number.
     #[must_use]
     pub fn order(&self) -> Order {
         match self {
             Event::Ran(ran) => (0, ran.worker.0),
             Event::Arrival { request } => (4, request.0),
-            Event::Plan { worker } => (5, worker.0),
+            Event::Received { request } => (5, request.0),
+            Event::Plan { worker } => (6, worker.0),
         }
     }
 }

@@ -1,4 +1,8 @@
-//! The front end: refuses what can never be served, and says why (R14 and beyond).
+//! The front end: refuses what can never be served, and says why (R14 and beyond); takes its time over the rest.
+//!
+//! Requests are parsed and tokenised one at a time, in the order they came: each occupies the front end for a fixed time
+//! and for a time per prompt token. Then it is on its way to the router for a while, together with others. So of clients
+//! that send at the same instant the first is served first, and the batch of the first step is not the whole burst.
 //!
 //! A real vLLM refuses prompts of `max_model_len` tokens or more; a prompt that can never fit its KV cache waits for
 //! ever there and blocks everything behind it. Here it is refused and counted. The last token of an answer is sampled
@@ -7,10 +11,49 @@
 //! A real SGLang refuses prompts that leave less than six tokens of its context or its pool, and cuts answers to what the
 //! pool holds; what an idle one could not admit is refused here too.
 
+// Model: the way back (detokenisation, the last hop to the client) is taken to be part of `latency`, before the request
+// is placed; a client's next request and all its tokens are as late either way.
+
 use crate::record::Rejection;
 use engine::sglang::SglangConfig;
 use engine::vllm::VllmConfig;
-use engine::{EngineConfig, Request};
+use engine::{EngineConfig, Request, Span, Time};
+
+/// What the front end costs a request. The default costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrontendSpec {
+    /// Each request occupies it so long,
+    pub per_request: Span,
+    /// and so long for each prompt token.
+    pub per_input_token: Span,
+    /// Then the request is on its way, and occupies nothing.
+    pub latency: Span,
+}
+
+/// A front end at work.
+#[derive(Debug, Clone)]
+pub struct Frontend {
+    spec: FrontendSpec,
+    is_free_at: Time,
+}
+
+impl Frontend {
+    /// Idle.
+    #[must_use]
+    pub const fn new(spec: FrontendSpec) -> Frontend {
+        Frontend {
+            spec,
+            is_free_at: Time::ZERO,
+        }
+    }
+
+    /// Takes a request of so many prompt tokens that comes `now`, and says when the router has it.
+    pub fn receive(&mut self, now: Time, input_tokens: u32) -> Time {
+        let tokens = Span(self.spec.per_input_token.0 * u64::from(input_tokens));
+        self.is_free_at = now.max(self.is_free_at) + self.spec.per_request + tokens;
+        self.is_free_at + self.spec.latency
+    }
+}
 
 /// Why a worker with these settings can never serve the request; `None` if it can.
 #[must_use]
@@ -55,7 +98,26 @@ fn refusal_of_sglang(request: &Request, config: &SglangConfig) -> Option<Rejecti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::{NodeId, Time};
+    use engine::NodeId;
+
+    #[test]
+    fn requests_of_one_instant_queue_for_the_front_end() {
+        let mut frontend = Frontend::new(FrontendSpec {
+            per_request: Span(100),
+            per_input_token: Span(2),
+            latency: Span(1_000),
+        });
+        // 100 + 2 x 50 ps each, one behind the other, and then both 1,000 ps on the way.
+        assert_eq!(frontend.receive(Time(0), 50), Time(1_200));
+        assert_eq!(frontend.receive(Time(0), 50), Time(1_400));
+        assert_eq!(
+            frontend.receive(Time(10_000), 50),
+            Time(11_200),
+            "idle again"
+        );
+        let mut free = Frontend::new(FrontendSpec::default());
+        assert_eq!(free.receive(Time(7), 50), Time(7));
+    }
 
     fn request(input_tokens: u32, output_tokens: u32) -> Request {
         Request {

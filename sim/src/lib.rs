@@ -17,6 +17,7 @@ pub mod virtual_clock;
 pub mod worker;
 
 pub use cluster::{Cluster, ClusterSpec, PoolSpec};
+pub use frontend::FrontendSpec;
 pub use load::LoadSpec;
 pub use metrics::summarize;
 pub use record::{GapRun, Outcome, Recording, Rejection, RequestRecord, WorkerRecord};

@@ -148,6 +148,7 @@ struct Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EventKey {
     Arrival,
+    Received,
     Plan,
 }
 
@@ -193,6 +194,7 @@ impl Driver {
                 Action::At { time, event } => {
                     let key = match event {
                         Event::Arrival { .. } => EventKey::Arrival,
+                        Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
                         Event::Ran(_) => unreachable!("only a worker's task ends steps"),
                     };
@@ -245,6 +247,9 @@ impl Driver {
 fn event(id: u32, key: EventKey) -> Event {
     match key {
         EventKey::Arrival => Event::Arrival {
+            request: engine::RequestId(id),
+        },
+        EventKey::Received => Event::Received {
             request: engine::RequestId(id),
         },
         EventKey::Plan => Event::Plan {

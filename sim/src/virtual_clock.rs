@@ -50,6 +50,7 @@ struct Driver<'a> {
 enum Entry {
     SegmentEnd { generation: u32 },
     Arrival,
+    Received,
     Plan,
 }
 
@@ -129,7 +130,8 @@ impl<'a> Driver<'a> {
     fn next(&mut self) -> Option<(Time, Event)> {
         loop {
             let Reverse((now, (rank, id), entry)) = *self.queue.peek()?;
-            if entry == Entry::Arrival && self.observes_steps && self.report_steps_until(now) {
+            let is_routed = matches!(entry, Entry::Arrival | Entry::Received);
+            if is_routed && self.observes_steps && self.report_steps_until(now) {
                 continue;
             }
             self.queue.pop();
@@ -138,6 +140,14 @@ impl<'a> Driver<'a> {
                     return Some((
                         now,
                         Event::Arrival {
+                            request: engine::RequestId(id),
+                        },
+                    ));
+                }
+                Entry::Received => {
+                    return Some((
+                        now,
+                        Event::Received {
                             request: engine::RequestId(id),
                         },
                     ));
@@ -171,6 +181,7 @@ impl<'a> Driver<'a> {
                 Action::At { time, event } => {
                     let entry = match event {
                         Event::Arrival { .. } => Entry::Arrival,
+                        Event::Received { .. } => Entry::Received,
                         Event::Plan { .. } => Entry::Plan,
                         Event::Ran(_) => unreachable!("only the driver runs steps"),
                     };

@@ -169,6 +169,7 @@ fn replay(case: &Reported, workload: &Arc<Workload>) -> (Summary, u64) {
         }],
         router: RouterSpec::RoundRobin,
         load: LoadSpec::default(),
+        frontend: sim::FrontendSpec::default(),
         seed: 0,
         coasting: true,
         track_block_ids: false,

@@ -39,6 +39,7 @@ fn requests_after_the_end_of_sending_do_not_count() {
         }],
         router: RouterSpec::RoundRobin,
         load,
+        frontend: sim::FrontendSpec::default(),
         seed: 0,
         coasting: true,
         track_block_ids: false,

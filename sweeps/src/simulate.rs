@@ -86,6 +86,7 @@ impl Simulation {
             pools: scenario.pools.iter().map(Pool::spec).collect(),
             router: scenario.router,
             load: scenario.workload.load.spec(),
+            frontend: sim::FrontendSpec::default(),
             seed: scenario.seed,
             coasting: steps == Steps::Coasting,
             track_block_ids: false,

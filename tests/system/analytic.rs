@@ -50,6 +50,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
             }],
             router: RouterSpec::Random,
             load: LoadSpec::default(),
+            frontend: sim::FrontendSpec::default(),
             seed: 1,
             coasting: true,
             track_block_ids: false,

@@ -39,6 +39,7 @@ fn case(trace: &Trace, block_size: u32, router: RouterSpec) -> Case {
             }],
             router,
             load: LoadSpec::default(),
+            frontend: sim::FrontendSpec::default(),
             seed: 1,
             coasting: true,
             track_block_ids: false,

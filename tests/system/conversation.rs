@@ -46,6 +46,7 @@ fn run(workload: Arc<Workload>, block_size: u32, num_gpu_blocks: u32) -> (Record
             }],
             router: RouterSpec::RoundRobin,
             load: LoadSpec::default(),
+            frontend: sim::FrontendSpec::default(),
             seed: 1,
             coasting: true,
             track_block_ids: false,

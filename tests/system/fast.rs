@@ -107,6 +107,7 @@ fn spec(scenario: &Scenario) -> ClusterSpec {
             warmup_requests: scenario.warmup_requests as u32,
             duration: scenario.duration_ns.map(Span::from_ns),
         },
+        frontend: sim::FrontendSpec::default(),
         seed: scenario.seed,
         coasting: true,
         track_block_ids: false,

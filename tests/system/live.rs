@@ -80,6 +80,7 @@ fn cluster(workers: u32, router: RouterSpec, async_scheduling: bool) -> Cluster 
         }],
         router,
         load: LoadSpec::default(),
+        frontend: sim::FrontendSpec::default(),
         seed: 1,
         coasting: false,
         track_block_ids: false,
