@@ -46,7 +46,7 @@ mod timing_spec;
 pub use error::{CalibrationError, Problem};
 pub use gpu::Gpu;
 pub use linear::Linear;
-pub use measured::{Measured, MeasuredSpec};
+pub use measured::{HostTimes, Measured, MeasuredSpec};
 pub use memory::{KvCapacity, KvQuestion, kv_capacity};
 pub use model::{Model, Precision};
 pub use polynomial::{Polynomial, PolynomialSpec};

@@ -8,10 +8,14 @@
 //! projections   over all tokens of the step together (prompt chunks and decodes share their GEMMs)
 //! prompt chunk  of `new` tokens after `cached`: with S = cached + new the share (S² − cached²)/S² of attention over S
 //!               tokens, read at the batch of the step's chunks
-//! decodes       attention at the batch and its mean context
+//! decodes       attention at the batch and its mean context; the GEMMs of a pure decode step at the rows of the CUDA
+//!               graph that covers the batch
 //! element-wise  norms, activation, RoPE, KV write, query and key norms: bytes of the tokens really computed
-//! fixed         so many microseconds per step for what no kernel table holds (launches, host, sampling)
+//! host          per step, per sequence and per step with a prompt, what no kernel table holds ([`HostTimes`])
 //! ```
+//!
+//! Two tables hold the launch time of the loop that measured them, which engines hide in CUDA graphs: fp8_block GEMMs of
+//! vLLM (56 to 80 us at few rows) and fp8 GEMMs of TensorRT-LLM (12 us). In their place stand SGLang's of the same GPU.
 //!
 //! **Pieces.** Decode attention is read along the KV length, where the tables are linear between measured lengths. For
 //! each batch, when it is first asked for, the summed context is cut at those lengths, and between them wherever a chord
@@ -19,6 +23,7 @@
 // Model: kernels do not overlap and each decode has the batch's mean context. Attention is nearly linear in the context,
 // so that a skewed batch costs within some 5 % of attention what its mean does.
 
+mod host;
 mod pieces;
 
 use crate::aic::reference::default_formats;
@@ -26,62 +31,84 @@ use crate::aic::{Dense, Formats};
 use crate::error::{CalibrationError, check, check_range};
 use crate::model::Precision;
 use crate::roofline::Deployment;
-use crate::tables::{Backend, Dtype, Profile, Reach};
+use crate::tables::{Backend, Dtype, Profile, Reach, library};
 use engine::{Basis, Piece, Span, StepShape, StepTime, TimingSource};
 use pieces::Pieces;
 use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
+pub use host::{HostTimes, captured_rows};
 pub use pieces::TOLERANCE;
 
+/// Tokens of a step whose kernels are read once and kept; larger steps are read each time.
+const KEPT_TOKENS: usize = 16_384;
+
 /// Which tables, and what they do not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MeasuredSpec {
     /// The engine whose kernels were measured.
     pub tables: Backend,
+    /// Folder of imported tables, looked at before the embedded ones.
+    pub folder: Option<PathBuf>,
     /// Format of the projections; none: that of the model's weights.
     pub gemm: Option<Dtype>,
-    /// Microseconds per step on top of the kernels: launches, host, sampling.
-    pub step_overhead_us: f64,
+    /// What comes on top of the kernels.
+    pub host: HostTimes,
+}
+
+impl MeasuredSpec {
+    /// Embedded tables of an engine with its fitted host times.
+    #[must_use]
+    pub const fn of(tables: Backend) -> MeasuredSpec {
+        MeasuredSpec {
+            tables,
+            folder: None,
+            gemm: None,
+            host: HostTimes::of(tables),
+        }
+    }
 }
 
 impl Default for MeasuredSpec {
     fn default() -> MeasuredSpec {
-        MeasuredSpec {
-            tables: Backend::Vllm,
-            gemm: None,
-            step_overhead_us: 0.0,
-        }
+        MeasuredSpec::of(Backend::Vllm)
     }
 }
 
 /// Measured step times of one deployment.
 pub struct Measured {
-    dense: Dense<'static>,
-    fixed_ms: f64,
-    shortest: f64,
-    pieces: Pieces,
+    kernels: Arc<Kernels>,
+    host: HostTimes,
     source: TimingSource,
+}
+
+/// The part of a step that is on the GPU.
+struct Kernels {
+    dense: Dense<'static>,
+    shortest: f64,
+    longest: f64,
+    largest_batch: f64,
+    pieces: Pieces,
+    /// By tokens of a step: all but attention and the LM head, milliseconds; negative beyond the measurements.
+    bodies: Vec<OnceLock<f64>>,
 }
 
 impl Measured {
     /// Prices `deployment`, whose worker holds `capacity_tokens` of KV cache.
     ///
     /// # Errors
-    /// No embedded tables of this GPU and engine, kernels that were not measured, an overhead that is not from 0 to 1 s,
-    /// or a tensor parallelism that cannot be.
+    /// No tables of this GPU and engine, kernels that were not measured, host times that are not from 0 to 1 s, or a
+    /// tensor parallelism that cannot be.
     pub fn new(
-        spec: MeasuredSpec,
+        spec: &MeasuredSpec,
         deployment: Deployment<'_>,
         capacity_tokens: u64,
     ) -> Result<Measured, CalibrationError> {
         let mut problems = Vec::new();
-        check_range(
-            &mut problems,
-            "step_overhead_us",
-            spec.step_overhead_us,
-            0.0..=1e6,
-            " us",
-        );
+        for (name, us) in spec.host.fields() {
+            check_range(&mut problems, name, us, 0.0..=1e6, " us");
+        }
         check(problems)?;
         let Deployment {
             model,
@@ -89,7 +116,6 @@ impl Measured {
             tensor_parallel,
             kv_cache,
         } = deployment;
-        let profile = Profile::embedded(gpu.name, spec.tables)?;
         let defaults = default_formats(model);
         let formats = Formats {
             gemm: spec.gemm.unwrap_or(defaults.gemm),
@@ -99,78 +125,184 @@ impl Measured {
             },
             attention: Dtype::Bfloat16,
         };
+        let folder = spec.folder.as_deref();
+        let profile = without_launch_floor(folder, gpu.name, spec.tables, formats.gemm)?;
         let dense = Dense::new(profile, model, tensor_parallel, formats)?;
         dense.check_all_rows()?;
         let lengths = dense.kv_lengths();
-        let source = source(&spec, &deployment, profile, formats, &dense);
-        Ok(Measured {
-            fixed_ms: spec.step_overhead_us * 1e-3,
+        let source = source(spec, &deployment, profile, formats, &dense);
+        let kernels = Kernels {
             shortest: f64::from(lengths[0]),
+            longest: f64::from(lengths[lengths.len() - 1]),
+            largest_batch: f64::from(dense.largest_batch()),
             pieces: Pieces::new(lengths, capacity_tokens),
+            bodies: (0..=KEPT_TOKENS).map(|_| OnceLock::new()).collect(),
             dense,
+        };
+        Ok(Measured {
+            kernels: Arc::new(kernels),
+            host: spec.host,
             source,
         })
+    }
+
+    /// The same kernels, shared, under other host times. What it says of itself stays that of the first.
+    #[must_use]
+    pub fn with_host(&self, host: HostTimes) -> Measured {
+        Measured {
+            kernels: self.kernels.clone(),
+            host,
+            source: self.source.clone(),
+        }
     }
 
     /// The time of a step in seconds, before rounding and chords.
     #[must_use]
     pub fn seconds(&self, shape: &StepShape<'_>) -> f64 {
-        let new_tokens: f64 = shape
-            .prefill
-            .iter()
-            .map(|chunk| f64::from(chunk.new_tokens))
-            .sum();
-        let batch = f64::from(shape.decode_batch);
-        let chunks = shape.prefill.len() as f64;
-        // Model: every chunk gets a token, also one that does not end its prompt; the LM head is bound by memory then.
-        let mut ms = self.fixed_ms
-            + self
-                .dense
-                .all_but_attention_ms(batch + new_tokens, batch + chunks);
-        for chunk in shape.prefill {
-            let cached = f64::from(chunk.cached_tokens);
-            let whole = cached + f64::from(chunk.new_tokens);
-            let share = (whole * whole - cached * cached) / (whole * whole);
-            ms += self.dense.prompt_attention_ms(chunks, whole) / chunks * share;
-        }
-        if new_tokens > 0.0 {
-            ms += self.dense.around_attention_ms(new_tokens);
-        }
-        if shape.decode_batch > 0 {
-            ms += self.decode_attention_ms(batch, shape.decode_context);
-        }
-        ms * 1e-3
+        (self.host_ms(shape) + self.kernels.ms(shape)) * 1e-3
     }
 
-    fn decode_attention_ms(&self, batch: f64, context: u64) -> f64 {
-        // Model: contexts shorter than the shortest measured one cost what that does.
-        let length = (context as f64 / batch).max(self.shortest);
-        self.dense.decode_attention_ms(batch, length)
-    }
-
-    /// Step time of `batch` decodes in picoseconds, before chords.
-    fn decode_ps(&self, batch: u32, context: u64, others_ms: f64) -> f64 {
-        (others_ms + self.decode_attention_ms(f64::from(batch), context)) * 1e9
+    fn host_ms(&self, shape: &StepShape<'_>) -> f64 {
+        let sequences = shape.decode_batch as usize + shape.prefill.len();
+        let prefill_us = if shape.prefill.is_empty() {
+            0.0
+        } else {
+            self.host.prefill_step_us
+        };
+        (self.host.step_us + self.host.sequence_us * sequences as f64 + prefill_us) * 1e-3
     }
 }
 
 impl StepTime for Measured {
     #[inline]
     fn decode(&self, batch: u32, context: u64) -> Piece {
-        self.pieces.find(batch, context, || {
-            let rows = f64::from(batch);
-            let others_ms = self.fixed_ms + self.dense.all_but_attention_ms(rows, rows);
-            move |context| self.decode_ps(batch, context, others_ms)
-        })
+        let mut piece = self.kernels.decode(batch, context);
+        let host_us = self.host.step_us + self.host.sequence_us * f64::from(batch);
+        piece.at += Span((host_us * 1e6).round() as u64);
+        piece
     }
 
     fn mixed(&self, shape: &StepShape<'_>) -> Span {
         Span::from_s(self.seconds(shape))
     }
 
+    fn is_extrapolated(&self, shape: &StepShape<'_>) -> bool {
+        self.kernels.is_extrapolated(shape)
+    }
+
     fn source(&self) -> TimingSource {
         self.source.clone()
     }
+}
+
+impl Kernels {
+    fn ms(&self, shape: &StepShape<'_>) -> f64 {
+        let new_tokens = new_tokens(shape);
+        let chunks = shape.prefill.len() as u32;
+        let mut ms = if chunks == 0 {
+            self.decode_all_but_attention_ms(shape.decode_batch)
+        } else {
+            // Model: every chunk gets a token, also one that does not end its prompt; the LM head is bound by memory then.
+            self.body_ms(u64::from(shape.decode_batch) + new_tokens)
+                + self.dense.head_ms(f64::from(shape.decode_batch + chunks))
+                + self.dense.around_attention_ms(new_tokens as f64)
+        };
+        for chunk in shape.prefill {
+            let cached = f64::from(chunk.cached_tokens);
+            let whole = cached + f64::from(chunk.new_tokens);
+            let share = (whole * whole - cached * cached) / (whole * whole);
+            let count = f64::from(chunks);
+            ms += self.dense.prompt_attention_ms(count, whole).0 / count * share;
+        }
+        if shape.decode_batch > 0 {
+            ms += self.decode_attention_ms(shape.decode_batch, shape.decode_context);
+        }
+        ms
+    }
+
+    #[inline]
+    fn decode(&self, batch: u32, context: u64) -> Piece {
+        self.pieces.find(batch, context, || {
+            let others_ms = self.decode_all_but_attention_ms(batch);
+            move |context| (others_ms + self.decode_attention_ms(batch, context)) * 1e9
+        })
+    }
+
+    fn decode_all_but_attention_ms(&self, batch: u32) -> f64 {
+        let rows = captured_rows(batch);
+        self.body_ms(u64::from(rows)) + self.dense.head_ms(f64::from(rows))
+    }
+
+    fn decode_attention_ms(&self, batch: u32, context: u64) -> f64 {
+        // Model: contexts shorter than the shortest measured one cost what that does.
+        let length = (context as f64 / f64::from(batch)).max(self.shortest);
+        self.dense.decode_attention_ms(f64::from(batch), length).0
+    }
+
+    fn body_ms(&self, tokens: u64) -> f64 {
+        self.body(tokens).abs()
+    }
+
+    /// Milliseconds, negative where the reading lies beyond the measurements.
+    fn body(&self, tokens: u64) -> f64 {
+        let read = || match self.dense.body_ms(tokens as f64) {
+            (ms, Reach::Extrapolated) => -ms,
+            (ms, _) => ms,
+        };
+        let kept = self.bodies.get(tokens as usize);
+        kept.map_or_else(read, |kept| *kept.get_or_init(read))
+    }
+
+    fn is_extrapolated(&self, shape: &StepShape<'_>) -> bool {
+        let batch = f64::from(shape.decode_batch);
+        let chunks = shape.prefill.len() as f64;
+        let is_prompt_beyond = |chunk: &engine::Chunk| {
+            let whole = f64::from(chunk.cached_tokens) + f64::from(chunk.new_tokens);
+            self.dense.prompt_attention_ms(chunks, whole).1 == Reach::Extrapolated
+        };
+        // Pieces end at the longest measured context, so that all of a piece lies on one side of it.
+        batch > self.largest_batch
+            || shape.decode_context as f64 >= (self.longest * batch).max(1.0)
+            || self.body(u64::from(shape.decode_batch) + new_tokens(shape)) < 0.0
+            || shape.prefill.iter().any(is_prompt_beyond)
+    }
+}
+
+fn new_tokens(shape: &StepShape<'_>) -> u64 {
+    let chunks = shape.prefill.iter();
+    chunks.map(|chunk| u64::from(chunk.new_tokens)).sum()
+}
+
+/// The tables of an engine with those GEMMs replaced that hold launch times of the measuring loop.
+fn without_launch_floor(
+    folder: Option<&Path>,
+    gpu: &str,
+    tables: Backend,
+    gemm: Dtype,
+) -> Result<&'static Profile, CalibrationError> {
+    let profile = library::find(folder, gpu, tables)?;
+    if !has_launch_floor(tables, gemm) {
+        return Ok(profile);
+    }
+    let Ok(sglang) = library::find(folder, gpu, Backend::Sglang) else {
+        return Ok(profile);
+    };
+    let Some(table) = sglang.gemm.get(&gemm) else {
+        return Ok(profile);
+    };
+    let name = format!("{} with SGLang's {} GEMMs", profile.name(), gemm.name());
+    Ok(library::shelved(folder, &name, || {
+        let mut replaced = profile.clone();
+        replaced.gemm.insert(gemm, table.clone());
+        replaced
+    }))
+}
+
+fn has_launch_floor(tables: Backend, gemm: Dtype) -> bool {
+    matches!(
+        (tables, gemm),
+        (Backend::Vllm, Dtype::Fp8Block) | (Backend::Trtllm, Dtype::Fp8)
+    )
 }
 
 fn source(
@@ -180,16 +312,27 @@ fn source(
     formats: Formats,
     dense: &Dense<'_>,
 ) -> TimingSource {
-    let mut guesses = vec![match spec.step_overhead_us {
-        0.0 => "no launch, host or sampling time is in the tables and none is added".to_owned(),
-        us => format!("a step has {us} us of launch, host and sampling time"),
-    }];
-    if spec.tables == Backend::Vllm && formats.gemm == Dtype::Fp8Block {
-        guesses.push(
-            "vLLM's fp8_block GEMMs hold launch time of the measuring loop (56 to 80 us each at few rows), which engines \
-             hide in CUDA graphs; `tables: sglang` has none"
-                .to_owned(),
-        );
+    let HostTimes {
+        step_us,
+        sequence_us,
+        prefill_step_us,
+        ..
+    } = spec.host;
+    let origin = if spec.host == HostTimes::of(spec.tables) {
+        format!(", fitted for {} on public benchmarks", spec.tables.name())
+    } else {
+        String::new()
+    };
+    let mut guesses = vec![format!(
+        "the host takes {step_us} us per step, {sequence_us} us per sequence of it and {prefill_step_us} us more with a \
+         prompt{origin}"
+    )];
+    if has_launch_floor(spec.tables, formats.gemm) {
+        guesses.push(format!(
+            "{} GEMMs are SGLang's of the same GPU: those of {} hold launch time of the measuring loop",
+            formats.gemm.name(),
+            spec.tables.name()
+        ));
     }
     if dense.head_reach() == Reach::Extrapolated {
         guesses.push(

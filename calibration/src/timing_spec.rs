@@ -3,7 +3,7 @@
 use crate::error::{CalibrationError, Problem, check};
 use crate::gpu::Gpu;
 use crate::linear::Linear;
-use crate::measured::{Measured, MeasuredSpec};
+use crate::measured::{HostTimes, Measured, MeasuredSpec};
 use crate::model::{Model, Precision};
 use crate::polynomial::{Polynomial, PolynomialSpec};
 use crate::roofline::{Deployment, Roofline, RooflineSpec};
@@ -11,7 +11,7 @@ use engine::StepTime;
 use serde::Serialize;
 
 /// Where step times come from.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "source", rename_all = "lowercase")]
 pub enum TimingSpec {
     /// A formula given by the user.
@@ -48,13 +48,13 @@ impl TimingSpec {
         &self,
         worker: &WorkerContext<'_>,
     ) -> Result<Box<dyn StepTime>, CalibrationError> {
-        Ok(match *self {
+        Ok(match self {
             TimingSpec::Linear(linear) => Box::new(linear.checked()?),
             TimingSpec::Polynomial(spec) => {
-                Box::new(Polynomial::new(spec, worker.capacity_tokens)?)
+                Box::new(Polynomial::new(*spec, worker.capacity_tokens)?)
             }
             TimingSpec::Roofline(spec) => {
-                Box::new(Roofline::new(spec, worker.deployment("a roofline needs")?)?)
+                Box::new(Roofline::new(*spec, worker.deployment("a roofline needs")?)?)
             }
             TimingSpec::Measured(spec) => Box::new(Measured::new(
                 spec,
@@ -62,6 +62,15 @@ impl TimingSpec {
                 worker.capacity_tokens,
             )?),
         })
+    }
+
+    /// What the engine's front end takes over a request, where the timing says it.
+    #[must_use]
+    pub const fn front_end(&self) -> HostTimes {
+        match self {
+            TimingSpec::Measured(spec) => spec.host,
+            _ => HostTimes::ZERO,
+        }
     }
 
     /// The name in scenario files and reports.

@@ -72,6 +72,11 @@ pub trait StepTime: Send + Sync {
         }
     }
 
+    /// Whether the time of this step lies beyond what was measured. The same for all contexts of a [`Piece`].
+    fn is_extrapolated(&self, _shape: &StepShape<'_>) -> bool {
+        false
+    }
+
     /// Where the numbers come from; printed with every result.
     fn source(&self) -> TimingSource;
 }

@@ -8,7 +8,7 @@
 use crate::cluster::Cluster;
 use crate::event::{Action, Event, EventQueue, Ran, WorkerId, sum_of_steps};
 use crate::record::Recording;
-use engine::{Span, StepTime, Time};
+use engine::{Span, StepShape, StepTime, Time};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,7 +34,11 @@ pub fn run_observed(
         observe(now, event, &actions);
         driver.perform(now, &mut actions, &cluster);
     }
-    cluster.finish()
+    let mut recording = cluster.finish();
+    for (worker, lane) in recording.workers.iter_mut().zip(&driver.lanes) {
+        worker.extrapolated = lane.extrapolated;
+    }
+    recording
 }
 
 /// The event queue and the lanes.
@@ -61,6 +65,8 @@ struct Lane {
     /// The front plan's steps up to the next report.
     segment: Option<Segment>,
     generation: u32,
+    /// Time of the steps that ended and were priced beyond the measurements.
+    extrapolated: Span,
 }
 
 /// A plan with what is left of it.
@@ -75,8 +81,8 @@ struct Queued {
 /// What a segment is priced from.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
-    /// A step with prefill; its time is known as soon as it is planned.
-    Mixed(Span),
+    /// A step with prefill; its time is known as soon as it is planned, and whether it lies beyond the measurements.
+    Mixed(Span, bool),
     /// Decode steps: sequences, and the summed context of the next step.
     Decode { batch: u32, context: u64 },
 }
@@ -87,6 +93,7 @@ struct Segment {
     first: Span,
     slope_ps: i64,
     steps: u32,
+    is_extrapolated: bool,
 }
 
 impl Segment {
@@ -220,7 +227,8 @@ impl<'a> Driver<'a> {
                 context: shape.decode_context,
             }
         } else {
-            Shape::Mixed(self.timing[worker.0 as usize].mixed(&shape))
+            let timing = self.timing[worker.0 as usize];
+            Shape::Mixed(timing.mixed(&shape), timing.is_extrapolated(&shape))
         }
     }
 
@@ -232,20 +240,28 @@ impl<'a> Driver<'a> {
             return;
         };
         let mut segment = match plan.shape {
-            Shape::Mixed(time) => Segment {
+            Shape::Mixed(time, is_extrapolated) => Segment {
                 start,
                 first: time,
                 slope_ps: 0,
                 steps: 1,
+                is_extrapolated,
             },
             Shape::Decode { batch, context } => {
-                let piece = self.timing[worker.0 as usize].decode(batch, context);
+                let timing = self.timing[worker.0 as usize];
+                let piece = timing.decode(batch, context);
+                let decodes = StepShape {
+                    prefill: &[],
+                    decode_batch: batch,
+                    decode_context: context,
+                };
                 let inside = (piece.until - context).div_ceil(u64::from(batch));
                 Segment {
                     start,
                     first: piece.time(context),
                     slope_ps: piece.slope_ps * i64::from(batch),
                     steps: u32::try_from(inside).unwrap_or(u32::MAX),
+                    is_extrapolated: timing.is_extrapolated(&decodes),
                 }
             }
         };
@@ -282,6 +298,7 @@ impl<'a> Driver<'a> {
             first,
             slope_ps,
             steps,
+            is_extrapolated,
         } = lane.segment.take().expect("a segment runs");
         let ran = Ran {
             worker,
@@ -290,6 +307,9 @@ impl<'a> Driver<'a> {
             first,
             slope_ps,
         };
+        if is_extrapolated {
+            lane.extrapolated += ran.total();
+        }
         let plan = lane.plans.front_mut().expect("a segment belongs to a plan");
         plan.left -= steps;
         if let Shape::Decode { batch, context } = &mut plan.shape {

@@ -2,7 +2,8 @@
 
 use super::section::Section;
 use calibration::tables::{Backend, Dtype};
-use calibration::{Linear, MeasuredSpec, PolynomialSpec, RooflineSpec, TimingSpec};
+use calibration::{HostTimes, Linear, MeasuredSpec, PolynomialSpec, RooflineSpec, TimingSpec};
+use std::path::PathBuf;
 
 /// The sources, and the fields of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +23,22 @@ const SOURCES: [(&str, Source); 4] = [
 
 const LINEAR: [&str; 3] = ["base_ns", "per_new_token_ns", "per_context_token_ns"];
 const POLYNOMIAL: [&str; 2] = ["speedup_ratio", "decode_speedup_ratio"];
-/// The field that measured tables and the roofline share.
-const STEP_OVERHEAD: &str = "step_overhead_us";
-/// Fields of the measured tables alone.
-const MEASURED: [&str; 2] = ["tables", "gemm"];
-const TABLES: [(&str, Backend); 2] = [("vllm", Backend::Vllm), ("sglang", Backend::Sglang)];
+/// Fields of the measured tables alone: which, and the host times they do not hold.
+const MEASURED: [&str; 8] = [
+    "tables",
+    "folder",
+    "gemm",
+    "step_us",
+    "sequence_us",
+    "prefill_step_us",
+    "request_us",
+    "prompt_token_us",
+];
+const TABLES: [(&str, Backend); 3] = [
+    ("vllm", Backend::Vllm),
+    ("sglang", Backend::Sglang),
+    ("trtllm", Backend::Trtllm),
+];
 const GEMM: [(&str, Dtype); 3] = [
     ("bfloat16", Dtype::Bfloat16),
     ("fp8", Dtype::Fp8),
@@ -50,7 +62,7 @@ const ROOFLINE: [&str; 14] = [
 ];
 
 /// What the section says.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Timing {
     /// One source, chosen by its name or by fields that only it has.
     Chosen(TimingSpec),
@@ -66,10 +78,7 @@ pub enum Timing {
 /// Reads the section. Without a source it is open where model and GPU are known, else the reference simulator's curve.
 /// Ranges of coefficients are the timing models' own and judged when they are compiled. `None` after a problem.
 pub fn read(section: &Section<'_>, has_model_and_gpu: bool) -> Option<Timing> {
-    let has_any = |names: &[&'static str]| {
-        let mut own = names.iter().filter(|name| **name != STEP_OVERHEAD);
-        own.any(|name| section.has(name))
-    };
+    let has_any = |names: &[&'static str]| names.iter().any(|name| section.has(name));
     let source = if section.has("source") {
         let chosen = section.choice("source", &SOURCES);
         if chosen.is_none() {
@@ -122,8 +131,7 @@ fn refuse_fields_of_others(section: &Section<'_>, source: Option<Source>) {
             continue;
         }
         let wanted = source.map_or("measured or roofline", word);
-        let is_shared = |name: &&str| source == Some(Source::Measured) && *name == STEP_OVERHEAD;
-        for name in written.into_iter().filter(|name| !is_shared(name)) {
+        for name in written {
             let found = format!("a field of the source {}", word(other));
             let hint = format!("set source to {}, or remove it", word(other));
             section.conflict(name, found, format!("fields of {wanted}"), &hint);
@@ -172,19 +180,26 @@ fn polynomial(section: &Section<'_>) -> PolynomialSpec {
 }
 
 fn measured(section: &Section<'_>) -> MeasuredSpec {
-    let default = MeasuredSpec::default();
-    let chosen = |name| section.has(name);
+    let tables = section
+        .has("tables")
+        .then(|| section.choice("tables", &TABLES))
+        .flatten();
+    let default = MeasuredSpec::of(tables.unwrap_or(Backend::Vllm));
+    let us = |name, default| section.number(name, 0.0..=1e6).unwrap_or(default);
     MeasuredSpec {
-        tables: chosen("tables")
-            .then(|| section.choice("tables", &TABLES))
-            .flatten()
-            .unwrap_or(default.tables),
-        gemm: chosen("gemm")
+        folder: section.text("folder").map(|(text, _)| PathBuf::from(text)),
+        gemm: section
+            .has("gemm")
             .then(|| section.choice("gemm", &GEMM))
             .flatten(),
-        step_overhead_us: section
-            .number("step_overhead_us", 0.0..=1e6)
-            .unwrap_or(default.step_overhead_us),
+        host: HostTimes {
+            step_us: us("step_us", default.host.step_us),
+            sequence_us: us("sequence_us", default.host.sequence_us),
+            prefill_step_us: us("prefill_step_us", default.host.prefill_step_us),
+            request_us: us("request_us", default.host.request_us),
+            prompt_token_us: us("prompt_token_us", default.host.prompt_token_us),
+        },
+        ..default
     }
 }
 

@@ -4,9 +4,9 @@ use crate::digest::{Digest, PointIdentity};
 use crate::scenario::{Pool, Scenario};
 use crate::workloads::Loaded;
 use calibration::CalibrationError;
-use engine::{Basis, StepTime, TimingSource, Workload};
+use engine::{Basis, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
-use sim::{Cluster, ClusterSpec, Recording, virtual_clock};
+use sim::{Cluster, ClusterSpec, FrontendSpec, Recording, virtual_clock};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,7 +86,7 @@ impl Simulation {
             pools: scenario.pools.iter().map(Pool::spec).collect(),
             router: scenario.router,
             load: scenario.workload.load.spec(),
-            frontend: sim::FrontendSpec::default(),
+            frontend: front_end(scenario),
             seed: scenario.seed,
             coasting: steps == Steps::Coasting,
             track_block_ids: false,
@@ -168,6 +168,23 @@ impl Simulation {
     pub fn workload_digest(&self) -> Digest {
         self.workload_digest
     }
+}
+
+/// The front end of the slowest engine.
+fn front_end(scenario: &Scenario) -> FrontendSpec {
+    let of_pool = |pool: &Pool| {
+        let host = pool.timing.front_end();
+        let us = |us: f64| Span((us * 1e6).round() as u64);
+        FrontendSpec {
+            per_request: us(host.request_us),
+            per_input_token: us(host.prompt_token_us),
+            latency: Span::ZERO,
+        }
+    };
+    let specs = scenario.pools.iter().map(of_pool);
+    specs
+        .max_by_key(|spec| (spec.per_request, spec.per_input_token))
+        .unwrap_or_default()
 }
 
 /// What a pool's step times depend on.

@@ -196,6 +196,15 @@ impl<'a> Attention<'a> {
             Attention::Latent(latent) => latent.generation.values(2),
         }
     }
+
+    /// The largest batch that decode attention was measured at.
+    pub(super) fn largest_batch(&self) -> u32 {
+        let batches = match self {
+            Attention::Grouped(grouped) => grouped.generation.values(1),
+            Attention::Latent(latent) => latent.generation.values(1),
+        };
+        batches.last().copied().unwrap_or(0)
+    }
 }
 
 impl<'a> Grouped<'a> {

@@ -21,6 +21,7 @@ pub mod reference;
 pub mod roofline;
 mod shape;
 
+pub(crate) use decoder::Phase;
 pub use decoder::{Composed, Decoder, Formats, Mixed, MixedStep, OpTime, Setting};
 pub use kernel::Missing;
 pub use memory::{AicMemory, kv_capacity};

@@ -24,43 +24,49 @@ impl Decoder<'_> {
         self.attention.kv_lengths()
     }
 
+    /// The largest batch that decode attention was measured at.
+    pub(crate) fn largest_batch(&self) -> u32 {
+        self.attention.largest_batch()
+    }
+
     /// How far the LM head of one row is from measurements.
     pub(crate) fn head_reach(&self) -> Reach {
         let read = self.head.read(self.profile, 1.0);
         read.map_or(Reach::Extrapolated, |(_, reach)| reach)
     }
 
-    /// All kernels but attention over `tokens`, with `rows` that get a token, milliseconds. Only after
-    /// [`Decoder::check_all_rows`].
-    pub(crate) fn all_but_attention_ms(&self, tokens: f64, rows: f64) -> f64 {
-        // Where every token gets one, the pass decodes and shared experts run beside the routed ones.
-        // Model: prompts of one new token are taken for decodes; they are rare.
-        let phase = if tokens == rows {
-            Phase::Decodes
-        } else {
-            Phase::Prompts
-        };
+    /// All kernels of a pass over `tokens` but attention and the LM head, milliseconds, and the farthest reading among
+    /// them. Only after [`Decoder::check_all_rows`].
+    pub(crate) fn body_ms(&self, phase: Phase, tokens: f64) -> (f64, Reach) {
         let none = (0.0, Reach::Measured);
-        let checked = "all rows were checked";
-        let Composed { ops } = self.composed(phase, tokens, rows, none).expect(checked);
+        let Composed { ops } = self
+            .composed(phase, tokens, 1.0, none)
+            .expect("all rows were checked");
         // The experts' dispatch holds the two reductions of a layer already.
         let counted = ops
             .iter()
             .filter(|op| op.name != TP_ALL_REDUCE && op.name != self.head.name);
-        let (head, _) = self.head.read(self.profile, rows).expect(checked);
-        counted.map(|op| op.ms).sum::<f64>() + head
+        counted.fold(none, |(ms, reach), op| (ms + op.ms, reach.max(op.reach)))
+    }
+
+    /// The LM head for `rows` that get a token, milliseconds. Only after [`Decoder::check_all_rows`].
+    pub(crate) fn head_ms(&self, rows: f64) -> f64 {
+        let read = self.head.read(self.profile, rows);
+        read.expect("all rows were checked").0
     }
 
     /// Attention over whole prompts in all layers, milliseconds; with its projections where latent attention was
     /// measured along with them.
-    pub(crate) fn prompt_attention_ms(&self, batch: f64, isl: f64) -> f64 {
-        self.layers * self.attention.read_context(batch, isl).0
+    pub(crate) fn prompt_attention_ms(&self, batch: f64, isl: f64) -> (f64, Reach) {
+        let (ms, reach) = self.attention.read_context(batch, isl);
+        (self.layers * ms, reach)
     }
 
     /// Decode attention in all layers, milliseconds; with its projections where latent attention was measured along with
     /// them.
-    pub(crate) fn decode_attention_ms(&self, batch: f64, kv_length: f64) -> f64 {
-        self.layers * self.attention.read_generation(batch, kv_length).0
+    pub(crate) fn decode_attention_ms(&self, batch: f64, kv_length: f64) -> (f64, Reach) {
+        let (ms, reach) = self.attention.read_generation(batch, kv_length);
+        (self.layers * ms, reach)
     }
 
     /// RoPE, KV write, query and key norms of `tokens` in all layers, milliseconds; none for latent attention, whose

@@ -16,9 +16,10 @@ fn measured(model: &str, gpu: &str, tensor_parallel: u32, tables: Backend) -> Me
     };
     let spec = MeasuredSpec {
         tables,
+        host: HostTimes::ZERO,
         ..MeasuredSpec::default()
     };
-    Measured::new(spec, deployment, 4_000_000).expect("measured")
+    Measured::new(&spec, deployment, 4_000_000).expect("measured")
 }
 
 fn decode(batch: u32, context: u64) -> StepShape<'static> {
@@ -135,7 +136,7 @@ fn guesses_and_missing_tables_are_said() {
     let source = measured("Qwen/Qwen3-32B-FP8", "h100_sxm", 1, Backend::Vllm).source();
     let guesses = source.guesses.join("\n");
     for part in [
-        "none is added",
+        "the host takes 0 us per step",
         "launch time of the measuring loop",
         "LM head",
     ] {
@@ -154,7 +155,7 @@ fn guesses_and_missing_tables_are_said() {
             tensor_parallel: tp,
             kv_cache: Precision::Bf16,
         };
-        Measured::new(MeasuredSpec::default(), deployment, 1_000)
+        Measured::new(&MeasuredSpec::default(), deployment, 1_000)
             .err()
             .expect("not measured")
             .to_string()

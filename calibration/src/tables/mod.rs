@@ -13,6 +13,7 @@
 //! Reading a table says how far the value can be trusted ([`Reach`]): measured, between measurements, or beyond them.
 
 mod embedded;
+pub mod library;
 pub mod file;
 pub mod gemm;
 pub mod grid;

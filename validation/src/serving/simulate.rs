@@ -1,0 +1,184 @@
+//! One benchmark, one simulation.
+//!
+//! A worker of the row's engine on the row's GPUs, clients in a closed loop, prompts that share nothing. Step times are
+//! those of measured tables with the engine's host times; KV blocks are computed from the GPU's memory.
+// Model: every engine runs on vLLM's scheduler with its own budgets until the others have theirs. SGLang runs a prompt
+// batch and a decode batch in turn, TensorRT-LLM reserves KV for whole answers: at high concurrency TTFT and TPOT shift
+// against each other by 10 to 40 %.
+
+use super::recipe::{Recipe, Source};
+use super::rows::{Pair, Row};
+use calibration::measured::{HostTimes, Measured, MeasuredSpec};
+use calibration::roofline::Deployment;
+use calibration::tables::{Backend, Dtype};
+use calibration::{CalibrationError, Gpu, KvQuestion, Model, Precision, kv_capacity};
+use engine::vllm::VllmConfig;
+use engine::{NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use sim::{Cluster, ClusterSpec, FrontendSpec, LoadSpec, PoolSpec, RouterSpec, summarize, virtual_clock};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Tokens of a step and sequences at once, the defaults of servers that run benchmarks.
+const MAX_BATCHED_TOKENS: u32 = 8_192;
+const MAX_SEQUENCES: u32 = 1_024;
+const BLOCK_SIZE: u32 = 16;
+
+/// What a simulation of a row stands on.
+pub struct Subject {
+    /// Where the row is from.
+    pub source: Source,
+    kv_blocks: u32,
+    timing: Measured,
+}
+
+/// What a simulation gave.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// Means over all requests.
+    pub pair: Pair,
+    /// Share of the step time that lies beyond the measurements.
+    pub extrapolated: f64,
+}
+
+impl Subject {
+    /// What must be known of a row before it can be simulated.
+    ///
+    /// # Errors
+    /// Why it cannot be: an unknown model, GPU or engine, formats that the GPU has no units for, widths that cannot be,
+    /// weights that leave no room.
+    pub fn of(row: &Row, tables: Option<&Path>) -> Result<Subject, String> {
+        let text = |error: CalibrationError| error.to_string();
+        let backend = Backend::find(&row.backend).map_err(text)?;
+        let gpu = Gpu::find(&row.gpu).map_err(text)?;
+        let gemm = match row.gemm.as_deref() {
+            None => Dtype::Bfloat16,
+            Some(name) => Dtype::find(name).ok_or_else(|| format!("gemm_quant_mode `{name}` is not known"))?,
+        };
+        let storage = match gemm {
+            Dtype::Bfloat16 => Precision::Bf16,
+            Dtype::Fp8 | Dtype::Fp8Block => Precision::Fp8,
+            other => return Err(format!("no {} kernels on {}", other.name(), gpu.name)),
+        };
+        if row.pp * row.attention_dp > 1 {
+            return Err("pipeline and attention data parallelism are not modelled yet".to_owned());
+        }
+        let mut model = Model::find(&row.model).map_err(text)?;
+        model.weights = storage;
+        let question = KvQuestion {
+            model: &model,
+            gpu,
+            tensor_parallel: row.tp,
+            kv_cache: storage,
+            block_size: BLOCK_SIZE,
+            gpu_memory_utilization: 0.9,
+            max_num_batched_tokens: MAX_BATCHED_TOKENS,
+        };
+        let kv_blocks = kv_capacity(&question).map_err(text)?.blocks;
+        if u64::from(row.isl + row.osl) > kv_blocks * u64::from(BLOCK_SIZE) {
+            return Err("a single request does not fit into the KV cache".to_owned());
+        }
+        let spec = MeasuredSpec {
+            folder: tables.map(Path::to_owned),
+            gemm: Some(gemm),
+            host: HostTimes::ZERO,
+            ..MeasuredSpec::of(backend)
+        };
+        let deployment = Deployment {
+            model: &model,
+            gpu,
+            tensor_parallel: row.tp,
+            kv_cache: storage,
+        };
+        let capacity = kv_blocks * u64::from(BLOCK_SIZE);
+        Ok(Subject {
+            source: Source::of(row, backend),
+            kv_blocks: u32::try_from(kv_blocks).unwrap_or(u32::MAX),
+            timing: Measured::new(&spec, deployment, capacity).map_err(text)?,
+        })
+    }
+
+    /// Whether the model is a mixture of experts or has latent attention.
+    #[must_use]
+    pub const fn is_dense(&self) -> bool {
+        true
+    }
+
+    /// Simulates the row.
+    #[must_use]
+    pub fn run(&self, row: &Row, host: HostTimes, recipe: Recipe) -> Prediction {
+        let us = |us: f64| Span((us * 1e6).round() as u64);
+        let cluster = ClusterSpec {
+            pools: vec![PoolSpec {
+                name: "agg".to_owned(),
+                workers: 1,
+                gpus_per_worker: row.tp,
+                engine: self.engine(),
+            }],
+            router: RouterSpec::RoundRobin,
+            load: LoadSpec {
+                concurrency: Some(row.concurrency),
+                warmup_requests: 0,
+                duration: None,
+            },
+            frontend: FrontendSpec {
+                per_request: us(host.request_us),
+                per_input_token: us(host.prompt_token_us),
+                latency: Span::ZERO,
+            },
+            seed: 0,
+            coasting: true,
+            track_block_ids: false,
+        };
+        let timing: Arc<dyn StepTime> = Arc::new(self.timing.with_host(host));
+        let workload = Arc::new(workload(row, recipe));
+        let recording = virtual_clock::run(Cluster::new(&cluster, workload), &[timing]);
+        let latency = summarize(&recording, &["agg".to_owned()], None).latency;
+        let worker = recording.workers[0];
+        Prediction {
+            pair: Pair {
+                ttft_ms: latency.ttft_ms.mean,
+                tpot_ms: latency.tpot_ms.mean,
+            },
+            extrapolated: worker.extrapolated.0 as f64 / worker.busy.0.max(1) as f64,
+        }
+    }
+
+    fn engine(&self) -> VllmConfig {
+        VllmConfig {
+            block_size: BLOCK_SIZE,
+            num_gpu_blocks: self.kv_blocks,
+            max_num_seqs: MAX_SEQUENCES,
+            max_num_batched_tokens: MAX_BATCHED_TOKENS,
+            // Prompts share nothing; looking for hits would find none.
+            enable_prefix_caching: false,
+            ..VllmConfig::default()
+        }
+    }
+}
+
+/// The requests of a benchmark: each from a session of its own, lengths by the recipe, the same draws for every row.
+fn workload(row: &Row, recipe: Recipe) -> Workload {
+    let mut random = Pcg64Mcg::seed_from_u64(0);
+    let mut draw = |length: u32| {
+        let share = recipe.shortest + (1.0 - recipe.shortest) * random.random_range(0.0..=1.0);
+        ((f64::from(length) * share).round() as u32).max(1)
+    };
+    let mut builder = WorkloadBuilder::new();
+    for session in 0..row.concurrency * recipe.requests_per_client {
+        let prompt = Run {
+            first: WorkloadBuilder::private_token(session, 0),
+            len: draw(row.isl),
+        };
+        builder.push(NewRequest {
+            arrival: Time::ZERO,
+            prompt: &[prompt],
+            output_tokens: draw(row.osl),
+            priority: 0,
+            session,
+            dependencies: &[],
+        });
+    }
+    builder.finish()
+}
