@@ -1,5 +1,6 @@
 //! `dynosim validate`: how far our numbers are from somebody's.
 
+mod serving;
 mod timing;
 
 use super::Failure;
@@ -20,10 +21,13 @@ const EXAMPLE: &str =
 enum Command {
     /// Compare step times and KV capacities with those that AIConfigurator computed; worst rows first
     Timing(timing::TimingArgs),
+    /// Simulate real serving benchmarks as they were run, and say how far off TTFT, TPOT and throughput are
+    Serving(serving::ServingArgs),
 }
 
 pub fn run(args: ValidateArgs) -> Result<ExitCode, Failure> {
     match args.command {
         Command::Timing(args) => timing::run(&args),
+        Command::Serving(args) => serving::run(&args),
     }
 }

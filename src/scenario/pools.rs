@@ -201,7 +201,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         gpu: hardware.gpu,
         kv_blocks: KvBlocks::Guessed,
         kv_cache: engine.kv_cache,
-        timing: match timing? {
+        timing: match timing.clone()? {
             Timing::Chosen(spec) => spec,
             Timing::Open { measured, .. } => TimingSpec::Measured(measured),
         },

@@ -309,7 +309,7 @@ fn measured_tables_price_what_they_have_unless_another_source_is_chosen() {
     };
     assert_eq!(timing(&[]), ("measured", None));
     assert_eq!(
-        timing(&[("timing.step_overhead_us", "9")]),
+        timing(&[("timing.step_us", "9")]),
         ("measured", None)
     );
     let sglang = [

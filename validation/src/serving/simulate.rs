@@ -29,6 +29,8 @@ const BLOCK_SIZE: u32 = 16;
 pub struct Subject {
     /// Where the row is from.
     pub source: Source,
+    /// Whether the model is neither a mixture of experts nor has latent attention.
+    pub is_dense: bool,
     kv_blocks: u32,
     timing: Measured,
 }
@@ -94,15 +96,10 @@ impl Subject {
         let capacity = kv_blocks * u64::from(BLOCK_SIZE);
         Ok(Subject {
             source: Source::of(row, backend),
+            is_dense: true,
             kv_blocks: u32::try_from(kv_blocks).unwrap_or(u32::MAX),
             timing: Measured::new(&spec, deployment, capacity).map_err(text)?,
         })
-    }
-
-    /// Whether the model is a mixture of experts or has latent attention.
-    #[must_use]
-    pub const fn is_dense(&self) -> bool {
-        true
     }
 
     /// Simulates the row.
