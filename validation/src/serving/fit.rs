@@ -2,8 +2,9 @@
 //!
 //! Host times per engine and a recipe per harness and engine, nothing per model. The loss of a row is
 //! `min(|ln(TPOT / measured)|, 0.8) + min(|ln(TTFT / measured)|, 1.5) / 2`: absolute, so that half of the rows may be odd,
-//! and bounded, so that a few absurd ones cannot pull. It is lowered one parameter at a time over a fixed list of values,
-//! again and again until none helps: deterministic, and no finer than the data are.
+//! and bounded, so that a few absurd ones cannot pull. It is lowered one parameter at a time: the next smaller or larger
+//! of a fixed list of values, for as long as that helps, again and again until nothing does: deterministic, and no finer
+//! than the data are.
 //!
 //! Engines share no parameter, so each is fitted alone. [`leave_out`] fits on all groups of rows but one and predicts that
 //! one, for each group: what a prediction is worth for a model, or a GPU, that was not there.
@@ -17,17 +18,18 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-const STEP_US: [f64; 9] = [0.0, 250.0, 500.0, 750.0, 1_000.0, 1_250.0, 1_500.0, 2_000.0, 3_000.0];
-const SEQUENCE_US: [f64; 9] = [0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0];
-const PREFILL_STEP_US: [f64; 8] = [0.0, 1_000.0, 2_000.0, 4_000.0, 6_000.0, 8_000.0, 12_000.0, 16_000.0];
-const REQUEST_US: [f64; 7] = [500.0, 1_000.0, 2_000.0, 3_000.0, 5_000.0, 8_000.0, 12_000.0];
-const PROMPT_TOKEN_US: [f64; 7] = [0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0];
-const SHORTEST: [f64; 9] = [0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
-const REQUESTS_PER_CLIENT: [u32; 5] = [2, 3, 5, 10, 20];
+const STEP_US: &[f64] = &[0.0, 250.0, 500.0, 750.0, 1_000.0, 1_250.0, 1_500.0, 2_000.0, 2_500.0, 3_000.0];
+const SEQUENCE_US: &[f64] = &[0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 60.0];
+const PREFILL_STEP_US: &[f64] = &[0.0, 1_000.0, 2_000.0, 4_000.0, 6_000.0, 8_000.0, 12_000.0, 16_000.0];
+const REQUEST_US: &[f64] = &[250.0, 500.0, 1_000.0, 2_000.0, 3_000.0, 5_000.0, 8_000.0, 12_000.0];
+const PROMPT_TOKEN_US: &[f64] = &[0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0];
+const SHORTEST: &[f64] = &[0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
+const REQUESTS_PER_CLIENT: &[f64] = &[2.0, 3.0, 5.0, 10.0];
+/// Most rounds over all parameters.
+const ROUNDS: usize = 8;
+
 /// Recipes as fitted on all public rows.
 const BUILT_IN: [(Harness, Backend, f64, u32); 0] = [];
-/// Most rounds over all parameters.
-const ROUNDS: usize = 4;
 
 /// All that is fitted.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -164,20 +166,26 @@ impl<'a> Fitted<'a> {
     }
 
     fn fit_engine(&self, backend: Backend, rows: &[usize], parameters: &mut Parameters) {
-        let sources: BTreeSet<Source> = rows.iter().map(|&index| self.rows[index].1.source).collect();
+        let sources: BTreeSet<Source> = rows
+            .iter()
+            .map(|&index| self.rows[index].1.source)
+            .collect();
         parameters.hosts.insert(backend, START);
         for &source in &sources {
-            parameters.recipes.insert(source, source.known());
+            parameters.recipes.insert(source, START_RECIPE);
         }
         let mut least = self.loss(rows, parameters);
         for _ in 0..ROUNDS {
             let before = least;
-            for change in changes(backend, &sources) {
-                let mut changed = parameters.clone();
-                change.apply(&mut changed);
-                let loss = self.loss(rows, &changed);
-                if loss < least - 1e-6 {
-                    (least, *parameters) = (loss, changed);
+            for knob in knobs(backend, &sources) {
+                for step in [1, -1] {
+                    while let Some(turned) = knob.turned(parameters, step) {
+                        let loss = self.loss(rows, &turned);
+                        if loss > least - 1e-6 {
+                            break;
+                        }
+                        (least, *parameters) = (loss, turned);
+                    }
                 }
             }
             if least == before {
@@ -203,63 +211,82 @@ impl<'a> Fitted<'a> {
 
 /// Where the search begins.
 const START: HostTimes = HostTimes {
-    step_us: 500.0,
-    sequence_us: 20.0,
-    prefill_step_us: 2_000.0,
+    step_us: 750.0,
+    sequence_us: 30.0,
+    prefill_step_us: 4_000.0,
     request_us: 2_000.0,
     prompt_token_us: 0.5,
 };
+const START_RECIPE: Recipe = Recipe {
+    shortest: 0.92,
+    requests_per_client: 10,
+};
 
-/// One parameter set to one value.
-enum Change {
-    Host(Backend, fn(&mut HostTimes) -> &mut f64, f64),
-    Shortest(Source, f64),
-    Requests(Source, u32),
+/// A parameter and the values it may take.
+struct Knob {
+    what: What,
+    values: &'static [f64],
 }
 
-impl Change {
-    fn apply(&self, parameters: &mut Parameters) {
-        let recipe = |parameters: &mut Parameters, source: &Source| parameters.recipe(*source);
-        match self {
-            Change::Host(backend, field, us) => {
-                let mut host = parameters.host(*backend);
-                *field(&mut host) = *us;
-                parameters.hosts.insert(*backend, host);
+enum What {
+    Host(Backend, fn(&mut HostTimes) -> &mut f64),
+    Shortest(Source),
+    Requests(Source),
+}
+
+impl Knob {
+    /// The parameters with this one set to the next value up or down; none at the end of its list.
+    fn turned(&self, parameters: &Parameters, step: isize) -> Option<Parameters> {
+        let now = match self.what {
+            What::Host(backend, field) => *field(&mut parameters.host(backend)),
+            What::Shortest(source) => parameters.recipe(source).shortest,
+            What::Requests(source) => f64::from(parameters.recipe(source).requests_per_client),
+        };
+        let place = self.values.iter().position(|&value| value == now)?;
+        let value = *self.values.get(place.checked_add_signed(step)?)?;
+        let mut turned = parameters.clone();
+        match self.what {
+            What::Host(backend, field) => {
+                let mut host = parameters.host(backend);
+                *field(&mut host) = value;
+                turned.hosts.insert(backend, host);
             }
-            Change::Shortest(source, shortest) => {
-                let changed = Recipe {
-                    shortest: *shortest,
-                    ..recipe(parameters, source)
-                };
-                parameters.recipes.insert(*source, changed);
+            What::Shortest(source) => {
+                turned.recipes.entry(source).or_insert(START_RECIPE).shortest = value;
             }
-            Change::Requests(source, requests_per_client) => {
-                let changed = Recipe {
-                    requests_per_client: *requests_per_client,
-                    ..recipe(parameters, source)
-                };
-                parameters.recipes.insert(*source, changed);
+            What::Requests(source) => {
+                let recipe = turned.recipes.entry(source).or_insert(START_RECIPE);
+                recipe.requests_per_client = value as u32;
             }
         }
+        Some(turned)
     }
 }
 
-/// Every value of every parameter, in a fixed order.
-fn changes(backend: Backend, sources: &BTreeSet<Source>) -> Vec<Change> {
-    let host = |field: fn(&mut HostTimes) -> &mut f64, values: &'static [f64]| {
-        values.iter().map(move |&us| Change::Host(backend, field, us))
+/// The parameters of an engine, in a fixed order.
+fn knobs(backend: Backend, sources: &BTreeSet<Source>) -> Vec<Knob> {
+    let host = |field, values| Knob {
+        what: What::Host(backend, field),
+        values,
     };
-    let mut changes: Vec<Change> = host(|host| &mut host.sequence_us, &SEQUENCE_US)
-        .chain(host(|host| &mut host.step_us, &STEP_US))
-        .collect();
+    let mut knobs = vec![
+        host(|host| &mut host.sequence_us, SEQUENCE_US),
+        host(|host| &mut host.step_us, STEP_US),
+    ];
     for &source in sources {
-        changes.extend(SHORTEST.map(|shortest| Change::Shortest(source, shortest)));
-        changes.extend(REQUESTS_PER_CLIENT.map(|requests| Change::Requests(source, requests)));
+        knobs.push(Knob {
+            what: What::Shortest(source),
+            values: SHORTEST,
+        });
+        knobs.push(Knob {
+            what: What::Requests(source),
+            values: REQUESTS_PER_CLIENT,
+        });
     }
-    changes.extend(host(|host| &mut host.prefill_step_us, &PREFILL_STEP_US));
-    changes.extend(host(|host| &mut host.request_us, &REQUEST_US));
-    changes.extend(host(|host| &mut host.prompt_token_us, &PROMPT_TOKEN_US));
-    changes
+    knobs.push(host(|host| &mut host.prefill_step_us, PREFILL_STEP_US));
+    knobs.push(host(|host| &mut host.request_us, REQUEST_US));
+    knobs.push(host(|host| &mut host.prompt_token_us, PROMPT_TOKEN_US));
+    knobs
 }
 
 /// Predictions of each row by parameters fitted on the rows of all groups but its own.
