@@ -27,7 +27,7 @@ mod host;
 mod pieces;
 
 use crate::aic::reference::default_formats;
-use crate::aic::{Dense, Formats};
+use crate::aic::{Dense, Formats, Phase};
 use crate::error::{CalibrationError, check, check_range};
 use crate::model::Precision;
 use crate::roofline::Deployment;
@@ -90,7 +90,7 @@ struct Kernels {
     longest: f64,
     largest_batch: f64,
     pieces: Pieces,
-    /// By tokens of a step: all but attention and the LM head, milliseconds; negative beyond the measurements.
+    /// By tokens of a step with prompts: see [`Kernels::body`].
     bodies: Vec<OnceLock<f64>>,
 }
 
@@ -203,7 +203,7 @@ impl Kernels {
             self.decode_all_but_attention_ms(shape.decode_batch)
         } else {
             // Model: every chunk gets a token, also one that does not end its prompt; the LM head is bound by memory then.
-            self.body_ms(u64::from(shape.decode_batch) + new_tokens)
+            self.body(u64::from(shape.decode_batch) + new_tokens).abs()
                 + self.dense.head_ms(f64::from(shape.decode_batch + chunks))
                 + self.dense.around_attention_ms(new_tokens as f64)
         };
@@ -229,8 +229,8 @@ impl Kernels {
     }
 
     fn decode_all_but_attention_ms(&self, batch: u32) -> f64 {
-        let rows = captured_rows(batch);
-        self.body_ms(u64::from(rows)) + self.dense.head_ms(f64::from(rows))
+        let rows = f64::from(captured_rows(batch));
+        self.dense.body_ms(Phase::Decodes, rows).0 + self.dense.head_ms(rows)
     }
 
     fn decode_attention_ms(&self, batch: u32, context: u64) -> f64 {
@@ -239,14 +239,11 @@ impl Kernels {
         self.dense.decode_attention_ms(f64::from(batch), length).0
     }
 
-    fn body_ms(&self, tokens: u64) -> f64 {
-        self.body(tokens).abs()
-    }
-
-    /// Milliseconds, negative where the reading lies beyond the measurements.
+    /// All but attention and the LM head of a step with prompts: milliseconds, negative where a reading lies beyond the
+    /// measurements.
     fn body(&self, tokens: u64) -> f64 {
-        let read = || match self.dense.body_ms(tokens as f64) {
-            (ms, Reach::Extrapolated) => -ms,
+        let read = || match self.dense.body_ms(Phase::Prompts, tokens as f64) {
+            (ms, Reach::Extrapolated | Reach::Estimated) => -ms,
             (ms, _) => ms,
         };
         let kept = self.bodies.get(tokens as usize);
@@ -258,13 +255,14 @@ impl Kernels {
         let chunks = shape.prefill.len() as f64;
         let is_prompt_beyond = |chunk: &engine::Chunk| {
             let whole = f64::from(chunk.cached_tokens) + f64::from(chunk.new_tokens);
-            self.dense.prompt_attention_ms(chunks, whole).1 == Reach::Extrapolated
+            self.dense.prompt_attention_ms(chunks, whole).1 >= Reach::Extrapolated
         };
         // Pieces end at the longest measured context, so that all of a piece lies on one side of it.
         batch > self.largest_batch
             || shape.decode_context as f64 >= (self.longest * batch).max(1.0)
-            || self.body(u64::from(shape.decode_batch) + new_tokens(shape)) < 0.0
-            || shape.prefill.iter().any(is_prompt_beyond)
+            || (chunks > 0.0
+                && (self.body(u64::from(shape.decode_batch) + new_tokens(shape)) < 0.0
+                    || shape.prefill.iter().any(is_prompt_beyond)))
     }
 }
 

@@ -66,13 +66,19 @@ impl Subject {
         if row.pp * row.attention_dp > 1 {
             return Err("pipeline and attention data parallelism are not modelled yet".to_owned());
         }
+        // SGLang keeps KV in the model's own 16 bits unless told otherwise.
+        let kv_cache = if backend == Backend::Sglang {
+            Precision::Bf16
+        } else {
+            storage
+        };
         let mut model = Model::find(&row.model).map_err(text)?;
         model.weights = storage;
         let question = KvQuestion {
             model: &model,
             gpu,
             tensor_parallel: row.tp,
-            kv_cache: storage,
+            kv_cache,
             block_size: BLOCK_SIZE,
             gpu_memory_utilization: 0.9,
             max_num_batched_tokens: MAX_BATCHED_TOKENS,
@@ -91,7 +97,7 @@ impl Subject {
             model: &model,
             gpu,
             tensor_parallel: row.tp,
-            kv_cache: storage,
+            kv_cache,
         };
         let capacity = kv_blocks * u64::from(BLOCK_SIZE);
         Ok(Subject {
