@@ -80,6 +80,8 @@ fn model(id: &str, config: &Object) -> Result<Model, CalibrationError> {
         } else {
             Precision::Bf16
         },
+        latent: None,
+        experts: None,
     };
     if fields.problems.is_empty() && !model.heads.is_multiple_of(model.kv_heads) {
         let expected = format!("a divisor of num_attention_heads, {}", model.heads);

@@ -1,7 +1,7 @@
 //! Step times from measured kernel tables.
 //!
 //! A step is the sum of its kernels, each read from the tables of one GPU and engine ([`crate::tables`]) for this model
-//! and width; the kernels and their sizes are those of [`crate::aic::Dense`]. Where AIConfigurator's composition is a
+//! and width; the kernels and their sizes are those of [`crate::aic::Decoder`]. Where AIConfigurator's composition is a
 //! formula for averages, this one follows the step as it is:
 //!
 //! ```text
@@ -27,7 +27,7 @@ mod host;
 mod pieces;
 
 use crate::aic::reference::default_formats;
-use crate::aic::{Dense, Formats, Phase};
+use crate::aic::{Decoder, Formats, Phase, Setting, Shape};
 use crate::error::{CalibrationError, check, check_range};
 use crate::model::Precision;
 use crate::roofline::Deployment;
@@ -53,6 +53,10 @@ pub struct MeasuredSpec {
     pub folder: Option<PathBuf>,
     /// Format of the projections; none: that of the model's weights.
     pub gemm: Option<Dtype>,
+    /// Format of the experts; none: that of the projections.
+    pub experts: Option<Dtype>,
+    /// Groups over which a layer's experts are spread, each split over the rest of the GPUs; 1: all are split.
+    pub expert_parallel: u32,
     /// What comes on top of the kernels.
     pub host: HostTimes,
 }
@@ -65,6 +69,8 @@ impl MeasuredSpec {
             tables,
             folder: None,
             gemm: None,
+            experts: None,
+            expert_parallel: 1,
             host: HostTimes::of(tables),
         }
     }
@@ -85,7 +91,7 @@ pub struct Measured {
 
 /// The part of a step that is on the GPU.
 struct Kernels {
-    dense: Dense<'static>,
+    decoder: Decoder<'static>,
     shortest: f64,
     longest: f64,
     largest_batch: f64,
@@ -127,7 +133,12 @@ impl Measured {
         };
         let folder = spec.folder.as_deref();
         let profile = without_launch_floor(folder, gpu.name, spec.tables, formats.gemm)?;
-        let dense = Dense::new(profile, model, tensor_parallel, formats)?;
+        let setting = Setting {
+            expert_parallel: spec.expert_parallel,
+            experts: spec.experts.unwrap_or(formats.gemm),
+            ..Setting::tensor_parallel(tensor_parallel, formats)
+        };
+        let dense = Decoder::prepare(profile, &Shape::from(model), &setting)?;
         dense.check_all_rows()?;
         let lengths = dense.kv_lengths();
         let source = source(spec, &deployment, profile, formats, &dense);
@@ -137,7 +148,7 @@ impl Measured {
             largest_batch: f64::from(dense.largest_batch()),
             pieces: Pieces::new(lengths, capacity_tokens),
             bodies: (0..=KEPT_TOKENS).map(|_| OnceLock::new()).collect(),
-            dense,
+            decoder: dense,
         };
         Ok(Measured {
             kernels: Arc::new(kernels),
@@ -204,15 +215,15 @@ impl Kernels {
         } else {
             // Model: every chunk gets a token, also one that does not end its prompt; the LM head is bound by memory then.
             self.body(u64::from(shape.decode_batch) + new_tokens).abs()
-                + self.dense.head_ms(f64::from(shape.decode_batch + chunks))
-                + self.dense.around_attention_ms(new_tokens as f64)
+                + self.decoder.head_ms(f64::from(shape.decode_batch + chunks))
+                + self.decoder.around_attention_ms(new_tokens as f64)
         };
         for chunk in shape.prefill {
             let cached = f64::from(chunk.cached_tokens);
             let whole = cached + f64::from(chunk.new_tokens);
             let share = (whole * whole - cached * cached) / (whole * whole);
             let count = f64::from(chunks);
-            ms += self.dense.prompt_attention_ms(count, whole).0 / count * share;
+            ms += self.decoder.prompt_attention_ms(count, whole).0 / count * share;
         }
         if shape.decode_batch > 0 {
             ms += self.decode_attention_ms(shape.decode_batch, shape.decode_context);
@@ -230,19 +241,19 @@ impl Kernels {
 
     fn decode_all_but_attention_ms(&self, batch: u32) -> f64 {
         let rows = f64::from(captured_rows(batch));
-        self.dense.body_ms(Phase::Decodes, rows).0 + self.dense.head_ms(rows)
+        self.decoder.body_ms(Phase::Decodes, rows).0 + self.decoder.head_ms(rows)
     }
 
     fn decode_attention_ms(&self, batch: u32, context: u64) -> f64 {
         // Model: contexts shorter than the shortest measured one cost what that does.
         let length = (context as f64 / f64::from(batch)).max(self.shortest);
-        self.dense.decode_attention_ms(f64::from(batch), length).0
+        self.decoder.decode_attention_ms(f64::from(batch), length).0
     }
 
     /// All but attention and the LM head of a step with prompts: milliseconds, negative where a reading lies beyond the
     /// measurements.
     fn body(&self, tokens: u64) -> f64 {
-        let read = || match self.dense.body_ms(Phase::Prompts, tokens as f64) {
+        let read = || match self.decoder.body_ms(Phase::Prompts, tokens as f64) {
             (ms, Reach::Extrapolated | Reach::Estimated) => -ms,
             (ms, _) => ms,
         };
@@ -255,7 +266,7 @@ impl Kernels {
         let chunks = shape.prefill.len() as f64;
         let is_prompt_beyond = |chunk: &engine::Chunk| {
             let whole = f64::from(chunk.cached_tokens) + f64::from(chunk.new_tokens);
-            self.dense.prompt_attention_ms(chunks, whole).1 >= Reach::Extrapolated
+            self.decoder.prompt_attention_ms(chunks, whole).1 >= Reach::Extrapolated
         };
         // Pieces end at the longest measured context, so that all of a piece lies on one side of it.
         batch > self.largest_batch
@@ -308,7 +319,7 @@ fn source(
     deployment: &Deployment<'_>,
     profile: &Profile,
     formats: Formats,
-    dense: &Dense<'_>,
+    dense: &Decoder<'_>,
 ) -> TimingSource {
     let HostTimes {
         step_us,

@@ -1,6 +1,6 @@
 //! The shape of a model: what its weights, its KV cache and a pass over it cost.
 //!
-//! Dense decoders of the Llama family: token embedding, then per layer grouped-query attention (q, k, v, o projections)
+//! Decoders of the Llama family: token embedding, then per layer grouped-query attention (q, k, v, o projections)
 //! and a gated FFN (gate, up, down) with two RMS norms, then a norm and the LM head. Qwen2 adds a bias to q, k and v,
 //! Qwen3 a norm of each query and key head. With n heads, k KV heads, head size d, hidden size h, FFN size f,
 //! vocabulary V and L layers:
@@ -10,8 +10,18 @@
 //! KV bytes/token = 2 · L · k · d · bytes
 //! ```
 //!
+//! A mixture of experts has a router and E gated FFNs of size e in place of the one, in all but its first few layers, and
+//! perhaps shared experts besides: `3·h·e·(E + shared) + h·E` weights a layer. Latent attention (MLA) keeps one vector of
+//! kv_rank + rope_dim numbers per token and layer for all heads, on every GPU:
+//!
+//! ```text
+//! projections    = h·q_rank + q_rank·n·(nope + rope) + h·(kv_rank + rope) + kv_rank·n·(nope + value) + n·value·h
+//! KV bytes/token = L · (kv_rank + rope) · bytes
+//! ```
+//!
 //! Common models are embedded by their Hugging Face id; any other of these families is read from its `config.json`.
 
+mod mixtures;
 mod table;
 
 use crate::error::{CalibrationError, Problem, nearest};
@@ -49,7 +59,37 @@ impl Precision {
     }
 }
 
-/// A dense decoder.
+/// Attention of all heads to one vector per token (MLA), sizes in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentAttention {
+    /// The compressed query.
+    pub q_rank: u32,
+    /// The latent vector.
+    pub kv_rank: u32,
+    /// The part of a head without position.
+    pub nope_dim: u32,
+    /// The part with position (RoPE), shared by all heads.
+    pub rope_dim: u32,
+    /// A value head.
+    pub value_dim: u32,
+}
+
+/// What stands in the place of a layer's FFN in a mixture of experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: u32,
+    /// Experts a token goes to.
+    pub per_token: u32,
+    /// FFN size of an expert.
+    pub intermediate: u32,
+    /// Experts that every token goes to besides.
+    pub shared: u32,
+    /// Layers, the first ones, that have an FFN and no experts.
+    pub dense_layers: u32,
+}
+
+/// A decoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     /// Hugging Face id, or the path it was read from.
@@ -64,7 +104,7 @@ pub struct Model {
     pub kv_heads: u32,
     /// Size of a head.
     pub head_dim: u32,
-    /// FFN size.
+    /// FFN size; with experts, that of the layers without.
     pub intermediate: u32,
     /// Vocabulary.
     pub vocab: u32,
@@ -78,6 +118,10 @@ pub struct Model {
     pub max_position_embeddings: u32,
     /// Storage of the projection weights; embedding, LM head and norms are always 16 bits.
     pub weights: Precision,
+    /// How it attends if not by grouped heads; `kv_heads` and `head_dim` then only name sizes.
+    pub latent: Option<LatentAttention>,
+    /// Its experts, if it has any.
+    pub experts: Option<Experts>,
 }
 
 impl Model {
@@ -91,6 +135,9 @@ impl Model {
             .find(|row| row.id.eq_ignore_ascii_case(name))
         {
             return Ok(row.model());
+        }
+        if let Some(mixture) = mixtures::find(name) {
+            return Ok(mixture);
         }
         let path = Path::new(name);
         if name.ends_with(".json") || path.join("config.json").is_file() {
@@ -115,7 +162,18 @@ impl Model {
 
     /// Ids of the embedded models.
     pub fn ids() -> impl Iterator<Item = &'static str> {
-        EMBEDDED.iter().map(|row| row.id)
+        EMBEDDED.iter().map(|row| row.id).chain(mixtures::ids())
+    }
+
+    /// What it has that not every formula covers, in words; none for a dense decoder with grouped heads.
+    #[must_use]
+    pub const fn beyond_dense(&self) -> Option<&'static str> {
+        match (self.latent.is_some(), self.experts.is_some()) {
+            (false, false) => None,
+            (false, true) => Some("mixture of experts"),
+            (true, false) => Some("multi-head latent attention (MLA)"),
+            (true, true) => Some("multi-head latent attention (MLA) and mixture of experts"),
+        }
     }
 
     /// Number of parameters.
@@ -141,6 +199,11 @@ impl Model {
             heads: self.heads / tp,
             kv_heads: self.kv_heads_per_gpu(tp),
             intermediate: self.intermediate / tp,
+            // A GPU holds a part of every expert or every expert of a part: as many weights either way.
+            experts: self.experts.map(|experts| Experts {
+                intermediate: (experts.intermediate / tp).max(1),
+                ..experts
+            }),
             // The vocabulary is padded to a multiple of 64 and split.
             vocab: self.vocab.next_multiple_of(64).div_ceil(tp),
             id: String::new(),
@@ -168,6 +231,10 @@ impl Model {
     /// KV cache bytes per token on each of `tp` GPUs.
     #[must_use]
     pub fn kv_bytes_per_token_per_gpu(&self, tp: u32, kv_cache: Precision) -> u64 {
+        if let Some(latent) = self.latent {
+            let numbers = u64::from(latent.kv_rank + latent.rope_dim);
+            return u64::from(self.layers) * numbers * kv_cache.bytes();
+        }
         let heads = u64::from(self.kv_heads_per_gpu(tp));
         2 * u64::from(self.layers) * heads * u64::from(self.head_dim) * kv_cache.bytes()
     }
@@ -189,8 +256,22 @@ impl Model {
                 self.kv_heads
             ));
         }
-        if !self.intermediate.is_multiple_of(tp) {
+        let has_ffn = self.experts.is_none_or(|experts| experts.dense_layers > 0);
+        if has_ffn && !self.intermediate.is_multiple_of(tp) {
             return Err(format!("must divide the FFN size {}", self.intermediate));
+        }
+        if let Some(experts) = self.experts
+            && !experts.intermediate.is_multiple_of(tp)
+            && !experts.count.is_multiple_of(tp)
+        {
+            let Experts {
+                count,
+                intermediate,
+                ..
+            } = experts;
+            return Err(format!(
+                "must divide the {count} experts or their FFN size {intermediate}"
+            ));
         }
         Ok(())
     }
@@ -213,9 +294,39 @@ impl Model {
         } else {
             0
         };
-        let in_16_bits = embeddings + hidden + layers * (2 * hidden + bias + qk_norm);
-        let in_projections =
-            layers * (2 * hidden * q + 2 * hidden * kv + 3 * hidden * intermediate);
+        let mut in_16_bits = embeddings + hidden + layers * (2 * hidden + bias + qk_norm);
+        let mut in_projections = match self.latent {
+            None => layers * (2 * hidden * q + 2 * hidden * kv),
+            Some(latent) => {
+                let LatentAttention {
+                    q_rank,
+                    kv_rank,
+                    nope_dim,
+                    rope_dim,
+                    value_dim,
+                } = latent;
+                let [q_rank, kv_rank, nope, rope, value] =
+                    [q_rank, kv_rank, nope_dim, rope_dim, value_dim].map(u64::from);
+                let heads = u64::from(self.heads);
+                in_16_bits += layers * (q_rank + kv_rank);
+                layers
+                    * (hidden * (q_rank + kv_rank + rope)
+                        + q_rank * heads * (nope + rope)
+                        + kv_rank * heads * (nope + value)
+                        + heads * value * hidden)
+            }
+        };
+        match self.experts {
+            None => in_projections += layers * 3 * hidden * intermediate,
+            Some(experts) => {
+                let dense = u64::from(experts.dense_layers);
+                let size = u64::from(experts.intermediate);
+                let [count, shared] = [experts.count, experts.shared].map(u64::from);
+                in_16_bits += (layers - dense) * hidden * count;
+                in_projections += dense * 3 * hidden * intermediate
+                    + (layers - dense) * 3 * hidden * size * (count + shared);
+            }
+        }
         (in_16_bits, in_projections)
     }
 }
@@ -252,6 +363,14 @@ mod tests {
             ("Qwen/Qwen3-8B", 8.19),
             ("Qwen/Qwen3-14B", 14.77),
             ("Qwen/Qwen3-32B", 32.76),
+            ("Qwen/Qwen3-30B-A3B", 30.53),
+            ("Qwen/Qwen3-235B-A22B", 235.09),
+            ("Qwen/Qwen3-Coder-480B-A35B-Instruct", 480.15),
+            ("mistralai/Mixtral-8x7B-v0.1", 46.70),
+            ("mistralai/Mixtral-8x22B-v0.1", 140.62),
+            ("deepseek-ai/DeepSeek-V3", 671.03),
+            ("moonshotai/Kimi-K2-Instruct", 1_026.4),
+            ("MiniMaxAI/MiniMax-M2.5", 228.69),
         ] {
             let found = model(id).parameters() as f64 / 1e9;
             assert!(
@@ -293,6 +412,25 @@ mod tests {
     }
 
     #[test]
+    fn latent_attention_and_experts_by_hand() {
+        let deepseek = model("deepseek-ai/DeepSeek-V3");
+        // 61 layers x (512 + 64) numbers, on every GPU.
+        assert_eq!(deepseek.kv_bytes_per_token(Precision::Bf16), 70_272);
+        assert_eq!(deepseek.kv_bytes_per_token_per_gpu(8, Precision::Fp8), 35_136);
+        let (whole, eighth) = (deepseek.weight_bytes(), deepseek.weight_bytes_per_gpu(8));
+        // The down-projections are on every GPU: 61 x 7,168 x 2,112 bytes.
+        let copied = 61 * 7_168 * 2_112;
+        let expected = (whole - copied) / 8 + copied;
+        assert!(eighth.abs_diff(expected) < expected / 200, "{eighth} of {whole}");
+        let qwen = model("Qwen/Qwen3-235B-A22B");
+        assert_eq!(qwen.kv_bytes_per_token(Precision::Bf16), 2 * 94 * 4 * 128 * 2);
+        assert_eq!(qwen.check_tensor_parallel(8), Ok(()));
+        let minimax = model("MiniMaxAI/MiniMax-M2.5");
+        assert_eq!(minimax.legal_tensor_parallel(8).collect::<Vec<_>>(), [1, 2, 4, 8]);
+        assert_eq!(minimax.beyond_dense(), Some("mixture of experts"));
+    }
+
+    #[test]
     fn tensor_parallelism_must_divide() {
         let qwen = model("Qwen/Qwen2.5-7B");
         assert_eq!(qwen.legal_tensor_parallel(8).collect::<Vec<_>>(), [1, 2, 4]);
@@ -328,15 +466,15 @@ mod tests {
             message.contains("did you mean `meta-llama/Llama-3.1-8B`?"),
             "{message}"
         );
-        let message = Model::find("deepseek-ai/DeepSeek-R1")
-            .expect_err("MLA")
+        let message = Model::find("zai-org/GLM-5")
+            .expect_err("sparse attention")
             .to_string();
         assert!(
-            message.contains("is not modelled yet: multi-head latent attention"),
+            message.contains("is not modelled yet: mixture of experts and sparse attention"),
             "{message}"
         );
         assert!(matches!(
-            Model::find("Qwen/Qwen3-30B-A3B"),
+            Model::find("openai/gpt-oss-120b"),
             Err(CalibrationError::NotModelled { .. })
         ));
         assert!(matches!(

@@ -81,6 +81,12 @@ impl Roofline {
             deployment.tensor_parallel,
         ));
         check(problems)?;
+        if let Some(reason) = deployment.model.beyond_dense() {
+            return Err(CalibrationError::NotModelled {
+                subject: format!("a roofline of `{}`", deployment.model.id),
+                reasons: vec![reason.to_owned()],
+            });
+        }
         let (dense, attention) = kernels(&spec, &deployment);
         let whole_ps = |seconds: f64| (seconds * PS_PER_S).round() as i64;
         let decode_slopes_ps = [

@@ -57,6 +57,12 @@ pub fn kv_capacity(question: &AicMemory<'_>) -> Result<Option<u64>, CalibrationE
             format!("a width that {why}"),
         )])?;
     }
+    if let Some(reason) = model.beyond_dense() {
+        return Err(CalibrationError::NotModelled {
+            subject: format!("the KV capacity of `{}` by AIConfigurator's rules", model.id),
+            reasons: vec![reason.to_owned()],
+        });
+    }
     let spare = if backend == Backend::Sglang { 1.2 } else { 1.0 };
     let collectives = machine
         .collective_bytes

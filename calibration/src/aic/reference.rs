@@ -194,7 +194,10 @@ pub fn default_formats(model: &Model) -> Formats {
         },
         Precision::Fp8 => {
             // Qwen publishes block-scaled weights, others one scale per tensor.
-            let gemm = if model.id.starts_with("Qwen/") {
+            let has_block_scales = ["Qwen/", "deepseek-ai/", "MiniMaxAI/", "moonshotai/"]
+                .iter()
+                .any(|owner| model.id.starts_with(owner));
+            let gemm = if has_block_scales {
                 Dtype::Fp8Block
             } else {
                 Dtype::Fp8

@@ -1,6 +1,6 @@
 //! The shape of a decoder as a composition needs it: sizes of its attention and of its FFN.
 //!
-//! Every [`Model`] has one. The models with experts and latent attention that reference values exist for are here.
+//! Every [`Model`] has one.
 
 use crate::error::CalibrationError;
 use crate::model::Model;
@@ -81,13 +81,7 @@ impl Shape {
     /// # Errors
     /// Those of [`Model::find`].
     pub fn find(name: &str) -> Result<Shape, CalibrationError> {
-        match [qwen3_30b_a3b(), deepseek_v3()]
-            .into_iter()
-            .find(|shape| shape.id.eq_ignore_ascii_case(name))
-        {
-            Some(shape) => Ok(shape),
-            None => Ok(Shape::from(&Model::find(name)?)),
-        }
+        Ok(Shape::from(&Model::find(name)?))
     }
 
     /// Whether it can be split over `gpus` GPUs with `expert_parallel` groups of experts; if not, why, in words that
@@ -144,64 +138,52 @@ impl From<&Model> for Shape {
             hidden: model.hidden,
             vocab: model.vocab,
             heads: model.heads,
-            attention: AttentionShape::Grouped {
-                kv_heads: model.kv_heads,
-                head_dim: model.head_dim,
-                has_qk_norm: model.has_qk_norm,
-            },
-            ffn: FfnShape::Gated {
-                intermediate: model.intermediate,
-            },
+            attention: attention(model),
+            ffn: ffn(model),
         }
     }
 }
 
-/// <https://huggingface.co/Qwen/Qwen3-30B-A3B>; AIConfigurator spreads its tokens by a power law of 1.2.
-fn qwen3_30b_a3b() -> Shape {
-    Shape {
-        id: "Qwen/Qwen3-30B-A3B".to_owned(),
-        layers: 48,
-        hidden: 2_048,
-        vocab: 151_936,
-        heads: 32,
-        attention: AttentionShape::Grouped {
-            kv_heads: 4,
-            head_dim: 128,
-            has_qk_norm: true,
+fn attention(model: &Model) -> AttentionShape {
+    match model.latent {
+        None => AttentionShape::Grouped {
+            kv_heads: model.kv_heads,
+            head_dim: model.head_dim,
+            has_qk_norm: model.has_qk_norm,
         },
-        ffn: FfnShape::Experts {
-            experts: 128,
-            top_k: 8,
-            intermediate: 768,
-            shared: 0,
-            load: Load::PowerLaw(120),
+        Some(latent) => AttentionShape::Latent {
+            q_rank: latent.q_rank,
+            kv_rank: latent.kv_rank,
+            nope_dim: latent.nope_dim,
+            rope_dim: latent.rope_dim,
+            value_dim: latent.value_dim,
         },
     }
 }
 
-/// <https://huggingface.co/deepseek-ai/DeepSeek-V3>. The three layers with one FFN are taken for layers with experts, as
-/// AIConfigurator does, and its tokens spread by a power law of 1.01.
-fn deepseek_v3() -> Shape {
-    Shape {
-        id: "deepseek-ai/DeepSeek-V3".to_owned(),
-        layers: 61,
-        hidden: 7_168,
-        vocab: 129_280,
-        heads: 128,
-        attention: AttentionShape::Latent {
-            q_rank: 1_536,
-            kv_rank: 512,
-            nope_dim: 128,
-            rope_dim: 64,
-            value_dim: 128,
+/// The first layers with one FFN are taken for layers with experts, as AIConfigurator does.
+fn ffn(model: &Model) -> FfnShape {
+    match model.experts {
+        None => FfnShape::Gated {
+            intermediate: model.intermediate,
         },
-        ffn: FfnShape::Experts {
-            experts: 256,
-            top_k: 8,
-            intermediate: 2_048,
-            shared: 1,
-            load: Load::PowerLaw(101),
+        Some(experts) => FfnShape::Experts {
+            experts: experts.count,
+            top_k: experts.per_token,
+            intermediate: experts.intermediate,
+            shared: experts.shared,
+            load: load(model),
         },
+    }
+}
+
+/// How unevenly AIConfigurator has the router load the experts: a power law of 1.2 for Qwen3 and Mixtral, 1.01 for others.
+fn load(model: &Model) -> Load {
+    let id = model.id.to_lowercase();
+    if id.contains("qwen3") || id.contains("mixtral") {
+        Load::PowerLaw(120)
+    } else {
+        Load::PowerLaw(101)
     }
 }
 

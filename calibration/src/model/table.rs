@@ -9,10 +9,6 @@ pub(super) const NOT_DENSE: &[(&str, &str)] = &[
         "multi-head latent attention (MLA) and mixture of experts",
     ),
     (
-        "deepseek-ai/deepseek-r1",
-        "multi-head latent attention (MLA) and mixture of experts",
-    ),
-    (
         "kimi-k",
         "multi-head latent attention (MLA) and mixture of experts",
     ),
@@ -67,6 +63,8 @@ impl Row {
             has_qk_norm: self.family == Family::Qwen3,
             max_position_embeddings: self.positions,
             weights: self.weights,
+            latent: None,
+            experts: None,
         }
     }
 }

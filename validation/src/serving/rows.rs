@@ -2,7 +2,7 @@
 //!
 //! CSV with a header. Needed columns: `backend`, `model_path`, `system`, `isl`, `osl`, `concurrency`, `tp`,
 //! `silicon_ttft_ms`, `silicon_tpot_ms`. Known if there: `id`, `backend_version`, `model_family`, `gemm_quant_mode`,
-//! `pp_size`, `attention_dp_size`, `moe_tp_size`, `moe_ep_size` (empty: 1). Every other pair of columns `NAME_ttft_ms`
+//! `moe_quant_mode`, `pp_size`, `attention_dp_size`, `moe_tp_size`, `moe_ep_size` (empty: 1). Every other pair of columns `NAME_ttft_ms`
 //! and `NAME_tpot_ms` holds the predictions of NAME, empty where it has none.
 
 use super::ServingError;
@@ -46,6 +46,8 @@ pub struct Row {
     pub gpu: String,
     /// Format of the projections; none for 16 bits.
     pub gemm: Option<String>,
+    /// Format of the experts; none for 16 bits.
+    pub experts: Option<String>,
     /// Prompt tokens.
     pub isl: u32,
     /// Output tokens.
@@ -171,7 +173,8 @@ impl Cells<'_> {
     fn row(&mut self, predictors: &[String]) -> Row {
         let text = |name: &str| self.cell(name).to_owned();
         let (id, backend, version) = (text("id"), text("backend"), text("backend_version"));
-        let (model, gpu, gemm) = (text("model_path"), text("system"), text("gemm_quant_mode"));
+        let (model, gpu) = (text("model_path"), text("system"));
+        let (gemm, experts) = (text("gemm_quant_mode"), text("moe_quant_mode"));
         let family = Some(text("model_family")).filter(|family| !family.is_empty());
         Row {
             line: self.line,
@@ -182,6 +185,7 @@ impl Cells<'_> {
             model,
             gpu,
             gemm: Some(gemm).filter(|gemm| !gemm.is_empty()),
+            experts: Some(experts).filter(|experts| !experts.is_empty()),
             isl: self.count("isl", 1 << 24),
             osl: self.count("osl", 1 << 24),
             concurrency: self.count("concurrency", 1 << 16),

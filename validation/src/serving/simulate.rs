@@ -54,10 +54,13 @@ impl Subject {
         let text = |error: CalibrationError| error.to_string();
         let backend = Backend::find(&row.backend).map_err(text)?;
         let gpu = Gpu::find(&row.gpu).map_err(text)?;
-        let gemm = match row.gemm.as_deref() {
-            None => Dtype::Bfloat16,
-            Some(name) => Dtype::find(name).ok_or_else(|| format!("gemm_quant_mode `{name}` is not known"))?,
+        let format = |name: &Option<String>| match name {
+            None => Ok(Dtype::Bfloat16),
+            Some(name) => {
+                Dtype::find(name).ok_or_else(|| format!("the format `{name}` is not known"))
+            }
         };
+        let (gemm, experts) = (format(&row.gemm)?, format(&row.experts)?);
         let storage = match gemm {
             Dtype::Bfloat16 => Precision::Bf16,
             Dtype::Fp8 | Dtype::Fp8Block => Precision::Fp8,
@@ -74,6 +77,9 @@ impl Subject {
         };
         let mut model = Model::find(&row.model).map_err(text)?;
         model.weights = storage;
+        if model.experts.is_some() && row.moe_tp * row.moe_ep != row.tp {
+            return Err("experts on other widths than attention are not modelled yet".to_owned());
+        }
         let question = KvQuestion {
             model: &model,
             gpu,
@@ -90,6 +96,8 @@ impl Subject {
         let spec = MeasuredSpec {
             folder: tables.map(Path::to_owned),
             gemm: Some(gemm),
+            experts: Some(experts),
+            expert_parallel: if model.experts.is_some() { row.moe_ep } else { 1 },
             host: HostTimes::ZERO,
             ..MeasuredSpec::of(backend)
         };
@@ -102,7 +110,7 @@ impl Subject {
         let capacity = kv_blocks * u64::from(BLOCK_SIZE);
         Ok(Subject {
             source: Source::of(row, backend),
-            is_dense: true,
+            is_dense: model.beyond_dense().is_none(),
             kv_blocks: u32::try_from(kv_blocks).unwrap_or(u32::MAX),
             timing: Measured::new(&spec, deployment, capacity).map_err(text)?,
         })
