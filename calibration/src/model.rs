@@ -416,17 +416,29 @@ mod tests {
         let deepseek = model("deepseek-ai/DeepSeek-V3");
         // 61 layers x (512 + 64) numbers, on every GPU.
         assert_eq!(deepseek.kv_bytes_per_token(Precision::Bf16), 70_272);
-        assert_eq!(deepseek.kv_bytes_per_token_per_gpu(8, Precision::Fp8), 35_136);
+        assert_eq!(
+            deepseek.kv_bytes_per_token_per_gpu(8, Precision::Fp8),
+            35_136
+        );
         let (whole, eighth) = (deepseek.weight_bytes(), deepseek.weight_bytes_per_gpu(8));
         // The down-projections are on every GPU: 61 x 7,168 x 2,112 bytes.
         let copied = 61 * 7_168 * 2_112;
         let expected = (whole - copied) / 8 + copied;
-        assert!(eighth.abs_diff(expected) < expected / 200, "{eighth} of {whole}");
+        assert!(
+            eighth.abs_diff(expected) < expected / 200,
+            "{eighth} of {whole}"
+        );
         let qwen = model("Qwen/Qwen3-235B-A22B");
-        assert_eq!(qwen.kv_bytes_per_token(Precision::Bf16), 2 * 94 * 4 * 128 * 2);
+        assert_eq!(
+            qwen.kv_bytes_per_token(Precision::Bf16),
+            2 * 94 * 4 * 128 * 2
+        );
         assert_eq!(qwen.check_tensor_parallel(8), Ok(()));
         let minimax = model("MiniMaxAI/MiniMax-M2.5");
-        assert_eq!(minimax.legal_tensor_parallel(8).collect::<Vec<_>>(), [1, 2, 4, 8]);
+        assert_eq!(
+            minimax.legal_tensor_parallel(8).collect::<Vec<_>>(),
+            [1, 2, 4, 8]
+        );
         assert_eq!(minimax.beyond_dense(), Some("mixture of experts"));
     }
 

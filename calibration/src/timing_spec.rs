@@ -53,9 +53,10 @@ impl TimingSpec {
             TimingSpec::Polynomial(spec) => {
                 Box::new(Polynomial::new(*spec, worker.capacity_tokens)?)
             }
-            TimingSpec::Roofline(spec) => {
-                Box::new(Roofline::new(*spec, worker.deployment("a roofline needs")?)?)
-            }
+            TimingSpec::Roofline(spec) => Box::new(Roofline::new(
+                *spec,
+                worker.deployment("a roofline needs")?,
+            )?),
             TimingSpec::Measured(spec) => Box::new(Measured::new(
                 spec,
                 worker.deployment("measured tables need")?,

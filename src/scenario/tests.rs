@@ -308,10 +308,7 @@ fn measured_tables_price_what_they_have_unless_another_source_is_chosen() {
         (pool.timing.name(), pool.unmeasured)
     };
     assert_eq!(timing(&[]), ("measured", None));
-    assert_eq!(
-        timing(&[("timing.step_us", "9")]),
-        ("measured", None)
-    );
+    assert_eq!(timing(&[("timing.step_us", "9")]), ("measured", None));
     let sglang = [
         ("timing.tables", "sglang"),
         ("engine.kv_cache_dtype", "auto"),

@@ -59,7 +59,10 @@ pub fn kv_capacity(question: &AicMemory<'_>) -> Result<Option<u64>, CalibrationE
     }
     if let Some(reason) = model.beyond_dense() {
         return Err(CalibrationError::NotModelled {
-            subject: format!("the KV capacity of `{}` by AIConfigurator's rules", model.id),
+            subject: format!(
+                "the KV capacity of `{}` by AIConfigurator's rules",
+                model.id
+            ),
             reasons: vec![reason.to_owned()],
         });
     }

@@ -13,12 +13,12 @@
 //! Reading a table says how far the value can be trusted ([`Reach`]): measured, between measurements, or beyond them.
 
 mod embedded;
-pub mod library;
 pub mod file;
 pub mod gemm;
 pub mod grid;
 pub mod import;
 mod keys;
+pub mod library;
 mod machine;
 mod parquet;
 

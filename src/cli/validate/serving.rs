@@ -71,7 +71,9 @@ pub fn run(args: &ServingArgs) -> Result<ExitCode, Failure> {
         && !folder.is_dir()
     {
         let folder = folder.display();
-        return Err(Failure::input([format!("--tables {folder}: found no such folder")]));
+        return Err(Failure::input([format!(
+            "--tables {folder}: found no such folder"
+        )]));
     }
     let (mut subjects, mut unpriced) = (Vec::new(), BTreeMap::new());
     for row in &benchmarks.rows {
@@ -108,7 +110,11 @@ pub fn run(args: &ServingArgs) -> Result<ExitCode, Failure> {
         None => {
             let parameters = Parameters::built_in();
             let predictions = fitted.predict_all(&parameters);
-            (predictions, Some(parameters), "built-in host times and recipes")
+            (
+                predictions,
+                Some(parameters),
+                "built-in host times and recipes",
+            )
         }
     };
     let rows = fitted.rows.iter().zip(predictions);
@@ -128,8 +134,10 @@ pub fn run(args: &ServingArgs) -> Result<ExitCode, Failure> {
     })?;
     if let Some(path) = &args.out {
         let bytes = outcome.as_csv();
-        reports::write_atomically(path, |file| std::io::Write::write_all(file, bytes.as_bytes()))
-            .map_err(|error| Failure::run(error.to_string()))?;
+        reports::write_atomically(path, |file| {
+            std::io::Write::write_all(file, bytes.as_bytes())
+        })
+        .map_err(|error| Failure::run(error.to_string()))?;
     }
     if let Some(path) = &args.plot {
         outcome
@@ -147,17 +155,26 @@ impl Outcome<'_> {
         let everything = (0..self.rows.len()).collect();
         groups.push(("all".to_owned(), everything));
         let by: [fn(&(&Row, bool, Prediction)) -> String; 5] = [
-            |(_, is_dense, _)| if *is_dense { "dense" } else { "mixture of experts" }.to_owned(),
+            |(_, is_dense, _)| {
+                if *is_dense {
+                    "dense"
+                } else {
+                    "mixture of experts"
+                }
+                .to_owned()
+            },
             |(row, ..)| row.backend.clone(),
             |(row, ..)| row.family.clone(),
             |(row, ..)| row.gpu.clone(),
-            |(row, ..)| match row.concurrency {
-                0..=8 => "concurrency 1-8",
-                9..=32 => "concurrency 9-32",
-                33..=64 => "concurrency 33-64",
-                _ => "concurrency 65-",
-            }
-            .to_owned(),
+            |(row, ..)| {
+                match row.concurrency {
+                    0..=8 => "concurrency 1-8",
+                    9..=32 => "concurrency 9-32",
+                    33..=64 => "concurrency 33-64",
+                    _ => "concurrency 65-",
+                }
+                .to_owned()
+            },
         ];
         for name in by {
             let mut found: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -175,7 +192,11 @@ impl Outcome<'_> {
         let mut found = vec![("dynosim".to_owned(), self.errors_by(rows, &dynosim))];
         for (who, name) in self.benchmarks.predictors.iter().enumerate() {
             let theirs = |index: usize| self.rows[index].0.predictions[who];
-            let common: Vec<usize> = rows.iter().copied().filter(|&row| theirs(row).is_some()).collect();
+            let common: Vec<usize> = rows
+                .iter()
+                .copied()
+                .filter(|&row| theirs(row).is_some())
+                .collect();
             if common.is_empty() {
                 continue;
             }
@@ -188,7 +209,11 @@ impl Outcome<'_> {
         found
     }
 
-    fn errors_by(&self, rows: &[usize], predict: &dyn Fn(usize) -> Option<Pair>) -> Vec<Option<Errors>> {
+    fn errors_by(
+        &self,
+        rows: &[usize],
+        predict: &dyn Fn(usize) -> Option<Pair>,
+    ) -> Vec<Option<Errors>> {
         let of = |(_, value): &Metric| {
             let pairs: Vec<(f64, f64)> = rows
                 .iter()
@@ -209,11 +234,22 @@ impl Outcome<'_> {
             "{:44} {:>5}  {:^31}  {:^31}  {:^31}",
             "", "rows", "TPOT", "TTFT", "output tokens/s"
         );
-        let columns = format!("{:>6} {:>6} {:>6} {:>5} {:>4}", "mean", "median", "p90", "bias", "rank");
-        let _ = writeln!(text, "{:44} {:>5}  {columns}  {columns}  {columns}", "error in %", "");
+        let columns = format!(
+            "{:>6} {:>6} {:>6} {:>5} {:>4}",
+            "mean", "median", "p90", "bias", "rank"
+        );
+        let _ = writeln!(
+            text,
+            "{:44} {:>5}  {columns}  {columns}  {columns}",
+            "error in %", ""
+        );
         for (name, rows) in self.groups() {
             for (index, (who, metrics)) in self.errors_of(&rows).into_iter().enumerate() {
-                let label = if index == 0 { name.clone() } else { format!("  {who}") };
+                let label = if index == 0 {
+                    name.clone()
+                } else {
+                    format!("  {who}")
+                };
                 let count = metrics[0].map_or(0, |errors| errors.rows);
                 let _ = write!(text, "{label:44} {count:>5}");
                 for errors in metrics {
@@ -230,9 +266,16 @@ impl Outcome<'_> {
             "{:.1} % of the simulated step time lies beyond the measured tables.",
             share * 100.0
         );
-        let others = self.rows.iter().filter(|(row, ..)| row.backend != "vllm").count();
+        let others = self
+            .rows
+            .iter()
+            .filter(|(row, ..)| row.backend != "vllm")
+            .count();
         if others > 0 {
-            let _ = writeln!(text, "{others} rows of other engines run on vLLM's scheduler with their own tables and host times.");
+            let _ = writeln!(
+                text,
+                "{others} rows of other engines run on vLLM's scheduler with their own tables and host times."
+            );
         }
         if let Some(parameters) = &self.parameters {
             text.push_str(&parameters.as_text());
@@ -285,7 +328,19 @@ impl Outcome<'_> {
     fn as_csv(&self) -> String {
         let mut text = "line,id,backend,model_family,system,tp,isl,osl,concurrency,measured_ttft_ms,ttft_ms,measured_tpot_ms,tpot_ms\n".to_owned();
         for (row, _, found) in &self.rows {
-            let Row { line, id, backend, family, gpu, tp, isl, osl, concurrency, measured, .. } = row;
+            let Row {
+                line,
+                id,
+                backend,
+                family,
+                gpu,
+                tp,
+                isl,
+                osl,
+                concurrency,
+                measured,
+                ..
+            } = row;
             let _ = writeln!(
                 text,
                 "{line},{id},{backend},{family},{gpu},{tp},{isl},{osl},{concurrency},{},{:.4},{},{:.4}",
@@ -328,7 +383,10 @@ impl Outcome<'_> {
             hue: Hue::Grey,
         };
         Chart {
-            title: format!("{} serving benchmarks: simulated against measured", self.rows.len()),
+            title: format!(
+                "{} serving benchmarks: simulated against measured",
+                self.rows.len()
+            ),
             subtitle: self.how.clone(),
             footer: format!("dynosim {}", env!("CARGO_PKG_VERSION")),
             x: axis("measured, ms"),
@@ -343,7 +401,9 @@ fn cells(errors: Option<Errors>) -> String {
     let Some(errors) = errors else {
         return " ".repeat(31);
     };
-    let rank = errors.rank_correlation.map_or("-".to_owned(), |rank| format!("{rank:.2}"));
+    let rank = errors
+        .rank_correlation
+        .map_or("-".to_owned(), |rank| format!("{rank:.2}"));
     format!(
         "{:>6.1} {:>6.1} {:>6.1} {:>+5.0} {rank:>4}",
         errors.mean * 100.0,

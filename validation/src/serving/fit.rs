@@ -18,11 +18,15 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-const STEP_US: &[f64] = &[0.0, 250.0, 500.0, 750.0, 1_000.0, 1_250.0, 1_500.0, 2_000.0, 2_500.0, 3_000.0];
-const SEQUENCE_US: &[f64] = &[0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 60.0];
-const PREFILL_STEP_US: &[f64] = &[0.0, 1_000.0, 2_000.0, 4_000.0, 6_000.0, 8_000.0, 12_000.0, 16_000.0];
-const REQUEST_US: &[f64] = &[250.0, 500.0, 1_000.0, 2_000.0, 3_000.0, 5_000.0, 8_000.0, 12_000.0];
-const PROMPT_TOKEN_US: &[f64] = &[0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0];
+const STEP_US: &[f64] = &[
+    0.0, 250.0, 500.0, 750.0, 1_000.0, 1_250.0, 1_500.0, 2_000.0, 2_500.0, 3_000.0,
+];
+const SEQUENCE_US: &[f64] = &[
+    0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 60.0,
+];
+const PREFILL_STEP_US: &[f64] = &[0.0, 1_000.0, 2_000.0, 4_000.0, 6_000.0, 8_000.0];
+const REQUEST_US: &[f64] = &[250.0, 500.0, 1_000.0, 2_000.0, 3_000.0, 5_000.0];
+const PROMPT_TOKEN_US: &[f64] = &[0.0, 0.25, 0.5, 1.0, 2.0];
 const SHORTEST: &[f64] = &[0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
 const REQUESTS_PER_CLIENT: &[f64] = &[2.0, 3.0, 5.0, 10.0];
 /// Most rounds over all parameters.
@@ -55,7 +59,9 @@ impl Parameters {
     #[must_use]
     pub fn built_in() -> Parameters {
         Parameters {
-            hosts: Backend::ALL.map(|backend| (backend, HostTimes::of(backend))).into(),
+            hosts: Backend::ALL
+                .map(|backend| (backend, HostTimes::of(backend)))
+                .into(),
             recipes: BUILT_IN
                 .map(|(harness, backend, shortest, requests_per_client)| {
                     let recipe = Recipe {
@@ -68,13 +74,28 @@ impl Parameters {
         }
     }
 
+    /// The built-in recipes on kernels alone.
+    #[must_use]
+    pub fn without_host() -> Parameters {
+        Parameters {
+            hosts: Backend::ALL
+                .map(|backend| (backend, HostTimes::ZERO))
+                .into(),
+            ..Parameters::built_in()
+        }
+    }
+
     /// A line for each engine and source.
     #[must_use]
     pub fn as_text(&self) -> String {
         let mut text = String::new();
         for (backend, host) in &self.hosts {
             let fields = host.fields().map(|(name, us)| format!("{name} {us}"));
-            text.push_str(&format!("host times of {}: {}\n", backend.name(), fields.join(", ")));
+            text.push_str(&format!(
+                "host times of {}: {}\n",
+                backend.name(),
+                fields.join(", ")
+            ));
         }
         for (source, recipe) in &self.recipes {
             text.push_str(&format!(
@@ -90,8 +111,14 @@ impl Parameters {
     /// The same as JSON.
     #[must_use]
     pub fn as_json(&self) -> serde_json::Value {
-        let hosts = self.hosts.iter().map(|(backend, host)| (backend.name().to_owned(), serde_json::json!(host)));
-        let recipes = self.recipes.iter().map(|(source, recipe)| (source.name(), serde_json::json!(recipe)));
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|(backend, host)| (backend.name().to_owned(), serde_json::json!(host)));
+        let recipes = self
+            .recipes
+            .iter()
+            .map(|(source, recipe)| (source.name(), serde_json::json!(recipe)));
         serde_json::json!({
             "host_times": hosts.collect::<serde_json::Map<_, _>>(),
             "recipes": recipes.collect::<serde_json::Map<_, _>>(),
@@ -130,7 +157,11 @@ impl<'a> Fitted<'a> {
         let source = subject.source;
         let (host, recipe) = (parameters.host(source.backend), parameters.recipe(source));
         let [a, b, c, d, e] = host.fields().map(|(_, us)| us.to_bits());
-        let key = (index, [a, b, c, d, e, recipe.shortest.to_bits()], recipe.requests_per_client);
+        let key = (
+            index,
+            [a, b, c, d, e, recipe.shortest.to_bits()],
+            recipe.requests_per_client,
+        );
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known().get(&key) {
             return *found;
@@ -153,7 +184,10 @@ impl<'a> Fitted<'a> {
     #[must_use]
     pub fn fit(&self, rows: &[usize]) -> Parameters {
         let mut parameters = Parameters::default();
-        let backends: BTreeSet<Backend> = rows.iter().map(|&index| self.rows[index].1.source.backend).collect();
+        let backends: BTreeSet<Backend> = rows
+            .iter()
+            .map(|&index| self.rows[index].1.source.backend)
+            .collect();
         for backend in backends {
             let own: Vec<usize> = rows
                 .iter()
@@ -198,7 +232,10 @@ impl<'a> Fitted<'a> {
         let losses: Vec<f64> = rows
             .par_iter()
             .map(|&index| {
-                let (found, real) = (self.predict(index, parameters).pair, self.rows[index].0.measured);
+                let (found, real) = (
+                    self.predict(index, parameters).pair,
+                    self.rows[index].0.measured,
+                );
                 let tpot = (found.tpot_ms / real.tpot_ms).ln().abs();
                 let ttft = (found.ttft_ms / real.ttft_ms).ln().abs();
                 tpot.min(0.8) + 0.5 * ttft.min(1.5)
@@ -252,7 +289,11 @@ impl Knob {
                 turned.hosts.insert(backend, host);
             }
             What::Shortest(source) => {
-                turned.recipes.entry(source).or_insert(START_RECIPE).shortest = value;
+                turned
+                    .recipes
+                    .entry(source)
+                    .or_insert(START_RECIPE)
+                    .shortest = value;
             }
             What::Requests(source) => {
                 let recipe = turned.recipes.entry(source).or_insert(START_RECIPE);
@@ -296,7 +337,8 @@ pub fn leave_out(fitted: &Fitted<'_>, group: impl Fn(&Row) -> String) -> Vec<Pre
     let names: BTreeSet<&String> = groups.iter().collect();
     let mut predictions: Vec<Option<Prediction>> = vec![None; groups.len()];
     for name in names {
-        let (inside, outside): (Vec<usize>, Vec<usize>) = (0..groups.len()).partition(|&index| groups[index] == *name);
+        let (inside, outside): (Vec<usize>, Vec<usize>) =
+            (0..groups.len()).partition(|&index| groups[index] == *name);
         let parameters = fitted.fit(&outside);
         for index in inside {
             predictions[index] = Some(fitted.predict(index, &parameters));

@@ -116,7 +116,11 @@ impl Benchmarks {
             .iter()
             .filter_map(|column| column.strip_suffix(SUFFIX))
             .filter(|who| *who != "silicon")
-            .filter(|who| header.iter().any(|column| column == format!("{who}_tpot_ms")))
+            .filter(|who| {
+                header
+                    .iter()
+                    .any(|column| column == format!("{who}_tpot_ms"))
+            })
             .map(str::to_owned)
             .collect();
         let (mut rows, mut problems) = (Vec::new(), Vec::new());
@@ -136,7 +140,9 @@ impl Benchmarks {
             }
         }
         if rows.is_empty() && problems.is_empty() {
-            problems.push(format!("{name}: found no benchmarks, expected at least one row"));
+            problems.push(format!(
+                "{name}: found no benchmarks, expected at least one row"
+            ));
         }
         if !problems.is_empty() {
             return Err(ServingError::Invalid(problems));
@@ -212,7 +218,10 @@ impl Cells<'_> {
 
     fn problem(&mut self, name: &str, expected: &str) {
         let found = self.cell(name);
-        let problem = format!("{}:{}: {name}: found `{found}`, expected {expected}", self.file, self.line);
+        let problem = format!(
+            "{}:{}: {name}: found `{found}`, expected {expected}",
+            self.file, self.line
+        );
         self.problems.push(problem);
     }
 
@@ -298,9 +307,10 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_said_at_once() {
-        let message = parse("vllm,m,g,0,128,eight,2,-1,NaN,1.5,,\nvllm,m,g,1,1,1,1,1,1,,,\nvllm,m\n")
-            .expect_err("bad")
-            .to_string();
+        let message =
+            parse("vllm,m,g,0,128,eight,2,-1,NaN,1.5,,\nvllm,m,g,1,1,1,1,1,1,,,\nvllm,m\n")
+                .expect_err("bad")
+                .to_string();
         for part in [
             "runs.csv:2: isl: found `0`, expected a whole number from 1 to 16777216",
             "runs.csv:2: concurrency: found `eight`",
@@ -311,8 +321,18 @@ mod tests {
         ] {
             assert!(message.contains(part), "{part}: {message}");
         }
-        let message = Benchmarks::parse("x.csv", b"a,b\n1,2\n").expect_err("bad").to_string();
-        assert!(message.contains("x.csv:1: found no column backend, model_path"), "{message}");
-        assert!(parse("").expect_err("empty").to_string().contains("no benchmarks"));
+        let message = Benchmarks::parse("x.csv", b"a,b\n1,2\n")
+            .expect_err("bad")
+            .to_string();
+        assert!(
+            message.contains("x.csv:1: found no column backend, model_path"),
+            "{message}"
+        );
+        assert!(
+            parse("")
+                .expect_err("empty")
+                .to_string()
+                .contains("no benchmarks")
+        );
     }
 }

@@ -16,7 +16,9 @@ use engine::vllm::VllmConfig;
 use engine::{NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use sim::{Cluster, ClusterSpec, FrontendSpec, LoadSpec, PoolSpec, RouterSpec, summarize, virtual_clock};
+use sim::{
+    Cluster, ClusterSpec, FrontendSpec, LoadSpec, PoolSpec, RouterSpec, summarize, virtual_clock,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -97,7 +99,11 @@ impl Subject {
             folder: tables.map(Path::to_owned),
             gemm: Some(gemm),
             experts: Some(experts),
-            expert_parallel: if model.experts.is_some() { row.moe_ep } else { 1 },
+            expert_parallel: if model.experts.is_some() {
+                row.moe_ep
+            } else {
+                1
+            },
             host: HostTimes::ZERO,
             ..MeasuredSpec::of(backend)
         };

@@ -25,7 +25,10 @@ pub fn errors(pairs: &[(f64, f64)]) -> Option<Errors> {
     if pairs.is_empty() {
         return None;
     }
-    let signed: Vec<f64> = pairs.iter().map(|(found, real)| found / real - 1.0).collect();
+    let signed: Vec<f64> = pairs
+        .iter()
+        .map(|(found, real)| found / real - 1.0)
+        .collect();
     let absolute: Vec<f64> = signed.iter().map(|error| error.abs()).collect();
     let mut sorted = Data::new(absolute.clone());
     Some(Errors {
@@ -73,7 +76,8 @@ mod tests {
     #[test]
     fn errors_by_hand() {
         // +10 %, -20 %, +30 %, 0 %.
-        let found = errors(&[(110.0, 100.0), (160.0, 200.0), (390.0, 300.0), (50.0, 50.0)]).expect("four rows");
+        let found = errors(&[(110.0, 100.0), (160.0, 200.0), (390.0, 300.0), (50.0, 50.0)])
+            .expect("four rows");
         assert!((found.mean - 0.15).abs() < 1e-12);
         assert!((found.median - 0.15).abs() < 1e-12);
         assert!((found.bias - 0.05).abs() < 1e-12);
@@ -82,6 +86,9 @@ mod tests {
         let upside_down = errors(&[(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]).expect("three rows");
         assert!((upside_down.rank_correlation.expect("three") + 1.0).abs() < 1e-12);
         assert_eq!(ranks(&[5.0, 1.0, 5.0, 2.0]), [2.5, 0.0, 2.5, 1.0]);
-        assert_eq!(errors(&[(1.0, 1.0)]).expect("one row").rank_correlation, None);
+        assert_eq!(
+            errors(&[(1.0, 1.0)]).expect("one row").rank_correlation,
+            None
+        );
     }
 }
