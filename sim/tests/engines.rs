@@ -51,6 +51,7 @@ fn run(
         pools: engines.iter().enumerate().map(pool).collect(),
         router,
         load: LoadSpec::default(),
+        frontend: sim::FrontendSpec::default(),
         seed: 7,
         coasting,
         track_block_ids: false,

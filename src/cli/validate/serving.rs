@@ -269,12 +269,12 @@ impl Outcome<'_> {
         let others = self
             .rows
             .iter()
-            .filter(|(row, ..)| row.backend != "vllm")
+            .filter(|(row, ..)| row.backend == "trtllm")
             .count();
         if others > 0 {
             let _ = writeln!(
                 text,
-                "{others} rows of other engines run on vLLM's scheduler with their own tables and host times."
+                "{others} rows of TensorRT-LLM run on vLLM's scheduler with their own tables and host times."
             );
         }
         if let Some(parameters) = &self.parameters {

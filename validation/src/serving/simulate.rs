@@ -2,9 +2,9 @@
 //!
 //! A worker of the row's engine on the row's GPUs, clients in a closed loop, prompts that share nothing. Step times are
 //! those of measured tables with the engine's host times; KV blocks are computed from the GPU's memory.
-// Model: every engine runs on vLLM's scheduler with its own budgets until the others have theirs. SGLang runs a prompt
-// batch and a decode batch in turn, TensorRT-LLM reserves KV for whole answers: at high concurrency TTFT and TPOT shift
-// against each other by 10 to 40 %.
+// Model: TensorRT-LLM runs on vLLM's scheduler with its own tables and host times until it has one; it reserves KV for
+// whole answers, so that at high concurrency requests wait longer there and decode faster, by 10 % and more. SGLang is
+// scheduled without overlap.
 
 use super::recipe::{Recipe, Source};
 use super::rows::{Pair, Row};
@@ -12,8 +12,9 @@ use calibration::measured::{HostTimes, Measured, MeasuredSpec};
 use calibration::roofline::Deployment;
 use calibration::tables::{Backend, Dtype};
 use calibration::{CalibrationError, Gpu, KvQuestion, Model, Precision, kv_capacity};
+use engine::sglang::SglangConfig;
 use engine::vllm::VllmConfig;
-use engine::{NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
+use engine::{EngineConfig, NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use sim::{
@@ -162,8 +163,17 @@ impl Subject {
         }
     }
 
-    fn engine(&self) -> VllmConfig {
-        VllmConfig {
+    fn engine(&self) -> EngineConfig {
+        if self.source.backend == Backend::Sglang {
+            let tokens = u64::from(self.kv_blocks) * u64::from(BLOCK_SIZE);
+            return EngineConfig::Sglang(SglangConfig {
+                max_total_tokens: u32::try_from(tokens).unwrap_or(SglangConfig::UNLIMITED),
+                max_running_requests: MAX_SEQUENCES,
+                ignore_eos: true,
+                ..SglangConfig::default()
+            });
+        }
+        EngineConfig::Vllm(VllmConfig {
             block_size: BLOCK_SIZE,
             num_gpu_blocks: self.kv_blocks,
             max_num_seqs: MAX_SEQUENCES,
@@ -171,7 +181,7 @@ impl Subject {
             // Prompts share nothing; looking for hits would find none.
             enable_prefix_caching: false,
             ..VllmConfig::default()
-        }
+        })
     }
 }
 
