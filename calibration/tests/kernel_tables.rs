@@ -39,7 +39,9 @@ fn row(header: &[&str], line: &str) -> Option<Row> {
             .expect("a column of the file")]
     };
     let number = |name: &str| text(name).parse::<f64>().unwrap_or(0.0);
-    let model = Model::find(text("model")).ok()?;
+    let model = Model::find(text("model"))
+        .ok()
+        .filter(|model| model.beyond_dense().is_none())?;
     // The vLLM fp8 lane of that version holds launch floors of the measuring loop (55.8 us for a GEMM of one row).
     if text("backend") == "vllm" && model.weights == Precision::Fp8 {
         return None;

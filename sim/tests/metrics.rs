@@ -80,6 +80,7 @@ fn a_run_of_four_requests() {
             gpus: 2,
             requests: 4,
             steps: 30,
+            extrapolated: Span::ZERO,
             busy: Span::from_ms(4500.0),
             prefill_tokens: 250,
             decode_tokens: 14,

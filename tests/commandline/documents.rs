@@ -186,13 +186,17 @@ fn every_command_in_the_documents_runs() {
     folder.good(&["sweep", "scenario.yaml", "--vary", "pools.agg.workers=1..8"]);
     let mut failed = Vec::new();
     for call in compare.into_iter().chain(rest) {
-        let line = ["calibration/tests/data", "tests/golden"]
-            .iter()
-            .find(|path| call.contains(**path))
-            .map_or_else(
-                || call.clone(),
-                |path| call.replace(path, &repository(path).display().to_string()),
-            );
+        let line = [
+            "calibration/tests/data",
+            "validation/tests/data",
+            "tests/golden",
+        ]
+        .iter()
+        .find(|path| call.contains(**path))
+        .map_or_else(
+            || call.clone(),
+            |path| call.replace(path, &repository(path).display().to_string()),
+        );
         let mut args: Vec<&str> = line.split_whitespace().collect();
         // A command that is only named.
         if names.contains(&call) && call != "sweep" {

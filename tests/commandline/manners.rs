@@ -143,6 +143,7 @@ fn json_is_one_object_wherever_it_is_offered() {
     let golden = repository("tests/golden/vllm/async_simple.case.json.gz");
     let sglang = repository("tests/golden/sglang/full_hit.case.json.gz");
     let sample = repository("calibration/tests/data/reference_sample.csv");
+    let benchmarks = repository("validation/tests/data/benchmarks.csv");
     folder.good(&[
         "replay",
         "scenario.yaml",
@@ -177,6 +178,7 @@ fn json_is_one_object_wherever_it_is_offered() {
             "conform vllm" => &[golden.to_str().unwrap()],
             "conform sglang" => &[sglang.to_str().unwrap()],
             "validate timing" => &[sample.to_str().unwrap()],
+            "validate serving" => &[benchmarks.to_str().unwrap()],
             unknown => panic!("say here how `{unknown}` is called"),
         };
         let words: Vec<&str> = command
