@@ -1,9 +1,7 @@
 //! `dynosim conform`: are our schedulers and routers the real ones?
 
 use super::{FAILED, Failure, print};
-use crate::conform::{
-    RouterVerdict, Verdict, conform_router, conform_sglang, conform_vllm,
-};
+use crate::conform::{RouterVerdict, Verdict, conform_router, conform_sglang, conform_vllm};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
