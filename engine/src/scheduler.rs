@@ -61,6 +61,15 @@ impl EngineConfig {
         }
     }
 
+    /// Prompt tokens that fit into a step, as the worker tells its router (SGLang: `max_prefill_tokens`).
+    #[must_use]
+    pub fn max_num_batched_tokens(&self) -> u32 {
+        match self {
+            EngineConfig::Vllm(config) => config.max_num_batched_tokens,
+            EngineConfig::Sglang(config) => config.max_prefill_tokens,
+        }
+    }
+
     /// KV blocks that sequences can use.
     #[must_use]
     pub fn usable_blocks(&self) -> u32 {

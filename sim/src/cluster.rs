@@ -7,7 +7,7 @@ use crate::event::{Action, Event, Ran, WorkerId};
 use crate::frontend::{Frontend, FrontendSpec, refusal};
 use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
-use crate::router::{Candidate, Router, RouterSpec};
+use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
 use engine::{EngineConfig, RequestId, Time, Workload};
 use std::sync::Arc;
@@ -60,6 +60,8 @@ pub struct Cluster {
     recording: Recording,
     last_token: Vec<Time>,
     outputs: Outputs,
+    /// Requests that have just got a worker.
+    placed: Vec<Placement>,
     warmup_requests: u32,
 }
 
@@ -71,11 +73,21 @@ impl Cluster {
             spec.pools.iter().any(|pool| pool.workers > 0),
             "a deployment has a worker"
         );
-        let block_size = spec.pools[0].engine.block_size();
         let workers: u32 = spec.pools.iter().map(|pool| pool.workers).sum();
-        let router = Router::new(spec.router, spec.seed, workers as usize, block_size);
+        let each_worker = || {
+            let pools = spec.pools.iter();
+            pools.flat_map(|pool| std::iter::repeat_n(pool, pool.workers as usize))
+        };
+        let batched = |pool: &PoolSpec| u64::from(pool.engine.max_num_batched_tokens());
+        let fleet = Fleet {
+            block_size: spec.pools[0].engine.block_size(),
+            max_num_batched_tokens: each_worker().map(batched).collect(),
+            has_gpu: each_worker().map(|pool| pool.gpus_per_worker > 0).collect(),
+        };
+        let router = Router::new(spec.router, spec.seed, fleet);
         let options = WorkerOptions {
-            coasts: spec.coasting,
+            // Events that travel need the time of their step.
+            coasts: spec.coasting && !router.wants_each_step(),
             track_block_ids: spec.track_block_ids,
             track_kv_events: router.wants_kv_events(),
         };
@@ -91,6 +103,7 @@ impl Cluster {
             recording: Recording::default(),
             last_token: vec![Time::MAX; workload.requests.len()],
             outputs: Outputs::default(),
+            placed: Vec::new(),
             warmup_requests: spec.load.warmup_requests,
             workload,
         };
@@ -218,23 +231,32 @@ impl Cluster {
             workers,
             active: &self.active,
         };
-        let placement = self.router.place(candidate);
-        let record = &mut self.recording.requests[index];
-        record.placed = now;
-        record.worker = placement.worker.0;
-        record.router_overlap_tokens = placement.overlap_tokens;
-        self.active[placement.worker.0 as usize] += 1;
-        let worker = &mut self.workers[placement.worker.0 as usize];
-        worker.record.requests += 1;
-        worker.scheduler.submit(id, now);
-        if worker.scheduler.is_idle() {
-            self.wake(now, placement.worker, actions);
-        } else if !worker.is_cut {
-            worker.is_cut = true;
-            actions.push(Action::Cut {
-                worker: placement.worker,
-            });
+        self.router.place(now, &candidate, &mut self.placed);
+        self.submit_placed(now, actions);
+    }
+
+    /// Hands requests that got a worker to its scheduler.
+    fn submit_placed(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let mut placed = std::mem::take(&mut self.placed);
+        for placement in placed.drain(..) {
+            let record = &mut self.recording.requests[placement.request.0 as usize];
+            record.placed = now;
+            record.worker = placement.worker.0;
+            record.router_overlap_tokens = placement.overlap_tokens;
+            self.active[placement.worker.0 as usize] += 1;
+            let worker = &mut self.workers[placement.worker.0 as usize];
+            worker.record.requests += 1;
+            worker.scheduler.submit(placement.request, now);
+            if worker.scheduler.is_idle() {
+                self.wake(now, placement.worker, actions);
+            } else if !worker.is_cut {
+                worker.is_cut = true;
+                actions.push(Action::Cut {
+                    worker: placement.worker,
+                });
+            }
         }
+        self.placed = placed;
     }
 
     /// Fills `able_workers` with those that can hold the request (left empty if all can), or says why none can.
@@ -291,9 +313,11 @@ impl Cluster {
         };
         self.workers[ran.worker.0 as usize].ran(ran, &mut books, &mut outputs);
         for request in outputs.started.drain(..) {
-            self.router.prefill_done(request);
+            self.router
+                .prefill_done(now, request, &self.workload, &mut self.placed);
         }
-        self.router.observe(ran.worker, &outputs.events);
+        self.router
+            .observe(now, ran.worker, &outputs.events, &self.workload);
         outputs.events.clear();
         for request in outputs.ended.drain(..) {
             let pool = self.workers[ran.worker.0 as usize].pool();
@@ -304,11 +328,13 @@ impl Cluster {
             record.finish = ran.end();
             record.outcome = Outcome::Completed;
             self.active[ran.worker.0 as usize] -= 1;
-            self.router.ended(request);
+            self.router
+                .ended(now, request, &self.workload, &mut self.placed);
             self.load.ended(now, request, actions);
         }
         self.outputs = outputs;
         self.wake(now, ran.worker, actions);
+        self.submit_placed(now, actions);
     }
 
     fn wake(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {

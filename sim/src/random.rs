@@ -9,6 +9,10 @@ pub enum Purpose {
     RouteSecond = 2,
     /// Which of several equally good workers, by request.
     RouteTie = 3,
+    /// Whether KV events are lost, by worker and report.
+    KvEventLoss = 4,
+    /// How late KV events come, by worker and report.
+    KvEventDelay = 5,
 }
 
 /// A number below `bound` (≥ 1), uniform up to 2^-32.
@@ -16,6 +20,13 @@ pub enum Purpose {
 pub fn draw(seed: u64, purpose: Purpose, entity: u64, bound: usize) -> usize {
     let bits = mix(mix(mix(seed) ^ purpose as u64) ^ entity);
     (((bits >> 32) * bound as u64) >> 32) as usize
+}
+
+/// A number in 0..1, uniform.
+#[must_use]
+pub fn unit(seed: u64, purpose: Purpose, entity: u64) -> f64 {
+    let bits = mix(mix(mix(seed) ^ purpose as u64) ^ entity);
+    (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014) over its increment.

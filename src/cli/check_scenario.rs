@@ -208,9 +208,15 @@ fn router(spec: &RouterSpec) -> String {
         RouterSpec::Random => "random".to_owned(),
         RouterSpec::LeastLoaded => "least-loaded".to_owned(),
         RouterSpec::PowerOfTwo => "power-of-two".to_owned(),
+        RouterSpec::DeviceAwareWeighted { ratio } => {
+            format!("device-aware-weighted, GPU workers count {ratio} times")
+        }
+        RouterSpec::SessionAffinity { ttl } => {
+            format!("session-affinity for {} s", ttl.0 / 1_000_000_000_000)
+        }
         RouterSpec::Kv(kv) => format!(
             "kv, overlap_score_credit {}, prefill_load_scale {}",
-            kv.overlap_score_credit, kv.prefill_load_scale
+            kv.weights.overlap_score_credit, kv.weights.prefill_load_scale
         ),
     }
 }

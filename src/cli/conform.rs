@@ -1,15 +1,17 @@
-//! `dynosim conform`: is our scheduler the real one?
+//! `dynosim conform`: are our schedulers and routers the real ones?
 
 use super::{FAILED, Failure, print};
-use crate::conform::{Verdict, conform_sglang, conform_vllm};
+use crate::conform::{RouterVerdict, Verdict, conform_router, conform_sglang, conform_vllm};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Replay schedules recorded from real engines and compare every decision.
+/// Replay what was recorded from real engines and routers and compare every decision.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dynosim conform vllm tests/golden/vllm")]
+#[command(
+    after_help = "Example:\n  dynosim conform vllm tests/golden/vllm\n  dynosim conform router tests/golden/router"
+)]
 pub struct ConformArgs {
     #[command(subcommand)]
     engine: Engine,
@@ -23,6 +25,9 @@ enum Engine {
     /// Schedules of SGLang's scheduler
     #[command(after_help = "Example:\n  dynosim conform sglang tests/golden/sglang")]
     Sglang(Recorded),
+    /// Costs, choices, queues, hashes and index of Dynamo's KV router
+    #[command(after_help = "Example:\n  dynosim conform router tests/golden/router")]
+    Router(RecordedRouter),
 }
 
 /// What is compared and how it is printed.
@@ -35,10 +40,21 @@ struct Recorded {
     json: bool,
 }
 
+/// The same for a router.
+#[derive(Debug, Args)]
+struct RecordedRouter {
+    /// Folder of recorded cases, or one NAME.json
+    path: PathBuf,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
 pub fn run(args: ConformArgs) -> Result<ExitCode, Failure> {
     let (verdicts, json) = match args.engine {
         Engine::Vllm(recorded) => (conform_vllm(&recorded.path), recorded.json),
         Engine::Sglang(recorded) => (conform_sglang(&recorded.path), recorded.json),
+        Engine::Router(recorded) => return router(&recorded.path, recorded.json),
     };
     let verdicts = verdicts.map_err(Failure::input)?;
     let is_identical = |verdict: &&Verdict| verdict.difference.is_none();
@@ -82,6 +98,32 @@ pub fn run(args: ConformArgs) -> Result<ExitCode, Failure> {
         print(&text)?;
     }
     Ok(if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
+}
+
+fn router(path: &Path, json: bool) -> Result<ExitCode, Failure> {
+    let verdicts = conform_router(path).map_err(Failure::input)?;
+    let differs = |verdict: &&RouterVerdict| verdict.difference.is_some();
+    let identical = verdicts.len() - verdicts.iter().filter(differs).count();
+    let compared: u64 = verdicts.iter().map(|verdict| verdict.compared).sum();
+    if json {
+        let object = json!({ "cases": verdicts.len(), "identical": identical, "results_compared": compared,
+            "verdicts": verdicts });
+        print(&format!("{object:#}\n"))?;
+    } else {
+        let mut text = String::new();
+        for verdict in verdicts.iter().filter(differs) {
+            let difference = verdict.difference.as_deref().unwrap_or_default();
+            text += &format!("{} ({}): {difference}\n", verdict.name, verdict.kind);
+        }
+        let cases = verdicts.len();
+        text += &format!("{compared} results compared\n{cases} cases, {identical} identical\n");
+        print(&text)?;
+    }
+    Ok(if identical == verdicts.len() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(FAILED)

@@ -2,8 +2,10 @@
 
 mod case;
 mod replay;
+mod router;
 mod sglang;
 
+pub use router::{RouterVerdict, conform_router};
 pub use sglang::conform_sglang;
 
 use case::{Case, Recording, Step};

@@ -140,7 +140,10 @@ fn a_full_scenario_is_read() {
         panic!("KV-aware")
     };
     assert_eq!(
-        (router.overlap_score_credit, router.prefill_load_scale),
+        (
+            router.weights.overlap_score_credit,
+            router.weights.prefill_load_scale
+        ),
         (0.5, 1.0)
     );
     let Source::Trace(trace) = &scenario.workload.source else {

@@ -142,6 +142,7 @@ fn json_is_one_object_wherever_it_is_offered() {
     let folder = Folder::with_scenario_and_trace();
     let golden = repository("tests/golden/vllm/async_simple.case.json.gz");
     let sglang = repository("tests/golden/sglang/full_hit.case.json.gz");
+    let router_golden = repository("tests/golden/router");
     let sample = repository("calibration/tests/data/reference_sample.csv");
     let benchmarks = repository("validation/tests/data/benchmarks.csv");
     folder.good(&[
@@ -177,6 +178,7 @@ fn json_is_one_object_wherever_it_is_offered() {
             "trace synth" => &["--like", "trace.jsonl", "--out", "new.jsonl"],
             "conform vllm" => &[golden.to_str().unwrap()],
             "conform sglang" => &[sglang.to_str().unwrap()],
+            "conform router" => &[router_golden.to_str().unwrap()],
             "validate timing" => &[sample.to_str().unwrap()],
             "validate serving" => &[benchmarks.to_str().unwrap()],
             unknown => panic!("say here how `{unknown}` is called"),

@@ -13,6 +13,7 @@ use engine::{
 use sim::event::{Action, Event};
 use sim::journal::{Entry, Journal};
 use sim::router::KvRouterSpec;
+use sim::router::cost::CostWeights;
 use sim::{Cluster, ClusterSpec, GapRun, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
 
 use crate::oracle::scenario::{
@@ -98,8 +99,12 @@ fn spec(scenario: &Scenario) -> ClusterSpec {
             Router::Random => RouterSpec::Random,
             Router::PowerOfTwo => RouterSpec::PowerOfTwo,
             Router::Kv { credit, scale } => RouterSpec::Kv(KvRouterSpec {
-                overlap_score_credit: credit,
-                prefill_load_scale: scale,
+                weights: CostWeights {
+                    overlap_score_credit: credit,
+                    prefill_load_scale: scale,
+                    ..CostWeights::default()
+                },
+                ..KvRouterSpec::default()
             }),
         },
         load: LoadSpec {

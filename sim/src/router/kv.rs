@@ -1,40 +1,71 @@
-//! KV-aware: the worker on which the request costs least, in blocks, lower is better.
+//! KV-aware: the worker on which the request costs least.
 //!
-//! ```text
-//! cost = prefill_load_scale * max(0, (active_prefill_tokens + prompt_tokens) / block_size - overlap_score_credit * overlap)
-//!      + decode_blocks + ceil(prompt_tokens / block_size)
-//! ```
+//! A request is looked up in the [index](super::indexer::RadixTree) of what the workers' KV events say they hold, waits if a
+//! queue is on and all workers are [busy](super::admission), goes where the [cost](super::cost) is least, and is
+//! [booked](super::active_sequences) there. The index is asked when the request comes, not when it leaves the queue. All
+//! parts are those that the recorded cases of the real router check; here blocks are places in the prefix tree instead of
+//! hashes, which are equal exactly when the hashes are.
 //!
-//! `active_prefill_tokens` are the uncached prompt tokens of requests placed there whose first token has not arrived;
-//! `overlap` is the longest prefix of the request, in blocks, that the worker's KV events say is cached there;
-//! `decode_blocks` are the blocks of the prompts of all requests placed there and not ended. Of several cheapest workers
-//! one is drawn by (seed, request). The form is that of Dynamo's KV router at its default settings.
+//! Without events (`use_kv_events: false`) a router believes what it did itself: the prompts it placed are taken to be
+//! cached there for `ttl`. With events and `predicted_ttl` it believes either, whichever says more.
 //!
-//! Model: events arrive at the end of the step in which they happened, none is lost; shared blocks of two requests on
-//! one worker count twice in `decode_blocks` (the real router counts distinct blocks: the cost of a busy worker with
-//! shared prefixes is overstated by the shared part).
+//! Model: each worker is one rank. Prefills have no modelled duration (`prefill_load_model: none`), output blocks are not
+//! tracked, and requests do not expire, as in the replay of the real router.
 
+use super::active_blocks::PlacedActive;
+use super::active_sequences::PromptBlocks;
+use super::admission::{Admission, AdmissionSpec, Admitted, Incoming, QueueStyle};
+use super::cost::{CostWeights, Overlap};
+use super::events::{EventChannel, EventsInFlight};
+use super::indexer::chain::{Piece, PlacedQuery};
+use super::indexer::{PlacedChain, RadixTree, Rank};
+use super::policy_class::{PolicyProfile, QueuePolicy};
+use super::predictions::Predictions;
+use super::queue::QueueTicket;
 use super::{Candidate, Placement};
 use crate::event::WorkerId;
-use crate::random::{Purpose, draw};
 use engine::kv_cache::{Stretch, block_path};
-use engine::{KvEvent, NodeId, RequestId};
-use rustc_hash::FxHashMap;
+use engine::prefix_tree::PrefixTree;
+use engine::{KvEvent, NodeId, Request, RequestId, Span, Time, Workload};
 
-/// Weights of the cost.
+/// Settings of the KV-aware router; Dynamo's names and defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KvRouterSpec {
-    /// How much of a cached block's prefill counts as saved.
-    pub overlap_score_credit: f64,
-    /// Weight of the prefill part.
-    pub prefill_load_scale: f64,
+    /// Of the cost: credit, decay, scale, weights of tiers.
+    pub weights: CostWeights,
+    /// 0 takes the cheapest, more spreads the choice.
+    pub router_temperature: f64,
+    /// Whether workers say what they hold.
+    pub use_kv_events: bool,
+    /// How these events travel.
+    pub events: EventChannel,
+    /// How long a prompt counts as cached where it was sent, without events.
+    pub ttl: Span,
+    /// The same with events, if at all.
+    pub predicted_ttl: Option<Span>,
+    /// Whether blocks of active requests count.
+    pub track_active_blocks: bool,
+    /// Whether active requests on one worker share blocks.
+    pub assume_kv_reuse: bool,
+    /// Requests wait while all workers have more prompt tokens in prefill than this many times `max_num_batched_tokens`.
+    pub queue_threshold: Option<f64>,
+    /// In what order they wait.
+    pub queue_policy: QueuePolicy,
 }
 
 impl Default for KvRouterSpec {
     fn default() -> Self {
         KvRouterSpec {
-            overlap_score_credit: 1.0,
-            prefill_load_scale: 1.0,
+            weights: CostWeights::default(),
+            router_temperature: 0.0,
+            use_kv_events: true,
+            events: EventChannel::default(),
+            ttl: Span(120_000_000_000_000),
+            predicted_ttl: None,
+            track_active_blocks: true,
+            assume_kv_reuse: true,
+            queue_threshold: None,
+            queue_policy: QueuePolicy::Fcfs,
         }
     }
 }
@@ -43,232 +74,251 @@ impl Default for KvRouterSpec {
 #[derive(Debug, Clone)]
 pub struct KvRouter {
     spec: KvRouterSpec,
-    seed: u64,
     block_size: u32,
-    index: KvIndex,
-    loads: Vec<Load>,
-    placed: FxHashMap<RequestId, Placed>,
-    overlap: Vec<u32>,
+    index: RadixTree<PlacedChain>,
+    predictions: Option<Predictions>,
+    in_flight: Option<EventsInFlight>,
+    admission: Admission<PlacedActive>,
+    admitted: Vec<Admitted>,
     path: Vec<Stretch>,
-    cheapest: Vec<WorkerId>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Load {
-    prefill_tokens: u64,
-    decode_blocks: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Placed {
-    worker: WorkerId,
-    prefill_tokens: u64,
-    blocks: u64,
+    overlap: Vec<u32>,
+    active: Vec<Rank>,
+    stored: PlacedChain,
 }
 
 impl KvRouter {
-    pub(super) fn new(spec: KvRouterSpec, seed: u64, workers: usize, block_size: u32) -> Self {
+    pub(super) fn new(
+        spec: KvRouterSpec,
+        seed: u64,
+        block_size: u32,
+        max_num_batched_tokens: Vec<u64>,
+    ) -> Self {
+        let workers = max_num_batched_tokens.len();
+        let admission = AdmissionSpec {
+            weights: spec.weights,
+            temperature: spec.router_temperature,
+            block_size,
+            profile: PolicyProfile::sole(spec.queue_policy, spec.queue_threshold),
+            style: QueueStyle::Replay,
+            expires: false,
+            seed,
+        };
+        let ttl = if spec.use_kv_events {
+            spec.predicted_ttl
+        } else {
+            Some(spec.ttl)
+        };
         KvRouter {
             spec,
-            seed,
             block_size,
-            index: KvIndex::default(),
-            loads: vec![Load::default(); workers],
-            placed: FxHashMap::default(),
-            overlap: vec![0; workers],
+            index: RadixTree::default(),
+            predictions: ttl.map(Predictions::new),
+            in_flight: (!spec.events.is_perfect())
+                .then(|| EventsInFlight::new(spec.events, seed, workers)),
+            admission: Admission::new(admission, max_num_batched_tokens),
+            admitted: Vec::new(),
             path: Vec::new(),
-            cheapest: Vec::new(),
+            overlap: vec![0; workers],
+            active: Vec::new(),
+            stored: PlacedChain::default(),
         }
     }
 
-    pub(super) fn place(&mut self, candidate: &Candidate<'_>) -> Placement {
+    /// True if the router wants the workers' KV events.
+    pub(super) fn wants_kv_events(&self) -> bool {
+        self.spec.use_kv_events
+    }
+
+    /// True if it matters in which step an event happened.
+    pub(super) fn wants_each_step(&self) -> bool {
+        self.spec.use_kv_events && self.in_flight.is_some()
+    }
+
+    pub(super) fn place(
+        &mut self,
+        now: Time,
+        candidate: &Candidate<'_>,
+        placed: &mut Vec<Placement>,
+    ) {
+        let tree = &candidate.workload.tree;
+        self.receive(now, tree);
         let request = &candidate.workload.requests[candidate.request.0 as usize];
-        block_path(
-            &candidate.workload.tree,
-            request.leaf,
-            self.block_size,
-            &mut self.path,
-        );
-        let limit = request.input_tokens / self.block_size;
-        self.index.overlap(&self.path, limit, &mut self.overlap);
-        let own_blocks = u64::from(request.input_tokens.div_ceil(self.block_size));
-        let mut least = f64::INFINITY;
-        self.cheapest.clear();
-        for &worker in candidate.workers {
-            let load = &self.loads[worker.0 as usize];
-            let tokens = load.prefill_tokens + u64::from(request.input_tokens);
-            let credit =
-                self.spec.overlap_score_credit * f64::from(self.overlap[worker.0 as usize]);
-            let prefill = (tokens as f64 / f64::from(self.block_size) - credit).max(0.0);
-            let cost =
-                self.spec.prefill_load_scale * prefill + (load.decode_blocks + own_blocks) as f64;
-            if cost < least {
-                least = cost;
-                self.cheapest.clear();
-            }
-            if cost <= least {
-                self.cheapest.push(worker);
-            }
-        }
-        let tie = draw(
-            self.seed,
-            Purpose::RouteTie,
-            u64::from(candidate.request.0),
-            self.cheapest.len(),
-        );
-        let worker = self.cheapest[tie];
-        let overlap_tokens = self.overlap[worker.0 as usize] * self.block_size;
-        let placed = Placed {
-            worker,
-            prefill_tokens: u64::from(request.input_tokens - overlap_tokens),
-            blocks: own_blocks,
+        let limit = whole_blocks(tree, request, self.block_size, &mut self.path);
+        let overlap = self.look_up(now, limit);
+        let cached = |overlap: &Overlap| overlap.cached_tokens(&self.spec.weights, self.block_size);
+        let is_all = candidate.workers.len() == overlap.len();
+        let ticket = QueueTicket {
+            arrival: now,
+            isl_tokens: u64::from(request.input_tokens),
+            cached_tokens: overlap.iter().map(cached).max().unwrap_or(0),
+            // Model: the engine's priority is not the router's; requests of a workload carry none for the router.
+            priority_jump: 0.0,
+            strict_priority: 0,
+            due: None,
+            pinned: None,
         };
-        let load = &mut self.loads[worker.0 as usize];
-        load.prefill_tokens += placed.prefill_tokens;
-        load.decode_blocks += placed.blocks;
-        self.placed.insert(candidate.request, placed);
-        Placement {
-            worker,
-            overlap_tokens,
-        }
-    }
-
-    pub(super) fn prefill_done(&mut self, request: RequestId) {
-        if let Some(placed) = self.placed.get_mut(&request) {
-            let done = std::mem::take(&mut placed.prefill_tokens);
-            self.loads[placed.worker.0 as usize].prefill_tokens -= done;
-        }
-    }
-
-    pub(super) fn ended(&mut self, request: RequestId) {
-        self.prefill_done(request);
-        if let Some(placed) = self.placed.remove(&request) {
-            self.loads[placed.worker.0 as usize].decode_blocks -= placed.blocks;
-        }
-    }
-
-    pub(super) fn observe(&mut self, worker: WorkerId, events: &[KvEvent]) {
-        for event in events {
-            match *event {
-                KvEvent::Stored { node, lo, hi, .. } => self.index.store(worker, node, lo, hi),
-                KvEvent::Removed { node, lo, hi } => self.index.remove(worker, node, lo, hi),
-            }
-        }
-    }
-}
-
-/// Which blocks of which node the workers are believed to hold. A removed block is gone even if the worker holds
-/// another copy of it, as in the real index.
-#[derive(Debug, Clone, Default)]
-struct KvIndex {
-    nodes: FxHashMap<NodeId, Vec<Range>>,
-}
-
-/// Blocks `lo..hi` of a node on one worker; ranges of one worker neither overlap nor touch.
-#[derive(Debug, Clone, Copy)]
-struct Range {
-    worker: WorkerId,
-    lo: u32,
-    hi: u32,
-}
-
-impl KvIndex {
-    fn store(&mut self, worker: WorkerId, node: NodeId, mut lo: u32, mut hi: u32) {
-        let ranges = self.nodes.entry(node).or_default();
-        ranges.retain(|range| {
-            let joins = range.worker == worker && range.lo <= hi && lo <= range.hi;
-            if joins {
-                lo = lo.min(range.lo);
-                hi = hi.max(range.hi);
-            }
-            !joins
-        });
-        ranges.push(Range { worker, lo, hi });
-    }
-
-    fn remove(&mut self, worker: WorkerId, node: NodeId, lo: u32, hi: u32) {
-        let Some(ranges) = self.nodes.get_mut(&node) else {
-            return;
+        let prompt = match (self.spec.track_active_blocks, self.spec.assume_kv_reuse) {
+            (false, _) => PromptBlocks::Untracked,
+            (true, false) => PromptBlocks::Private(limit),
+            (true, true) => PromptBlocks::Shared(self.path.clone()),
         };
-        let mut index = 0;
-        while index < ranges.len() {
-            let range = ranges[index];
-            if range.worker != worker || range.hi <= lo || hi <= range.lo {
-                index += 1;
-                continue;
-            }
-            ranges.swap_remove(index);
-            for rest in [Range { hi: lo, ..range }, Range { lo: hi, ..range }] {
-                if rest.lo < rest.hi {
-                    ranges.push(rest);
-                }
+        let allowed = (!is_all).then(|| candidate.workers.iter().map(|worker| worker.0).collect());
+        let incoming = Incoming {
+            request: candidate.request,
+            prompt,
+            overlap,
+            allowed,
+        };
+        self.admission
+            .submit(now, ticket, incoming, &mut self.admitted)
+            .expect("the only class has no limit");
+        self.settle(now, candidate.workload, placed);
+    }
+
+    /// By worker, what it is believed to hold of the path.
+    fn look_up(&mut self, now: Time, limit: u32) -> Vec<Overlap> {
+        let query = PlacedQuery {
+            path: &self.path,
+            limit,
+        };
+        self.index
+            .overlap(query, &mut self.active, &mut self.overlap);
+        let device = |&device: &u32| Overlap {
+            device,
+            ..Overlap::default()
+        };
+        let mut overlap: Vec<Overlap> = self.overlap.iter().map(device).collect();
+        if let Some(predictions) = &mut self.predictions {
+            predictions.overlap(now, query, &mut self.active, &mut self.overlap);
+            for (overlap, &predicted) in overlap.iter_mut().zip(&self.overlap) {
+                overlap.device = overlap.device.max(predicted);
             }
         }
-        if ranges.is_empty() {
-            self.nodes.remove(&node);
+        overlap
+    }
+
+    /// The first token of a request arrived.
+    pub(super) fn prefill_done(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        workload: &Workload,
+        placed: &mut Vec<Placement>,
+    ) {
+        self.admission
+            .prefill_done(now, request, &mut self.admitted);
+        self.settle(now, workload, placed);
+    }
+
+    /// A request ended.
+    pub(super) fn ended(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        workload: &Workload,
+        placed: &mut Vec<Placement>,
+    ) {
+        self.admission.free(now, request, &mut self.admitted);
+        self.settle(now, workload, placed);
+    }
+
+    /// Hands out who was admitted, and expects their prompts to be cached where they go.
+    fn settle(&mut self, now: Time, workload: &Workload, placed: &mut Vec<Placement>) {
+        for admitted in self.admitted.drain(..) {
+            if let Some(predictions) = &mut self.predictions {
+                let request = &workload.requests[admitted.request.0 as usize];
+                whole_blocks(&workload.tree, request, self.block_size, &mut self.path);
+                predictions.expect(now, admitted.rank, &self.path);
+            }
+            placed.push(Placement {
+                request: admitted.request,
+                worker: WorkerId(admitted.rank),
+                overlap_tokens: u32::try_from(admitted.cached_tokens)
+                    .expect("prompts are below 2^31"),
+            });
         }
     }
 
-    /// By worker, the longest prefix of `path` it holds, at most `limit` blocks.
-    fn overlap(&self, path: &[Stretch], limit: u32, overlap: &mut [u32]) {
-        overlap.fill(0);
-        let mut start = 0;
-        for stretch in path {
-            let Some(ranges) = self.nodes.get(&stretch.node) else {
-                return;
-            };
-            // Ranges of one worker do not touch, so at most one of them continues what it holds.
-            for range in ranges {
-                let held = &mut overlap[range.worker.0 as usize];
-                if *held >= start && range.lo <= *held && *held < range.hi {
-                    *held = range.hi.min(stretch.end).min(limit);
-                }
-            }
-            start = stretch.end;
-            if start >= limit {
-                return;
-            }
+    /// A worker did something in a step that ended now.
+    pub(super) fn observe(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        events: &[KvEvent],
+        tree: &PrefixTree,
+    ) {
+        match &mut self.in_flight {
+            None => self.apply(worker, events, tree),
+            Some(in_flight) => in_flight.send(now, worker, events),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+    /// Takes in the reports that have arrived by now.
+    fn receive(&mut self, now: Time, tree: &PrefixTree) {
+        while let Some((worker, events)) = self.in_flight.as_mut().and_then(|it| it.receive(now)) {
+            self.apply(worker, &events, tree);
+        }
+    }
 
-    proptest! {
-        /// The index answers like a set of (worker, node, block).
-        #[test]
-        fn index_equals_a_plain_set(
-            changes in prop::collection::vec((any::<bool>(), 0u32..3, 0u32..3, 0u32..12, 1u32..8), 0..60)
-        ) {
-            let mut index = KvIndex::default();
-            let mut set = std::collections::BTreeSet::new();
-            for (is_store, worker, node, lo, len) in changes {
-                let (id, node_id) = (WorkerId(worker), NodeId(node));
-                if is_store {
-                    index.store(id, node_id, lo, lo + len);
-                } else {
-                    index.remove(id, node_id, lo, lo + len);
+    fn apply(&mut self, worker: WorkerId, events: &[KvEvent], tree: &PrefixTree) {
+        let mut events = events.iter().copied().peekable();
+        while let Some(event) = events.next() {
+            match event {
+                KvEvent::Removed { node, lo, hi } => {
+                    self.index.remove_run(worker.0, node, lo, hi);
                 }
-                for block in lo..lo + len {
-                    if is_store {
-                        set.insert((worker, node, block));
-                    } else {
-                        set.remove(&(worker, node, block));
+                KvEvent::Stored { node, lo, hi, .. } => {
+                    self.stored.0.clear();
+                    self.stored.0.push(Piece { node, lo, hi });
+                    while let Some(KvEvent::Stored { node, lo, hi, .. }) = events.next_if(|next| {
+                        matches!(
+                            next,
+                            KvEvent::Stored {
+                                continues: true,
+                                ..
+                            }
+                        )
+                    }) {
+                        self.stored.0.push(Piece { node, lo, hi });
                     }
-                }
-                let path: Vec<Stretch> =
-                    (0..3).map(|node| Stretch { node: NodeId(node), end: 5 * (node + 1) }).collect();
-                let mut overlap = vec![0; 3];
-                index.overlap(&path, 13, &mut overlap);
-                for worker in 0..3 {
-                    let held = |block: &u32| set.contains(&(worker, block / 5, *block));
-                    let expected = (0..13).take_while(held).count() as u32;
-                    prop_assert_eq!(overlap[worker as usize], expected);
+                    let parent = block_before(tree, node, lo, self.block_size);
+                    // A parent that is not known (lost, or removed with another copy) loses what follows it, as in the
+                    // real index.
+                    let _unknown = self.index.store(worker.0, parent, &self.stored);
                 }
             }
         }
     }
+}
+
+/// The whole blocks of a request's prompt.
+fn whole_blocks(
+    tree: &PrefixTree,
+    request: &Request,
+    block_size: u32,
+    path: &mut Vec<Stretch>,
+) -> u32 {
+    block_path(tree, request.leaf, block_size, path);
+    let limit = request.input_tokens / block_size;
+    let behind = path.partition_point(|stretch| stretch.end < limit);
+    path.truncate(if limit == 0 { 0 } else { behind + 1 });
+    if let Some(last) = path.last_mut() {
+        last.end = limit;
+    }
+    limit
+}
+
+/// The place of the block in front of block `lo` of `node`.
+fn block_before(
+    tree: &PrefixTree,
+    mut node: NodeId,
+    lo: u32,
+    block_size: u32,
+) -> Option<(NodeId, u32)> {
+    // The block before ends with token `lo * block_size - 1`.
+    let end = lo * block_size;
+    while lo > 0 && tree.start(node) >= end {
+        node = tree.parent(node);
+    }
+    (lo > 0).then(|| (node, lo - 1))
 }

@@ -1,19 +1,35 @@
 //! Which worker gets a request. One policy per file; each opens with its rule in words.
 //!
 //! A router sees what a real one sees: which requests it placed where and which of them have ended, and, if it asks
-//! for them, the workers' KV events at the end of the step in which they happened. Random choices and ties are drawn
+//! for them, the workers' KV events, at the end of the step in which they happened or later. Random choices and ties are drawn
 //! by (seed, purpose, request), so the same run places the same way every time.
 
+pub mod active_blocks;
+pub mod active_sequences;
+pub mod admission;
+pub mod approximate;
+pub mod cost;
+mod device_aware;
+mod events;
+pub mod hash;
+pub mod indexer;
 mod kv;
 mod least_loaded;
+pub mod policy_class;
 mod power_of_two;
+mod predictions;
+pub mod prefill_load;
+pub mod queue;
 mod random;
 mod round_robin;
+pub mod selection;
+mod session_affinity;
 
+pub use events::EventChannel;
 pub use kv::{KvRouter, KvRouterSpec};
 
 use crate::event::WorkerId;
-use engine::{KvEvent, RequestId, Workload};
+use engine::{KvEvent, RequestId, Span, Time, Workload};
 
 /// How to choose a worker.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +42,16 @@ pub enum RouterSpec {
     LeastLoaded,
     /// The less loaded of two drawn at random.
     PowerOfTwo,
+    /// Workers without GPUs get a share, the rest goes to those with; least loaded within.
+    DeviceAwareWeighted {
+        /// Workers without GPUs that one with GPUs counts as, at least 1.
+        ratio: u32,
+    },
+    /// Where the session's first request went; that one by least loaded.
+    SessionAffinity {
+        /// How long a session without a request under way stays bound.
+        ttl: Span,
+    },
     /// The cheapest by prefill left to do after prefix hits, and by blocks in use.
     Kv(KvRouterSpec),
 }
@@ -33,6 +59,8 @@ pub enum RouterSpec {
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
+    /// Which.
+    pub request: RequestId,
     /// The chosen worker.
     pub worker: WorkerId,
     /// Prompt tokens the router believes to be cached there.
@@ -65,21 +93,44 @@ enum Policy {
     Random,
     LeastLoaded,
     PowerOfTwo,
+    DeviceAwareWeighted { ratio: u32, has_gpu: Vec<bool> },
+    SessionAffinity(session_affinity::SessionAffinity),
     Kv(Box<KvRouter>),
 }
 
+/// What a router is told about the workers at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    /// Tokens per KV block.
+    pub block_size: u32,
+    /// By worker: tokens it batches at most.
+    pub max_num_batched_tokens: Vec<u64>,
+    /// By worker: whether it has a GPU.
+    pub has_gpu: Vec<bool>,
+}
+
 impl Router {
-    /// A router for `workers` workers with KV blocks of `block_size` tokens.
+    /// A router in front of idle workers.
     #[must_use]
-    pub fn new(spec: RouterSpec, seed: u64, workers: usize, block_size: u32) -> Self {
+    pub fn new(spec: RouterSpec, seed: u64, fleet: Fleet) -> Self {
         let policy = match spec {
             RouterSpec::RoundRobin => Policy::RoundRobin(round_robin::RoundRobin::default()),
             RouterSpec::Random => Policy::Random,
             RouterSpec::LeastLoaded => Policy::LeastLoaded,
             RouterSpec::PowerOfTwo => Policy::PowerOfTwo,
-            RouterSpec::Kv(spec) => {
-                Policy::Kv(Box::new(KvRouter::new(spec, seed, workers, block_size)))
+            RouterSpec::DeviceAwareWeighted { ratio } => Policy::DeviceAwareWeighted {
+                ratio,
+                has_gpu: fleet.has_gpu,
+            },
+            RouterSpec::SessionAffinity { ttl } => {
+                Policy::SessionAffinity(session_affinity::SessionAffinity::new(ttl))
             }
+            RouterSpec::Kv(spec) => Policy::Kv(Box::new(KvRouter::new(
+                spec,
+                seed,
+                fleet.block_size,
+                fleet.max_num_batched_tokens,
+            ))),
         };
         Router { seed, policy }
     }
@@ -87,42 +138,77 @@ impl Router {
     /// True if the router wants the workers' KV events.
     #[must_use]
     pub fn wants_kv_events(&self) -> bool {
-        matches!(self.policy, Policy::Kv(_))
+        matches!(&self.policy, Policy::Kv(policy) if policy.wants_kv_events())
     }
 
-    /// Chooses a worker.
-    pub fn place(&mut self, candidate: Candidate<'_>) -> Placement {
+    /// True if it wants them step by step, since they take time to arrive.
+    #[must_use]
+    pub fn wants_each_step(&self) -> bool {
+        matches!(&self.policy, Policy::Kv(policy) if policy.wants_each_step())
+    }
+
+    /// A request comes. Appends where it goes, unless it has to wait in the router.
+    pub fn place(&mut self, now: Time, candidate: &Candidate<'_>, placed: &mut Vec<Placement>) {
         let worker = match &mut self.policy {
-            Policy::RoundRobin(policy) => policy.place(&candidate),
-            Policy::Random => random::place(self.seed, &candidate),
-            Policy::LeastLoaded => least_loaded::place(&candidate),
-            Policy::PowerOfTwo => power_of_two::place(self.seed, &candidate),
-            Policy::Kv(policy) => return policy.place(&candidate),
+            Policy::RoundRobin(policy) => policy.place(candidate),
+            Policy::Random => random::place(self.seed, candidate),
+            Policy::LeastLoaded => least_loaded::place(self.seed, candidate),
+            Policy::PowerOfTwo => power_of_two::place(self.seed, candidate),
+            Policy::DeviceAwareWeighted { ratio, has_gpu } => {
+                device_aware::place(self.seed, *ratio, has_gpu, candidate)
+            }
+            Policy::SessionAffinity(policy) => {
+                policy.place(now, candidate, || least_loaded::place(self.seed, candidate))
+            }
+            Policy::Kv(policy) => return policy.place(now, candidate, placed),
         };
-        Placement {
+        placed.push(Placement {
+            request: candidate.request,
             worker,
             overlap_tokens: 0,
+        });
+    }
+
+    /// The first token of a request arrived: its prefill is over. Appends who has waited for that.
+    pub fn prefill_done(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        workload: &Workload,
+        placed: &mut Vec<Placement>,
+    ) {
+        if let Policy::Kv(policy) = &mut self.policy {
+            policy.prefill_done(now, request, workload, placed);
         }
     }
 
-    /// The first token of a request arrived: its prefill is over.
-    pub fn prefill_done(&mut self, request: RequestId) {
-        if let Policy::Kv(policy) = &mut self.policy {
-            policy.prefill_done(request);
-        }
-    }
-
-    /// A request that was placed has ended.
-    pub fn ended(&mut self, request: RequestId) {
-        if let Policy::Kv(policy) = &mut self.policy {
-            policy.ended(request);
+    /// A request that was placed has ended. Appends who has waited for that.
+    pub fn ended(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        workload: &Workload,
+        placed: &mut Vec<Placement>,
+    ) {
+        match &mut self.policy {
+            Policy::SessionAffinity(policy) => policy.ended(now, request, workload),
+            Policy::Kv(policy) => policy.ended(now, request, workload, placed),
+            _ => {}
         }
     }
 
     /// What happened in a worker's KV cache, in order.
-    pub fn observe(&mut self, worker: WorkerId, events: &[KvEvent]) {
-        if let Policy::Kv(policy) = &mut self.policy {
-            policy.observe(worker, events);
+    pub fn observe(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        events: &[KvEvent],
+        workload: &Workload,
+    ) {
+        if let Policy::Kv(policy) = &mut self.policy
+            && !events.is_empty()
+        {
+            policy.observe(now, worker, events, &workload.tree);
         }
     }
 }

@@ -17,6 +17,7 @@
 pub mod cluster;
 pub mod dice;
 pub mod json;
+mod kv_index;
 pub mod marks;
 pub mod pool;
 pub mod prompts;

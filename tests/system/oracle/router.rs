@@ -1,21 +1,23 @@
 //! The router: where a request goes.
 //!
 //! * *Round robin*: the i-th placed request goes to worker i mod n; refused requests take no turn.
-//! * *Least loaded*: fewest requests placed and not finished, ties to the lowest index.
+//! * *Least loaded*: fewest requests placed and not finished, one drawn of several.
 //! * *Random*: one drawn. *Power of two*: two different ones drawn, the less loaded of them, the first if equal.
-//! * *KV*: least `scale * max(0, (P + p) / B - credit * overlap) + D + ceil(p / B)`, with B tokens per block, p prompt
-//!   tokens, P the tokens of the worker's prompts (less what the router took to be cached) whose first token has not
-//!   arrived, D the blocks of all prompts placed there and not finished, and the overlap the number of leading full
-//!   blocks of the prompt that the worker is believed to hold. Of several cheapest one is drawn.
+//! * *KV*: least `scale * max(0, (P + p) / B - credit * overlap) + D`, with B tokens per block, p prompt tokens, P the
+//!   tokens of the worker's prompts (less what the router took to be cached) whose first token has not arrived, D the
+//!   distinct full blocks of all prompts placed there and not finished, this one included, and the overlap the number of
+//!   leading full blocks of the prompt that the worker is believed to hold. Of several cheapest one is drawn.
 //!
-//! The KV router believes what the workers' KV events say. They arrive when a batch ends: all that happened on that worker
-//! since the last such end. A removed content is gone, even if the worker has another copy of it.
+//! The KV router believes what the workers' KV events say (`kv_index.rs`). They arrive when a batch ends: all that happened
+//! on that worker since the last such end. A removed content is gone, even if the worker has another copy of it.
 //!
 //! What is drawn follows from the seed, the purpose of the draw and the request, by three rounds of SplitMix64.
 
+use super::kv_index::KvIndex;
 use super::pool::{Content, KvEvent};
 use super::scenario::Router as Rule;
 use super::sequence::Sequence;
+use std::collections::BTreeSet;
 
 /// The router's memory.
 pub struct Router {
@@ -25,6 +27,7 @@ pub struct Router {
     /// Requests placed so far.
     placed: usize,
     workers: Vec<View>,
+    index: KvIndex,
 }
 
 /// What the router knows of a worker.
@@ -32,14 +35,14 @@ pub struct Router {
 struct View {
     /// Placed and not finished.
     requests: Vec<Placed>,
-    /// Contents it is believed to hold.
-    contents: Vec<Content>,
 }
 
 #[derive(Clone)]
 struct Placed {
     request: usize,
     prompt_len: usize,
+    /// Of the full blocks of the prompt.
+    contents: Vec<Content>,
     overlap_tokens: usize,
     has_token: bool,
 }
@@ -69,6 +72,7 @@ impl Router {
             block_size,
             placed: 0,
             workers: vec![View::default(); workers],
+            index: KvIndex::new(),
         }
     }
 
@@ -79,9 +83,11 @@ impl Router {
         let mut overlap_tokens = 0;
         let worker = match self.rule {
             Rule::RoundRobin => self.placed % workers,
-            Rule::LeastLoaded => (0..workers)
-                .min_by_key(|&worker| (load(worker), worker))
-                .expect("there is a worker"),
+            Rule::LeastLoaded => {
+                let least = (0..workers).map(load).min().expect("there is a worker");
+                let idlest: Vec<usize> = (0..workers).filter(|&w| load(w) == least).collect();
+                idlest[self.draw(Purpose::Tie, request, idlest.len())]
+            }
             Rule::Random => self.draw(Purpose::Worker, request, workers),
             Rule::PowerOfTwo => {
                 let first = self.draw(Purpose::Worker, request, workers);
@@ -98,7 +104,7 @@ impl Router {
             Rule::Kv { credit, scale } => {
                 let cost = |worker: usize| {
                     let overlap = self.overlap(worker, sequence);
-                    self.kv_cost(worker, sequence.prompt_len, credit * overlap as f64, scale)
+                    self.kv_cost(worker, sequence, credit * overlap as f64, scale)
                 };
                 let costs: Vec<f64> = (0..workers).map(cost).collect();
                 let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
@@ -109,33 +115,35 @@ impl Router {
             }
         };
         self.placed += 1;
+        let contents = self.full_blocks(sequence).to_vec();
         self.workers[worker].requests.push(Placed {
             request,
             prompt_len: sequence.prompt_len,
+            contents,
             overlap_tokens,
             has_token: false,
         });
         (worker, overlap_tokens)
     }
 
-    fn kv_cost(&self, worker: usize, prompt_len: usize, saved_blocks: f64, scale: f64) -> f64 {
+    fn kv_cost(&self, worker: usize, sequence: &Sequence, saved_blocks: f64, scale: f64) -> f64 {
         let requests = &self.workers[worker].requests;
         let waiting = requests.iter().filter(|placed| !placed.has_token);
         let waiting: usize = waiting
             .map(|placed| placed.prompt_len - placed.overlap_tokens)
             .sum();
-        let blocks_of = |tokens: usize| tokens.div_ceil(self.block_size);
-        let blocks = requests.iter().map(|placed| blocks_of(placed.prompt_len));
-        let blocks = blocks.sum::<usize>() + blocks_of(prompt_len);
-        let prefill_blocks = (waiting + prompt_len) as f64 / self.block_size as f64;
-        scale * (prefill_blocks - saved_blocks).max(0.0) + blocks as f64
+        let contents = requests.iter().flat_map(|placed| &placed.contents);
+        let distinct: BTreeSet<&Content> = contents.chain(self.full_blocks(sequence)).collect();
+        let prefill_blocks = (waiting + sequence.prompt_len) as f64 / self.block_size as f64;
+        scale * (prefill_blocks - saved_blocks).max(0.0) + distinct.len() as f64
+    }
+
+    fn full_blocks<'s>(&self, sequence: &'s Sequence) -> &'s [Content] {
+        &sequence.contents[..sequence.prompt_len / self.block_size]
     }
 
     fn overlap(&self, worker: usize, sequence: &Sequence) -> usize {
-        let full_blocks = sequence.prompt_len / self.block_size;
-        let leading = sequence.contents[..full_blocks].iter();
-        let held = leading.take_while(|content| self.workers[worker].contents.contains(content));
-        held.count()
+        self.index.overlap(worker, self.full_blocks(sequence))
     }
 
     /// Takes note of what happened on a worker.
@@ -148,13 +156,8 @@ impl Router {
         view.requests.retain(is_open);
         for event in news.events {
             match event {
-                KvEvent::Stored { contents, .. } => {
-                    for content in contents {
-                        view.contents.retain(|&other| other != content);
-                        view.contents.push(content);
-                    }
-                }
-                KvEvent::Removed(content) => view.contents.retain(|&other| other != content),
+                KvEvent::Stored { parent, contents } => self.index.store(worker, parent, &contents),
+                KvEvent::Removed(content) => self.index.remove(worker, content),
             }
         }
     }

@@ -1,0 +1,286 @@
+//! Blocks of active prompts on each rank: a block that several requests share counts once, and goes with the last.
+//!
+//! Two forms, as for an index: by hash, block by block, and by place in the prefix tree, run by run. A request holds its
+//! prompt from the first block on, so on a node of the prefix tree a rank's active blocks are those up to the furthest
+//! that one of its requests reaches.
+
+use super::indexer::Rank;
+use engine::NodeId;
+use engine::kv_cache::Stretch;
+use rustc_hash::FxHashMap;
+use std::fmt::Debug;
+
+/// Blocks of prompts under way, by rank.
+pub trait ActiveBlocks: Clone + Debug + Default {
+    /// The whole blocks of a prompt.
+    type Prompt: Clone + Debug;
+    /// Number of blocks.
+    fn len(prompt: &Self::Prompt) -> u32;
+    /// One request more holds the prompt's blocks.
+    fn acquire(&mut self, rank: Rank, prompt: &Self::Prompt);
+    /// One request fewer does.
+    fn release(&mut self, rank: Rank, prompt: &Self::Prompt);
+    /// Counts the blocks that only this request holds, at the end of its prompt, as `fraction` of a block each.
+    fn fade(&mut self, rank: Rank, prompt: &Self::Prompt, fraction: f64);
+    /// Distinct blocks held on a rank; a faded one counts as its fraction.
+    fn active(&self, rank: Rank) -> f64;
+    /// By rank, how many leading blocks of the prompt are held there.
+    fn shared(&self, prompt: &Self::Prompt, shared: &mut [u32]);
+}
+
+/// Active blocks by sequence hash.
+#[derive(Debug, Clone, Default)]
+pub struct HashedBlocks {
+    ranks: Vec<HashedRank>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct HashedRank {
+    blocks: FxHashMap<u64, HeldBlock>,
+    total: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct HeldBlock {
+    requests: u32,
+    weight: f64,
+}
+
+impl ActiveBlocks for HashedBlocks {
+    type Prompt = Vec<u64>;
+
+    fn len(prompt: &Vec<u64>) -> u32 {
+        prompt.len() as u32
+    }
+
+    fn acquire(&mut self, rank: Rank, prompt: &Vec<u64>) {
+        if self.ranks.len() <= rank as usize {
+            self.ranks
+                .resize_with(rank as usize + 1, HashedRank::default);
+        }
+        let rank = &mut self.ranks[rank as usize];
+        for &block in prompt {
+            let held = rank.blocks.entry(block).or_insert(HeldBlock {
+                requests: 0,
+                weight: 1.0,
+            });
+            if held.requests == 0 {
+                rank.total += 1.0;
+            }
+            held.requests += 1;
+        }
+    }
+
+    fn release(&mut self, rank: Rank, prompt: &Vec<u64>) {
+        let rank = &mut self.ranks[rank as usize];
+        for block in prompt {
+            let held = rank
+                .blocks
+                .get_mut(block)
+                .expect("a request holds its blocks");
+            held.requests -= 1;
+            if held.requests == 0 {
+                rank.total -= held.weight;
+                rank.blocks.remove(block);
+            }
+        }
+        if rank.blocks.is_empty() {
+            rank.total = 0.0;
+        }
+    }
+
+    fn fade(&mut self, rank: Rank, prompt: &Vec<u64>, fraction: f64) {
+        let rank = &mut self.ranks[rank as usize];
+        for block in prompt.iter().rev() {
+            let held = rank
+                .blocks
+                .get_mut(block)
+                .expect("a request holds its blocks");
+            if held.requests > 1 {
+                break;
+            }
+            rank.total += fraction - held.weight;
+            held.weight = fraction;
+        }
+    }
+
+    fn active(&self, rank: Rank) -> f64 {
+        self.ranks.get(rank as usize).map_or(0.0, |rank| rank.total)
+    }
+
+    fn shared(&self, prompt: &Vec<u64>, shared: &mut [u32]) {
+        shared.fill(0);
+        for (shared, rank) in shared.iter_mut().zip(&self.ranks) {
+            let held = prompt
+                .iter()
+                .take_while(|block| rank.blocks.contains_key(block));
+            *shared = held.count() as u32;
+        }
+    }
+}
+
+/// Active blocks by place in the prefix tree.
+#[derive(Debug, Clone, Default)]
+pub struct PlacedActive {
+    nodes: FxHashMap<NodeId, Vec<Reach>>,
+    total: Vec<u64>,
+}
+
+/// Requests of a rank that hold a node's blocks up to `end`.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    rank: Rank,
+    end: u32,
+    requests: u32,
+}
+
+fn furthest(reaches: &[Reach], rank: Rank, start: u32) -> u32 {
+    let own = reaches.iter().filter(|reach| reach.rank == rank);
+    own.map(|reach| reach.end).max().unwrap_or(start)
+}
+
+impl ActiveBlocks for PlacedActive {
+    /// The path of the prompt's blocks, ending with the last.
+    type Prompt = Vec<Stretch>;
+
+    fn len(prompt: &Vec<Stretch>) -> u32 {
+        prompt.last().map_or(0, |stretch| stretch.end)
+    }
+
+    fn acquire(&mut self, rank: Rank, prompt: &Vec<Stretch>) {
+        if self.total.len() <= rank as usize {
+            self.total.resize(rank as usize + 1, 0);
+        }
+        let mut start = 0;
+        for &Stretch { node, end } in prompt {
+            let reaches = self.nodes.entry(node).or_default();
+            let before = furthest(reaches, rank, start);
+            self.total[rank as usize] += u64::from(end.saturating_sub(before));
+            match reaches
+                .iter_mut()
+                .find(|reach| reach.rank == rank && reach.end == end)
+            {
+                Some(reach) => reach.requests += 1,
+                None => reaches.push(Reach {
+                    rank,
+                    end,
+                    requests: 1,
+                }),
+            }
+            start = end;
+        }
+    }
+
+    fn release(&mut self, rank: Rank, prompt: &Vec<Stretch>) {
+        let mut start = 0;
+        for &Stretch { node, end } in prompt {
+            let reaches = self
+                .nodes
+                .get_mut(&node)
+                .expect("a request holds its blocks");
+            let is_own = |reach: &Reach| reach.rank == rank && reach.end == end;
+            let at = reaches
+                .iter()
+                .position(is_own)
+                .expect("a request holds its blocks");
+            reaches[at].requests -= 1;
+            if reaches[at].requests == 0 {
+                reaches.swap_remove(at);
+                let left = furthest(reaches, rank, start);
+                self.total[rank as usize] -= u64::from(end.saturating_sub(left));
+                if reaches.is_empty() {
+                    self.nodes.remove(&node);
+                }
+            }
+            start = end;
+        }
+    }
+
+    fn fade(&mut self, _: Rank, _: &Vec<Stretch>, _: f64) {
+        unreachable!("the simulated router does not track output blocks");
+    }
+
+    fn active(&self, rank: Rank) -> f64 {
+        self.total
+            .get(rank as usize)
+            .map_or(0.0, |&total| total as f64)
+    }
+
+    fn shared(&self, prompt: &Vec<Stretch>, shared: &mut [u32]) {
+        shared.fill(0);
+        for stretch in prompt {
+            let Some(reaches) = self.nodes.get(&stretch.node) else {
+                return;
+            };
+            for reach in reaches {
+                let shared = &mut shared[reach.rank as usize];
+                *shared = (*shared).max(reach.end.min(stretch.end));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Paths through a little tree: node n of a path is named by what lies above it, so that equal names have equal
+    /// starts; a prompt may end inside its last node.
+    fn path(turns: &[u8], cut: u32) -> (Vec<Stretch>, Vec<u64>) {
+        let (mut name, mut end) = (1, 0);
+        let mut stretches = Vec::new();
+        for &turn in turns {
+            name = name * 3 + u32::from(turn);
+            end += 2 + name % 3;
+            stretches.push(Stretch {
+                node: NodeId(name),
+                end,
+            });
+        }
+        let start = stretches
+            .iter()
+            .rev()
+            .nth(1)
+            .map_or(0, |stretch| stretch.end);
+        let last = stretches.last_mut().expect("paths are not empty");
+        last.end = (last.end - cut.min(1)).max(start + 1);
+        let mut start = 0;
+        let mut blocks = Vec::new();
+        for stretch in &stretches {
+            blocks.extend(
+                (start..stretch.end).map(|b| (u64::from(stretch.node.0) << 32) | u64::from(b)),
+            );
+            start = stretch.end;
+        }
+        (stretches, blocks)
+    }
+
+    proptest! {
+        #[test]
+        fn both_forms_count_alike(
+            requests in prop::collection::vec((0u32..3, prop::collection::vec(0u8..3, 1..5), 0u32..2, any::<bool>()), 1..30)
+        ) {
+            let (mut placed, mut hashed) = (PlacedActive::default(), HashedBlocks::default());
+            let mut held = Vec::new();
+            for (rank, turns, cut, frees) in requests {
+                let (stretches, blocks) = path(&turns, cut);
+                let (mut a, mut b) = ([0; 3], [0; 3]);
+                placed.shared(&stretches, &mut a);
+                hashed.shared(&blocks, &mut b);
+                prop_assert_eq!(a, b);
+                placed.acquire(rank, &stretches);
+                hashed.acquire(rank, &blocks);
+                held.push((rank, stretches, blocks));
+                if frees {
+                    let (rank, stretches, blocks) = held.remove(held.len() / 2);
+                    placed.release(rank, &stretches);
+                    hashed.release(rank, &blocks);
+                }
+                for rank in 0..3 {
+                    prop_assert_eq!(placed.active(rank), hashed.active(rank));
+                }
+            }
+        }
+    }
+}

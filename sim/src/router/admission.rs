@@ -1,0 +1,286 @@
+//! From a request to its rank: wait, choose, book.
+//!
+//! A request waits while all ranks are busy: more prompt tokens in prefill than the threshold of its class. What it would
+//! add itself is no part of that, so the request that crosses the threshold is taken, and one rank that is not busy lets
+//! everything through until it is. Once a request goes, the cost chooses its rank, which may be a busy one. The queue is
+//! looked at again when a prefill or a request ends.
+//!
+//! The real router lets every request join the queue and serves its heads at once, so that an urgent newcomer can overtake;
+//! whether a rank that may take the request is busy decides. Its replay queues an arrival only if its class has a backlog or
+//! all ranks are busy, whichever of them may take it, and serves nothing at that moment. Source: dynamo-kv-router and
+//! dynamo-mocker 1.6; recorded in `tests/golden/router/sq_*.json`.
+
+use super::active_blocks::ActiveBlocks;
+use super::active_sequences::{ActiveSequences, Booking, PromptBlocks};
+use super::cost::{CostWeights, Demand, Overlap, RankLoad, cost};
+use super::indexer::Rank;
+use super::policy_class::{PolicyClass, PolicyProfile};
+use super::queue::{PolicyQueue, QueueFull, QueueTicket};
+use super::selection::{pick, probabilities};
+use crate::random::{Purpose, draw, unit};
+use engine::{RequestId, Time};
+
+/// A worker that does not say how many tokens it batches counts as having this many.
+pub const DEFAULT_MAX_NUM_BATCHED_TOKENS: u64 = 10_000_000;
+
+/// How arrivals meet the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueStyle {
+    /// As in the real router.
+    Live,
+    /// As in its replay.
+    Replay,
+}
+
+/// Settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdmissionSpec {
+    /// Of the cost.
+    pub weights: CostWeights,
+    /// Of the choice; 0 takes the cheapest.
+    pub temperature: f64,
+    /// Tokens per block.
+    pub block_size: u32,
+    /// Classes of the queue.
+    pub profile: PolicyProfile,
+    /// How arrivals meet it.
+    pub style: QueueStyle,
+    /// Whether requests that nobody frees are dropped.
+    pub expires: bool,
+    /// Of ties and draws.
+    pub seed: u64,
+}
+
+/// Requests on their way to ranks, and those that are there.
+#[derive(Debug, Clone)]
+pub struct Admission<B: ActiveBlocks> {
+    spec: AdmissionSpec,
+    /// By rank.
+    max_num_batched_tokens: Vec<u64>,
+    sequences: ActiveSequences<B>,
+    queue: PolicyQueue<Incoming<B::Prompt>>,
+    loads: Vec<RankLoad>,
+    costs: Vec<f64>,
+    probabilities: Vec<f64>,
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Incoming<P> {
+    /// Which.
+    pub request: RequestId,
+    /// Its blocks.
+    pub prompt: PromptBlocks<P>,
+    /// By rank, what is cached there.
+    pub overlap: Vec<Overlap>,
+    /// Ranks that may take it, in order; `None` for all.
+    pub allowed: Option<Vec<Rank>>,
+}
+
+/// A request that is placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    /// Which.
+    pub request: RequestId,
+    /// Where.
+    pub rank: Rank,
+    /// Prompt tokens taken to be cached there.
+    pub cached_tokens: u64,
+}
+
+impl<B: ActiveBlocks> Admission<B> {
+    /// Idle ranks that batch so many tokens each.
+    #[must_use]
+    pub fn new(spec: AdmissionSpec, max_num_batched_tokens: Vec<u64>) -> Self {
+        Admission {
+            sequences: ActiveSequences::new(max_num_batched_tokens.len(), spec.expires),
+            queue: PolicyQueue::new(spec.profile.clone()),
+            max_num_batched_tokens,
+            loads: Vec::new(),
+            costs: Vec::new(),
+            probabilities: Vec::new(),
+            spec,
+        }
+    }
+
+    /// What waits.
+    #[must_use]
+    pub fn queue(&self) -> &PolicyQueue<Incoming<B::Prompt>> {
+        &self.queue
+    }
+
+    /// What is placed.
+    #[must_use]
+    pub fn sequences(&self) -> &ActiveSequences<B> {
+        &self.sequences
+    }
+
+    /// A request comes. Appends whoever goes to a rank now.
+    pub fn submit(
+        &mut self,
+        now: Time,
+        ticket: QueueTicket,
+        incoming: Incoming<B::Prompt>,
+        admitted: &mut Vec<Admitted>,
+    ) -> Result<(), QueueFull> {
+        let class = self.spec.profile.class_of(None, ticket.uncached_tokens());
+        let settings = &self.spec.profile.classes()[class];
+        let busy = BusyRanks {
+            now,
+            limits: &self.max_num_batched_tokens,
+            sequences: &self.sequences,
+        };
+        let waits = settings.queues()
+            && (self.spec.style == QueueStyle::Live
+                || self.queue.has_backlog(class)
+                || busy.are_all(settings, None));
+        if !waits {
+            admitted.push(self.admit(now, &ticket, incoming));
+            return Ok(());
+        }
+        let workers = self.max_num_batched_tokens.len() as u64;
+        self.queue.push(class, workers, ticket, incoming)?;
+        if self.spec.style == QueueStyle::Live {
+            self.drain(now, admitted);
+        }
+        Ok(())
+    }
+
+    /// The first token of a request arrived. Appends whoever goes to a rank now.
+    pub fn prefill_done(&mut self, now: Time, request: RequestId, admitted: &mut Vec<Admitted>) {
+        self.sequences.prefill_done(now, request);
+        self.drain(now, admitted);
+    }
+
+    /// A request ended. Appends whoever goes to a rank now.
+    pub fn free(&mut self, now: Time, request: RequestId, admitted: &mut Vec<Admitted>) {
+        self.sequences.free(now, request);
+        self.drain(now, admitted);
+    }
+
+    fn drain(&mut self, now: Time, admitted: &mut Vec<Admitted>) {
+        loop {
+            let busy = BusyRanks {
+                now,
+                limits: &self.max_num_batched_tokens,
+                sequences: &self.sequences,
+            };
+            let next = self.queue.pop(|class, ticket, incoming| {
+                let pin = ticket.pinned.as_ref().map(std::slice::from_ref);
+                !busy.are_all(class, pin.or(incoming.allowed.as_deref()))
+            });
+            let Some((ticket, incoming)) = next else {
+                return;
+            };
+            admitted.push(self.admit(now, &ticket, incoming));
+        }
+    }
+
+    /// Chooses a rank and books the request there.
+    fn admit(
+        &mut self,
+        now: Time,
+        ticket: &QueueTicket,
+        incoming: Incoming<B::Prompt>,
+    ) -> Admitted {
+        self.sequences
+            .project(now, &incoming.prompt, &mut self.loads);
+        let rank = match ticket.pinned {
+            Some(rank) => rank,
+            None => self.choose(ticket, &incoming),
+        };
+        let overlap = &incoming.overlap[rank as usize];
+        let cached_tokens = overlap.cached_tokens(&self.spec.weights, self.spec.block_size);
+        let booking = Booking {
+            request: incoming.request,
+            rank,
+            prompt: incoming.prompt,
+            prefill_tokens: if self.spec.weights.track_prefill_tokens {
+                ticket.isl_tokens.saturating_sub(cached_tokens)
+            } else {
+                0
+            },
+            prefill_duration: None,
+        };
+        self.sequences
+            .add(now, booking)
+            .expect("a request comes once");
+        Admitted {
+            request: incoming.request,
+            rank,
+            cached_tokens,
+        }
+    }
+
+    fn choose(&mut self, ticket: &QueueTicket, incoming: &Incoming<B::Prompt>) -> Rank {
+        let AdmissionSpec {
+            weights,
+            temperature,
+            block_size,
+            seed,
+            ..
+        } = &self.spec;
+        let demand = Demand {
+            prompt_tokens: ticket.isl_tokens,
+            block_size: *block_size,
+        };
+        let all = self.loads.len() as Rank;
+        let count = incoming.allowed.as_ref().map_or(all as usize, Vec::len);
+        let nth = |at: usize| {
+            incoming
+                .allowed
+                .as_ref()
+                .map_or(at as Rank, |ranks| ranks[at])
+        };
+        let prefill = |at: usize| self.loads[nth(at) as usize].active_prefill_tokens;
+        let least = (0..count)
+            .map(prefill)
+            .min()
+            .expect("there is a rank that may be chosen");
+        self.costs.clear();
+        self.costs.extend((0..count).map(|at| {
+            let rank = nth(at) as usize;
+            cost(
+                weights,
+                &demand,
+                &incoming.overlap[rank],
+                Some(&self.loads[rank]),
+                least,
+            )
+        }));
+        let entity = u64::from(incoming.request.0);
+        if *temperature == 0.0 {
+            let least = self.costs.iter().copied().fold(f64::INFINITY, f64::min);
+            let cheapest = || (0..count).filter(|&at| self.costs[at] == least);
+            let tie = draw(*seed, Purpose::RouteTie, entity, cheapest().count());
+            return nth(cheapest().nth(tie).expect("a draw is below the count"));
+        }
+        probabilities(&self.costs, *temperature, &mut self.probabilities);
+        nth(pick(
+            &self.probabilities,
+            unit(*seed, Purpose::Route, entity),
+        ))
+    }
+}
+
+/// Which ranks have more to prefill than a class wants.
+struct BusyRanks<'a, B: ActiveBlocks> {
+    now: Time,
+    /// `max_num_batched_tokens` by rank.
+    limits: &'a [u64],
+    sequences: &'a ActiveSequences<B>,
+}
+
+impl<B: ActiveBlocks> BusyRanks<'_, B> {
+    /// True if each of the ranks is busy; of all, if none are named.
+    fn are_all(&self, class: &PolicyClass, ranks: Option<&[Rank]>) -> bool {
+        let is_busy = |rank: Rank| {
+            let tokens = self.sequences.prefill_tokens(self.now, rank);
+            class.is_busy(tokens, self.limits[rank as usize])
+        };
+        match ranks {
+            Some(ranks) => ranks.iter().copied().all(is_busy),
+            None => (0..self.limits.len() as Rank).all(is_busy),
+        }
+    }
+}
