@@ -1,6 +1,6 @@
 //! Parameters that no column holds, found by making the simulations fit.
 //!
-//! Host times per engine and a recipe per harness and engine, nothing per model. The loss of a row is
+//! Host times per engine and, for AIPerf's sweeps, a recipe per engine; nothing per model. The loss of a row is
 //! `min(|ln(TPOT / measured)|, 0.8) + min(|ln(TTFT / measured)|, 1.5) / 2`: absolute, so that half of the rows may be odd,
 //! and bounded, so that a few absurd ones cannot pull. It is lowered one parameter at a time: the next smaller or larger
 //! of a fixed list of values, for as long as that helps, again and again until nothing does: deterministic, and no finer
@@ -213,7 +213,11 @@ impl<'a> Fitted<'a> {
             .collect();
         parameters.hosts.insert(backend, START);
         for &source in &sources {
-            parameters.recipes.insert(source, START_RECIPE);
+            let start = match source.harness {
+                Harness::Inferencex => source.known(),
+                Harness::Aiperf => START_RECIPE,
+            };
+            parameters.recipes.insert(source, start);
         }
         let mut least = self.loss(rows, parameters);
         for _ in 0..ROUNDS {
@@ -321,7 +325,9 @@ fn knobs(backend: Backend, sources: &BTreeSet<Source>) -> Vec<Knob> {
         host(|host| &mut host.sequence_us, SEQUENCE_US),
         host(|host| &mut host.step_us, STEP_US),
     ];
-    for &source in sources {
+    // What InferenceX does is known.
+    let fitted = |source: &&Source| source.harness == Harness::Aiperf;
+    for &source in sources.iter().filter(fitted) {
         knobs.push(Knob {
             what: What::Shortest(source),
             values: SHORTEST,
