@@ -32,11 +32,8 @@ const REQUESTS_PER_CLIENT: &[f64] = &[2.0, 3.0, 5.0, 10.0];
 /// Most rounds over all parameters.
 const ROUNDS: usize = 8;
 
-/// Recipes as fitted on all public rows.
-const BUILT_IN: [(Harness, Backend, f64, u32); 6] = [
-    (Harness::Inferencex, Backend::Vllm, 0.85, 10),
-    (Harness::Inferencex, Backend::Sglang, 0.8, 3),
-    (Harness::Inferencex, Backend::Trtllm, 0.98, 10),
+/// Recipes as fitted on all public rows; those of InferenceX are known.
+const BUILT_IN: [(Harness, Backend, f64, u32); 3] = [
     (Harness::Aiperf, Backend::Vllm, 0.9, 10),
     (Harness::Aiperf, Backend::Sglang, 1.0, 10),
     (Harness::Aiperf, Backend::Trtllm, 0.96, 10),
