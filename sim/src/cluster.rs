@@ -217,7 +217,6 @@ impl Cluster {
 
     /// The router gives a request that some worker can hold to one.
     fn place(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
-        let index = id.0 as usize;
         let refusal = self.find_able_workers(id);
         assert!(refusal.is_none(), "the front end refused it");
         let workers = if self.able_workers.is_empty() {

@@ -46,6 +46,9 @@ enum Group {
     Gpu,
 }
 
+/// A row, whether its model is dense, and what the simulation gave.
+type Simulated<'a> = (&'a Row, bool, Prediction);
+
 /// A way to look at a row, and a number to compare.
 type Metric = (&'static str, fn(&Pair, &Row) -> f64);
 
@@ -58,7 +61,7 @@ const METRICS: [Metric; 3] = [
 /// Everything the command has to tell.
 struct Outcome<'a> {
     benchmarks: &'a Benchmarks,
-    rows: Vec<(&'a Row, bool, Prediction)>,
+    rows: Vec<Simulated<'a>>,
     unpriced: BTreeMap<String, usize>,
     parameters: Option<Parameters>,
     how: String,
@@ -154,7 +157,7 @@ impl Outcome<'_> {
         let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
         let everything = (0..self.rows.len()).collect();
         groups.push(("all".to_owned(), everything));
-        let by: [fn(&(&Row, bool, Prediction)) -> String; 5] = [
+        let by: [fn(&Simulated<'_>) -> String; 5] = [
             |(_, is_dense, _)| {
                 if *is_dense {
                     "dense"
