@@ -18,6 +18,7 @@
 //! | [`Polynomial`] | `polynomial.rs` | estimated | prefill tokens, share of the KV cache in use |
 //! | [`Roofline`] | `roofline.rs` | estimated | model, GPU, TP, precision, tokens, context |
 //! | [`Measured`] | `measured.rs`, tables in `tables/` | measured | model, GPU, TP, precision, tokens, context |
+//! | [`Fitted`] | `fitted.rs`, made by `fit_steps.rs` from `step_log.rs` | fitted | tokens, attended pairs, context |
 //!
 //! **The contract with coasting.** For a fixed decode batch the step time is piecewise linear in the summed context
 //! with integer picoseconds, so that the end of k steps is a closed form. A model that is not piecewise linear is cut
@@ -32,18 +33,25 @@
 
 pub mod aic;
 mod error;
+pub mod fit_steps;
+pub mod fitted;
 pub mod gpu;
 mod hf_config;
+pub mod least_squares;
 pub mod linear;
+pub mod log_file;
 pub mod measured;
 pub mod memory;
 pub mod model;
 pub mod polynomial;
 pub mod roofline;
+pub mod step_log;
 pub mod tables;
 mod timing_spec;
+pub mod work;
 
 pub use error::{CalibrationError, Problem};
+pub use fitted::{Fitted, FittedProfile};
 pub use gpu::Gpu;
 pub use linear::Linear;
 pub use measured::{HostTimes, Measured, MeasuredSpec};

@@ -1,6 +1,7 @@
 //! The choice of a timing source as plain data, and its compilation for one kind of worker.
 
 use crate::error::{CalibrationError, Problem, check};
+use crate::fitted::{Fitted, FittedProfile};
 use crate::gpu::Gpu;
 use crate::linear::Linear;
 use crate::measured::{HostTimes, Measured, MeasuredSpec};
@@ -22,6 +23,8 @@ pub enum TimingSpec {
     Roofline(RooflineSpec),
     /// Measured kernel tables.
     Measured(MeasuredSpec),
+    /// A formula fitted to logs.
+    Fitted(FittedProfile),
 }
 
 /// What a worker knows that a timing source may need.
@@ -58,10 +61,11 @@ impl TimingSpec {
                 worker.deployment("a roofline needs")?,
             )?),
             TimingSpec::Measured(spec) => Box::new(Measured::new(
-                spec,
+                *spec,
                 worker.deployment("measured tables need")?,
                 worker.capacity_tokens,
             )?),
+            TimingSpec::Fitted(profile) => Box::new(Fitted::new(profile)),
         })
     }
 
@@ -74,6 +78,15 @@ impl TimingSpec {
         }
     }
 
+    /// What a request is on its way, in no step and in nobody's queue, in microseconds: fits to clients' logs know it.
+    #[must_use]
+    pub const fn latency_us(&self) -> f64 {
+        match self {
+            TimingSpec::Fitted(profile) => profile.front_end_us,
+            _ => 0.0,
+        }
+    }
+
     /// The name in scenario files and reports.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -82,6 +95,7 @@ impl TimingSpec {
             TimingSpec::Polynomial(_) => "polynomial",
             TimingSpec::Roofline(_) => "roofline",
             TimingSpec::Measured(_) => "measured",
+            TimingSpec::Fitted(_) => "fitted",
         }
     }
 }

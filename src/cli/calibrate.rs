@@ -1,5 +1,7 @@
 //! `dynosim calibrate`: timing models made from measurements.
 
+mod fit_requests;
+mod fit_steps;
 mod import_aic;
 
 use super::Failure;
@@ -20,10 +22,16 @@ const EXAMPLE: &str =
 enum Command {
     /// Turn an unpacked aiconfigurator-core 0.12 wheel into one compact file per GPU, engine and version
     ImportAic(import_aic::ImportArgs),
+    /// Fit step times to logs of steps and say how far off they are
+    FitSteps(fit_steps::FitStepsArgs),
+    /// Fit step times to a log of requests, with the simulator in the loop
+    FitRequests(fit_requests::FitRequestsArgs),
 }
 
 pub fn run(args: CalibrateArgs) -> Result<ExitCode, Failure> {
     match args.command {
         Command::ImportAic(args) => import_aic::run(&args),
+        Command::FitSteps(args) => fit_steps::run(&args),
+        Command::FitRequests(args) => fit_requests::run(&args),
     }
 }

@@ -1,7 +1,9 @@
 //! `dynosim conform`: are our schedulers and routers the real ones?
 
 use super::{FAILED, Failure, print};
-use crate::conform::{RouterVerdict, Verdict, conform_router, conform_sglang, conform_vllm};
+use crate::conform::{
+    RouterVerdict, Verdict, conform_router, conform_sglang, conform_steps, conform_vllm,
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,9 @@ enum Engine {
     /// Costs, choices, queues, hashes and index of Dynamo's KV router
     #[command(after_help = "Example:\n  dynosim conform router tests/golden/router")]
     Router(RecordedRouter),
+    /// Batches of a real vLLM engine, from the log of its steps
+    #[command(after_help = "Example:\n  dynosim conform steps engine.steplog.jsonl")]
+    Steps(StepLogs),
 }
 
 /// What is compared and how it is printed.
@@ -50,11 +55,28 @@ struct RecordedRouter {
     json: bool,
 }
 
+/// Logs of steps and what belongs to them.
+#[derive(Debug, Args)]
+struct StepLogs {
+    /// Logs of steps (docs/fits.md), plain, gzip or zstd
+    #[arg(required = true)]
+    logs: Vec<PathBuf>,
+    /// What the prompts held [default: NAME.requests.json[.gz] beside NAME.steplog.jsonl[.gz]]
+    #[arg(long)]
+    prompts: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
 pub fn run(args: ConformArgs) -> Result<ExitCode, Failure> {
     let (verdicts, json) = match args.engine {
         Engine::Vllm(recorded) => (conform_vllm(&recorded.path), recorded.json),
         Engine::Sglang(recorded) => (conform_sglang(&recorded.path), recorded.json),
         Engine::Router(recorded) => return router(&recorded.path, recorded.json),
+        Engine::Steps(recorded) => {
+            return steps(&recorded.logs, recorded.prompts.as_deref(), recorded.json);
+        }
     };
     let verdicts = verdicts.map_err(Failure::input)?;
     let is_identical = |verdict: &&Verdict| verdict.difference.is_none();
@@ -128,4 +150,33 @@ fn router(path: &Path, json: bool) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::from(FAILED)
     })
+}
+
+fn steps(logs: &[PathBuf], prompts: Option<&Path>, json: bool) -> Result<ExitCode, Failure> {
+    let (mut verdicts, mut problems) = (Vec::new(), Vec::new());
+    for log in logs {
+        match conform_steps(log, prompts) {
+            Ok(verdict) => verdicts.push(verdict),
+            Err(messages) => problems.extend(messages),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Failure::input(problems));
+    }
+    let differing = verdicts
+        .iter()
+        .filter(|verdict| verdict.difference.is_some());
+    let differing = differing.count();
+    if json {
+        let object = json!({ "logs": verdicts.len(), "identical": verdicts.len() - differing,
+            "steps_compared": verdicts.iter().map(|verdict| verdict.steps).sum::<u64>(), "verdicts": verdicts });
+        print(&format!("{object:#}\n"))?;
+    } else {
+        let line = |verdict: &Verdict| match &verdict.difference {
+            None => format!("{}: {} steps identical\n", verdict.name, verdict.steps),
+            Some(difference) => format!("{difference}\n"),
+        };
+        print(&verdicts.iter().map(line).collect::<String>())?;
+    }
+    Ok(ExitCode::from(if differing > 0 { FAILED } else { 0 }))
 }

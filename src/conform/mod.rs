@@ -4,9 +4,11 @@ mod case;
 mod replay;
 mod router;
 mod sglang;
+mod steps;
 
 pub use router::{RouterVerdict, conform_router};
 pub use sglang::conform_sglang;
+pub use steps::conform_steps;
 
 use case::{Case, Recording, Step};
 use replay::{Mode, Outcome, replay};

@@ -22,20 +22,23 @@ struct Common<'a> {
     gpu: Option<Gpu>,
     engine: Section<'a>,
     timing: Section<'a>,
+    /// Files named in the scenario are looked for here.
+    folder: &'a Path,
 }
 
 /// Reads all pools. `None` after a problem.
-pub fn read<'a>(section: &'a Section<'a>, folder: &Path) -> Option<Vec<Pool>> {
+pub fn read<'a>(section: &'a Section<'a>, folder: &'a Path) -> Option<Vec<Pool>> {
     let common = Common {
         section,
         model: model(section, folder),
         gpu: gpu(section),
         engine: section.section("engine"),
         timing: section.section("timing"),
+        folder,
     };
     // What is wrong in itself is reported even if no pool uses it; what does not go together, with each pool.
     engine::read(&common.engine, None);
-    timing::read(&common.timing, true);
+    timing::read(&common.timing, folder, true);
     let pools = match section.list("pools") {
         Some((items, field)) => list(&common, items, &field),
         None if section.has("pools") => None,
@@ -188,6 +191,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
     };
     let timing = timing::read(
         timing_section,
+        common.folder,
         hardware.model.is_some() && hardware.gpu.is_some(),
     );
     let is_split = parallel.is_some_and(|parallel| splits(parallel, &hardware, parallel_section));

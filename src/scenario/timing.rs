@@ -1,9 +1,14 @@
 //! `timing`: where step times come from.
 
+use super::beside;
+use super::problem::Kind;
 use super::section::Section;
 use calibration::tables::{Backend, Dtype};
-use calibration::{HostTimes, Linear, MeasuredSpec, PolynomialSpec, RooflineSpec, TimingSpec};
-use std::path::PathBuf;
+use calibration::{
+    CalibrationError, FittedProfile, HostTimes, Linear, MeasuredSpec, PolynomialSpec, RooflineSpec,
+    TimingSpec,
+};
+use std::path::{Path, PathBuf};
 
 /// The sources, and the fields of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,13 +17,15 @@ enum Source {
     Polynomial,
     Roofline,
     Measured,
+    Fitted,
 }
 
-const SOURCES: [(&str, Source); 4] = [
+const SOURCES: [(&str, Source); 5] = [
     ("linear", Source::Linear),
     ("polynomial", Source::Polynomial),
     ("roofline", Source::Roofline),
     ("measured", Source::Measured),
+    ("fitted", Source::Fitted),
 ];
 
 const LINEAR: [&str; 3] = ["base_ns", "per_new_token_ns", "per_context_token_ns"];
@@ -34,6 +41,8 @@ const MEASURED: [&str; 8] = [
     "request_us",
     "prompt_token_us",
 ];
+/// Fields of fits alone.
+const FITTED: [&str; 1] = ["profile"];
 const TABLES: [(&str, Backend); 3] = [
     ("vllm", Backend::Vllm),
     ("sglang", Backend::Sglang),
@@ -76,8 +85,9 @@ pub enum Timing {
 }
 
 /// Reads the section. Without a source it is open where model and GPU are known, else the reference simulator's curve.
-/// Ranges of coefficients are the timing models' own and judged when they are compiled. `None` after a problem.
-pub fn read(section: &Section<'_>, has_model_and_gpu: bool) -> Option<Timing> {
+/// Ranges of coefficients are the timing models' own and judged when they are compiled; profiles of fits are looked for
+/// in `folder`. `None` after a problem.
+pub fn read(section: &Section<'_>, folder: &Path, has_model_and_gpu: bool) -> Option<Timing> {
     let has_any = |names: &[&'static str]| names.iter().any(|name| section.has(name));
     let source = if section.has("source") {
         let chosen = section.choice("source", &SOURCES);
@@ -86,6 +96,8 @@ pub fn read(section: &Section<'_>, has_model_and_gpu: bool) -> Option<Timing> {
             refuse_fields_of_others(section, None);
         }
         Some(chosen?)
+    } else if has_any(&FITTED) {
+        Some(Source::Fitted)
     } else if !has_model_and_gpu {
         Some(Source::Polynomial)
     } else if has_any(&MEASURED) {
@@ -107,17 +119,19 @@ pub fn read(section: &Section<'_>, has_model_and_gpu: bool) -> Option<Timing> {
         Source::Polynomial => TimingSpec::Polynomial(polynomial(section)),
         Source::Roofline => TimingSpec::Roofline(roofline(section)),
         Source::Measured => TimingSpec::Measured(measured(section)),
+        Source::Fitted => TimingSpec::Fitted(fitted(section, folder)?),
     }))
 }
 
 /// Asks for the fields of every source, so that all are known, and reports those of the others. Where no source is
 /// chosen, those of sources that cannot be are foreign.
 fn refuse_fields_of_others(section: &Section<'_>, source: Option<Source>) {
-    let groups: [(Source, &[&'static str]); 4] = [
+    let groups: [(Source, &[&'static str]); 5] = [
         (Source::Linear, &LINEAR),
         (Source::Polynomial, &POLYNOMIAL),
         (Source::Roofline, &ROOFLINE),
         (Source::Measured, &MEASURED),
+        (Source::Fitted, &FITTED),
     ];
     let has_unknown_source = source.is_none() && section.has("source");
     for (other, names) in groups {
@@ -176,6 +190,32 @@ fn polynomial(section: &Section<'_>) -> PolynomialSpec {
     PolynomialSpec {
         speedup_ratio,
         decode_speedup_ratio,
+    }
+}
+
+fn fitted(section: &Section<'_>, folder: &Path) -> Option<FittedProfile> {
+    let Some((name, field)) = section.text("profile") else {
+        if !section.has("profile") {
+            section.conflict(
+                "source",
+                "fitted alone",
+                "profile, the file of a fit",
+                "`dynosim calibrate fit-steps` and `fit-requests` write one",
+            );
+        }
+        return None;
+    };
+    match FittedProfile::read(&beside(folder, &name, &field.node.place)) {
+        Ok(profile) => Some(profile),
+        Err(error) => {
+            match &error {
+                CalibrationError::Read { .. } => {
+                    section.mistake("profile", name, "the file of a fit", &error.to_string());
+                }
+                _ => section.refused(Kind::Mistake, "profile", &error),
+            }
+            None
+        }
     }
 }
 

@@ -178,12 +178,12 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
         FrontendSpec {
             per_request: us(host.request_us),
             per_input_token: us(host.prompt_token_us),
-            latency: Span::ZERO,
+            latency: us(pool.timing.latency_us()),
         }
     };
     let specs = scenario.pools.iter().map(of_pool);
     specs
-        .max_by_key(|spec| (spec.per_request, spec.per_input_token))
+        .max_by_key(|spec| (spec.per_request, spec.per_input_token, spec.latency))
         .unwrap_or_default()
 }
 
