@@ -61,7 +61,7 @@ impl TimingSpec {
                 worker.deployment("a roofline needs")?,
             )?),
             TimingSpec::Measured(spec) => Box::new(Measured::new(
-                *spec,
+                spec,
                 worker.deployment("measured tables need")?,
                 worker.capacity_tokens,
             )?),

@@ -136,3 +136,65 @@ fn work(sums: &Scheduled) -> Result<Work, (&'static str, u64, &'static str)> {
         ..prefill
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(counter: u64, wall_time: &str, sums: [u64; 5]) -> String {
+        let [n, p, k, d, c] = sums;
+        format!(
+            r#"{{"version":1,"worker_id":"w","dp_rank":0,"counter_id":{counter},"wall_time":{wall_time},"scheduled_requests":{{"num_prefill_requests":{n},"sum_prefill_tokens":{p},"var_prefill_length":0.0,"sum_prefill_kv_tokens":{k},"num_decode_requests":{d},"sum_decode_kv_tokens":{c},"var_decode_kv_tokens":0.0}},"queued_requests":{{}}}}"#
+        )
+    }
+
+    fn read(lines: &[String]) -> Result<StepLog, CalibrationError> {
+        StepLog::parse(&LogFile::from_text("fpm.jsonl", &lines.join("\n")))
+    }
+
+    #[test]
+    fn iterations_become_steps_and_heartbeats_do_not() {
+        let log = read(&[
+            line(1, "0.02", [1, 100, 50, 2, 300]),
+            line(2, "0.0", [0, 0, 0, 0, 0]),
+            line(3, "0.01", [0, 0, 0, 2, 302]),
+        ])
+        .expect("good");
+        assert_eq!(
+            (log.form, log.idle, log.observations.len()),
+            ("forward-pass", 1, 2)
+        );
+        let work = log.observations[0].work;
+        // 300 cached and the two tokens being computed; 100 new tokens after 50: 5,000 + 5,050 pairs.
+        assert_eq!((work.decode_batch, work.decode_context), (2, 302));
+        assert_eq!((work.prefill_tokens, work.prefill_pairs), (100, 10_050.0));
+        assert_eq!(log.observations[1].seconds, 0.01);
+    }
+
+    #[test]
+    fn bad_iterations_are_all_named() {
+        let error = read(&[
+            line(5, "0.02", [0, 0, 0, 1, 10]),
+            line(5, "0.02", [0, 0, 0, 1, 11]),
+            line(6, "-0.02", [0, 0, 0, 1, 12]),
+            line(7, "0.02", [2, 1, 0, 0, 0]),
+            line(8, "0.02", [0, 0, 0, 0, 12]),
+            line(9, "NaN", [0, 0, 0, 1, 12]),
+        ])
+        .expect_err("five mistakes")
+        .to_string();
+        for needle in [
+            "fpm.jsonl:2: counter_id: found 5",
+            "fpm.jsonl:3: wall_time: found -0.02",
+            "fpm.jsonl:4: sum_prefill_tokens: found 1",
+            "fpm.jsonl:5: num_decode_requests: found 0",
+            "fpm.jsonl:6: found",
+        ] {
+            assert!(error.contains(needle), "{needle}\n{error}");
+        }
+        let idle = read(&[line(1, "0.0", [0, 0, 0, 0, 0])])
+            .expect_err("nothing")
+            .to_string();
+        assert!(idle.contains("1 idle iterations and no other"), "{idle}");
+    }
+}
