@@ -3,11 +3,10 @@
 //! A simulation is not smooth: an admission that moves by one step shifts everything behind it, and a derivative taken
 //! over a short distance is noise. So each round looks at 24 points around the centre, every parameter a stride up or down
 //! by the design of Plackett and Burman (1946) and its mirror image: the effect of each parameter is then the mean of 24
-//! differences in which all others cancel, and the mean of all points is the level. The step that the slopes ask for is
-//! taken at full, half and quarter length, or the best of the 24 points instead, whatever really is lowest. Strides shrink
-//! from a third to four per cent and, since what looked like the bottom of a valley may have been a pebble in it, once more
-//! from a seventh to two. Outliers count by Huber's rule; weak priors around the start keep parameters in range that
-//! the data do not speak about.
+//! differences in which all others cancel, and the mean of all points is the level. The centre moves along the step that
+//! the slopes ask for if the mean loss of the 24 points falls: a single low point may be a pebble in the valley. Strides
+//! shrink from a third to four per cent and once more from a seventh to two. The lowest point ever seen is the answer.
+//! Outliers count by Huber's rule; weak priors around the start keep parameters in range that the data do not speak about.
 //!
 //! *Uncertainty.* Neighbouring requests wait in one queue, so their errors go together. The standard errors come from the
 //! slopes at the end, summed over blocks of consecutive residuals (the sandwich of clustered errors).
@@ -38,6 +37,8 @@ const LEAST_GAIN: f64 = 2e-3;
 const BLOCKS: usize = 15;
 /// First row of the design; the others are its rotations, and one of minuses.
 const DESIGN: [f64; 11] = [1., 1., -1., 1., 1., 1., -1., -1., -1., 1., -1.];
+/// Points of a round.
+const LOOK: usize = 2 * (DESIGN.len() + 1);
 /// Most parameters that the design has room for.
 pub const MOST_PARAMETERS: usize = DESIGN.len();
 
@@ -46,8 +47,10 @@ pub struct Problem<'a> {
     /// Residuals at parameters given by their logarithms; always the same number of them, in an order in which
     /// neighbours belong together.
     pub residuals: &'a (dyn Fn(&[f64]) -> Vec<f64> + Sync),
-    /// Logarithms of the starting values, around which the priors lie; at most [`MOST_PARAMETERS`].
+    /// Logarithms of the values to start from; at most [`MOST_PARAMETERS`].
     pub start: Vec<f64>,
+    /// Logarithms around which the priors lie.
+    pub prior: Vec<f64>,
     /// Standard deviation of the prior of each logarithm.
     pub prior_sigma: f64,
 }
@@ -71,7 +74,9 @@ pub struct Solution {
 struct View {
     level: Vec<f64>,
     slopes: Vec<Vec<f64>>,
-    /// The lowest of the points looked at.
+    /// The mean loss of the points looked at.
+    mean_loss: f64,
+    /// The lowest of them.
     best: (f64, Vec<f64>),
 }
 
@@ -93,9 +98,9 @@ impl Problem<'_> {
     /// The loss at a point, of its residuals.
     fn loss(&self, at: &[f64], residuals: &[f64]) -> f64 {
         let data: f64 = residuals.iter().map(|residual| huber(*residual)).sum();
-        let pulls = at.iter().zip(&self.start);
+        let pulls = at.iter().zip(&self.prior);
         let prior: f64 = pulls
-            .map(|(x, start)| 0.5 * ((x - start) / self.prior_sigma).powi(2))
+            .map(|(x, prior)| 0.5 * ((x - prior) / self.prior_sigma).powi(2))
             .sum();
         data + prior
     }
@@ -118,30 +123,28 @@ impl Problem<'_> {
             "the design has a column per parameter"
         );
         let mut at = self.start.clone();
-        let mut loss = self.losses(std::slice::from_ref(&at))[0];
-        let mut evaluations = 1;
+        let mut best = (f64::INFINITY, at.clone());
+        let mut evaluations = 0;
         let mut has_settled = true;
         for (stride, rounds) in STRIDES {
             has_settled = false;
+            let mut view = self.look(&at, stride);
+            evaluations += LOOK;
             for _ in 0..rounds {
-                let view = self.look(&at, stride);
-                let step = self.step(&at, &view, stride);
-                let along = |share: f64| -> Vec<f64> {
-                    at.iter()
-                        .zip(&step)
-                        .map(|(x, step)| x + share * step)
-                        .collect()
-                };
-                let trials = [1.0, 0.5, 0.25].map(along).to_vec();
-                evaluations += 2 * (DESIGN.len() + 1) + trials.len();
+                let trials = self.trials(&at, &view, stride);
                 let candidates = self.losses(&trials).into_iter().zip(trials);
-                let lowest = candidates
-                    .chain([view.best])
-                    .min_by(|a, b| a.0.total_cmp(&b.0));
-                let (found, point) = lowest.expect("there are trials");
-                let gain = (loss - found) / loss;
-                if found < loss {
-                    (loss, at) = (found, point);
+                let lowest = candidates.min_by(|a, b| a.0.total_cmp(&b.0));
+                let (loss, point) = lowest.expect("there are trials");
+                let there = self.look(&point, stride);
+                evaluations += 7 + LOOK;
+                for seen in [(loss, &point), (there.best.0, &there.best.1)] {
+                    if seen.0 < best.0 {
+                        best = (seen.0, seen.1.clone());
+                    }
+                }
+                let gain = 1.0 - there.mean_loss / view.mean_loss;
+                if gain > 0.0 {
+                    (at, view) = (point, there);
                 }
                 if gain < LEAST_GAIN {
                     has_settled = true;
@@ -151,14 +154,28 @@ impl Problem<'_> {
         }
         let (stride, _) = STRIDES[STRIDES.len() - 1];
         let view = self.look(&at, 2.0 * stride);
-        evaluations += 2 * (DESIGN.len() + 1);
         Solution {
             sigma: self.sigma(&view),
-            at,
-            loss,
-            evaluations,
+            at: best.1,
+            loss: best.0,
+            evaluations: evaluations + LOOK,
             has_settled,
         }
+    }
+
+    /// The steps that the slopes ask for, at full, half and quarter length: from the smoothed residuals, which see past the
+    /// grains, and from those of the centre, which do not feel the curvature.
+    fn trials(&self, at: &[f64], view: &View, stride: f64) -> Vec<Vec<f64>> {
+        let here = (self.residuals)(at);
+        let mut trials = Vec::new();
+        for level in [&view.level, &here] {
+            let step = self.step(at, level, view, stride);
+            for share in [1.0, 0.5, 0.25] {
+                let moved = at.iter().zip(&step).map(|(x, step)| x + share * step);
+                trials.push(moved.collect());
+            }
+        }
+        trials
     }
 
     /// Residuals and slopes around a point.
@@ -195,23 +212,25 @@ impl Problem<'_> {
             (0..count).map(|row| sum(row) / (2 * runs) as f64).collect()
         };
         let losses = points.iter().zip(&residuals);
-        let losses = losses.map(|(point, residuals)| (self.loss(point, residuals), point.clone()));
+        let losses = losses.map(|(point, residuals)| (self.loss(point, residuals), point));
         View {
             level: mean(&|_| 1.0),
             slopes: (0..at.len())
                 .map(|column| mean(&|run| sign(run, column) / stride))
                 .collect(),
+            mean_loss: losses.clone().map(|(loss, _)| loss).sum::<f64>() / (2 * runs) as f64,
             best: losses
                 .min_by(|a, b| a.0.total_cmp(&b.0))
+                .map(|(loss, point)| (loss, point.clone()))
                 .expect("there are points"),
         }
     }
 
     /// The curvature of the loss.
-    fn normal(&self, view: &View) -> Symmetric {
+    fn normal(&self, level: &[f64], view: &View) -> Symmetric {
         let size = view.slopes.len();
         let mut normal = Symmetric::zero(size);
-        for (row, residual) in view.level.iter().enumerate() {
+        for (row, residual) in level.iter().enumerate() {
             let slopes: Vec<f64> = view.slopes.iter().map(|column| column[row]).collect();
             normal.add_outer(&slopes, weight(*residual));
         }
@@ -222,14 +241,14 @@ impl Problem<'_> {
     }
 
     /// The step to the minimum that the slopes promise, no parameter further than three strides.
-    fn step(&self, at: &[f64], view: &View, stride: f64) -> Vec<f64> {
+    fn step(&self, at: &[f64], level: &[f64], view: &View, stride: f64) -> Vec<f64> {
         let downhill = |i: usize| {
-            let rows = view.level.iter().zip(&view.slopes[i]);
+            let rows = level.iter().zip(&view.slopes[i]);
             let data: f64 = rows.map(|(r, slope)| weight(*r) * r * slope).sum();
-            -data - (at[i] - self.start[i]) / self.prior_sigma.powi(2)
+            -data - (at[i] - self.prior[i]) / self.prior_sigma.powi(2)
         };
         let right: Vec<f64> = (0..at.len()).map(downhill).collect();
-        let step = self.normal(view).solve(&right);
+        let step = self.normal(level, view).solve(&right);
         let step = step.expect("priors make the matrix regular");
         let longest = step
             .iter()
@@ -240,7 +259,7 @@ impl Problem<'_> {
 
     fn sigma(&self, view: &View) -> Vec<f64> {
         let size = view.slopes.len();
-        let normal = self.normal(view);
+        let normal = self.normal(&view.level, view);
         let length = view.level.len().div_ceil(BLOCKS).max(1);
         // The rows of the inverse, of which the sandwich needs the products with each block's pull.
         let inverse: Vec<Vec<f64>> = (0..size)
@@ -296,6 +315,7 @@ mod tests {
         let problem = Problem {
             residuals: &decay,
             start: vec![0.0, 0.0, 0.0],
+            prior: vec![0.0, 0.0, 0.0],
             prior_sigma: 2.0,
         };
         let solution = problem.solve();

@@ -64,7 +64,7 @@ fn bad_lines_are_named() {
             ENGINE,
             "\"queued_ts\": 100.5",
             "\"queued_ts\": NaN",
-            "log.jsonl:1",
+            "log.jsonl: found no JSON",
         ),
         (
             ENGINE,
