@@ -1,5 +1,6 @@
 //! Every command written in the documents, the examples and the help is run.
 
+use crate::fits::provide_logs;
 use crate::manners::commands;
 use crate::program::{Folder, SCENARIO, repository};
 use std::collections::BTreeSet;
@@ -107,6 +108,7 @@ fn prepared() -> Folder {
         "AzureLLMInferenceTrace_conv.csv",
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.97,48,10\n",
     );
+    provide_logs(&folder);
     fs::create_dir(folder.path("examples")).unwrap();
     for page in pages()
         .iter()

@@ -10,6 +10,7 @@ mod conform;
 mod conform_router;
 mod documents;
 mod files;
+mod fits;
 mod init;
 mod manners;
 mod program;

@@ -1,5 +1,6 @@
 //! What holds for every command: help with an example, exit codes, results on stdout, one JSON object.
 
+use crate::fits::provide_logs;
 use crate::program::{Folder, assert_contains, repository};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -140,6 +141,7 @@ fn wrong_usage_ends_with_2() {
 #[test]
 fn json_is_one_object_wherever_it_is_offered() {
     let folder = Folder::with_scenario_and_trace();
+    provide_logs(&folder);
     let golden = repository("tests/golden/vllm/async_simple.case.json.gz");
     let sglang = repository("tests/golden/sglang/full_hit.case.json.gz");
     let router_golden = repository("tests/golden/router");
@@ -179,6 +181,8 @@ fn json_is_one_object_wherever_it_is_offered() {
             "conform vllm" => &[golden.to_str().unwrap()],
             "conform sglang" => &[sglang.to_str().unwrap()],
             "conform router" => &[router_golden.to_str().unwrap()],
+            "conform steps" | "calibrate fit-steps" => &["engine.steplog.jsonl"],
+            "calibrate fit-requests" => &["profile_export.jsonl", "--scenario", "engine.yaml"],
             "validate timing" => &[sample.to_str().unwrap()],
             "validate serving" => &[benchmarks.to_str().unwrap()],
             unknown => panic!("say here how `{unknown}` is called"),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use validation::request_fit::{Question, RequestFit, TERMS, fit, fit_kv_blocks};
 use validation::request_log::RequestLog;
 
-const EXAMPLE: &str = "Example:\n  dynosim calibrate fit-requests profile_export.jsonl --scenario scenario.yaml --out engine.fit.json";
+const EXAMPLE: &str = "Example:\n  dynosim calibrate fit-requests profile_export.jsonl --scenario engine.yaml --out engine.fit.json";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
