@@ -52,11 +52,11 @@ pub fn step_log(requests: u32) -> String {
 /// What the same prompts would be in a file beside the log: each its own.
 pub const PROMPTS: &str = "[{\"id\": 0, \"prompt\": [[1, 60]]}]";
 
-/// AIPerf's export of `requests` requests, one in 200 ms.
+/// AIPerf's export of `requests` requests, one in 400 ms, each alone.
 pub fn client_log(requests: u32) -> String {
     let record = |number: u32| {
         let (input, output) = (100 + 37 * (number % 19), 10 + number % 13);
-        let start = 1_777_142_838_000_000_000 + 200_000_000 * u64::from(number);
+        let start = 1_777_142_838_000_000_000 + 400_000_000 * u64::from(number);
         let ttft = 12.0 + 0.04 * f64::from(input);
         let e2e = ttft + 11.0 * f64::from(output - 1);
         format!(
