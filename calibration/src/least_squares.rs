@@ -56,7 +56,10 @@ pub fn robust(rows: &[Vec<f64>], targets: &[f64]) -> Result<Solution, NoConverge
     let mut weights = vec![1.0; rows.len()];
     let mut before: Vec<f64> = vec![f64::INFINITY; rows.len()];
     for _ in 0..MOST_ROUNDS {
-        let precisions = weights.iter().zip(&units).map(|(weight, unit)| weight / (unit * unit));
+        let precisions = weights
+            .iter()
+            .zip(&units)
+            .map(|(weight, unit)| weight / (unit * unit));
         let (normal, right) = normal_equations(rows, targets, precisions, &scale);
         let solved = not_negative(&normal, &right);
         let coefficients: Vec<f64> = solved.iter().zip(&scale).map(|(x, s)| x / s).collect();
@@ -67,7 +70,10 @@ pub fn robust(rows: &[Vec<f64>], targets: &[f64]) -> Result<Solution, NoConverge
         // A prediction of next to nothing must not weigh more than everything else together.
         let pairs = predicted.iter().zip(targets);
         units = pairs.clone().map(|(p, t)| p.max(0.1 * t)).collect();
-        let errors: Vec<f64> = pairs.zip(&units).map(|((p, t), unit)| (t - p) / unit).collect();
+        let errors: Vec<f64> = pairs
+            .zip(&units)
+            .map(|((p, t), unit)| (t - p) / unit)
+            .collect();
         let sigma = spread(&errors);
         let weight = |error: &f64| (HUBER * sigma / error.abs()).min(1.0);
         weights = errors.iter().map(weight).collect();
