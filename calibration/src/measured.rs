@@ -19,12 +19,14 @@
 //!
 //! **Pieces.** Decode attention is read along the KV length, where the tables are linear between measured lengths. For
 //! each batch, when it is first asked for, the summed context is cut at those lengths, and between them wherever a chord
-//! would be off by more than [`TOLERANCE`] (beyond the measured corner efficiency is held, which is no line).
+//! would be off by more than [`TOLERANCE`] (beyond the measured corner efficiency is held, which is no line). Attention over
+//! prompts is cut likewise by their length, for each number of chunks.
 // Model: kernels do not overlap and each decode has the batch's mean context. Attention is nearly linear in the context,
 // so that a skewed batch costs within some 5 % of attention what its mean does.
 
 mod host;
 mod pieces;
+mod prompts;
 
 use crate::aic::reference::default_formats;
 use crate::aic::{Decoder, Formats, Phase, Setting, Shape};
@@ -32,8 +34,9 @@ use crate::error::{CalibrationError, check, check_range};
 use crate::model::Precision;
 use crate::roofline::Deployment;
 use crate::tables::{Backend, Dtype, Profile, Reach, library};
-use engine::{Basis, Piece, Span, StepShape, StepTime, TimingSource};
+use engine::{Basis, Chunk, Piece, Span, StepShape, StepTime, TimingSource};
 use pieces::Pieces;
+use prompts::Prompts;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -96,6 +99,7 @@ struct Kernels {
     longest: f64,
     largest_batch: f64,
     pieces: Pieces,
+    prompts: Prompts,
     /// By tokens of a step with prompts: see [`Kernels::body`].
     bodies: Vec<OnceLock<f64>>,
 }
@@ -147,6 +151,7 @@ impl Measured {
             longest: f64::from(lengths[lengths.len() - 1]),
             largest_batch: f64::from(dense.largest_batch()),
             pieces: Pieces::new(lengths, capacity_tokens),
+            prompts: Prompts::new(dense.prompt_lengths()),
             bodies: (0..=KEPT_TOKENS).map(|_| OnceLock::new()).collect(),
             decoder: dense,
         };
@@ -170,7 +175,8 @@ impl Measured {
     /// The time of a step in seconds, before rounding and chords.
     #[must_use]
     pub fn seconds(&self, shape: &StepShape<'_>) -> f64 {
-        (self.host_ms(shape) + self.kernels.ms(shape)) * 1e-3
+        let exact = |chunks, whole| self.kernels.prompt_attention(chunks, whole).0;
+        (self.host_ms(shape) + self.kernels.ms(shape, exact)) * 1e-3
     }
 
     fn host_ms(&self, shape: &StepShape<'_>) -> f64 {
@@ -194,7 +200,8 @@ impl StepTime for Measured {
     }
 
     fn mixed(&self, shape: &StepShape<'_>) -> Span {
-        Span::from_s(self.seconds(shape))
+        let cut = |chunks, whole| self.kernels.cut_prompt_attention(chunks, whole).0;
+        Span::from_s((self.host_ms(shape) + self.kernels.ms(shape, cut)) * 1e-3)
     }
 
     fn is_extrapolated(&self, shape: &StepShape<'_>) -> bool {
@@ -207,7 +214,8 @@ impl StepTime for Measured {
 }
 
 impl Kernels {
-    fn ms(&self, shape: &StepShape<'_>) -> f64 {
+    /// `whole_prompts` is the time of attention over so many prompts of a length.
+    fn ms(&self, shape: &StepShape<'_>, whole_prompts: impl Fn(u32, u32) -> f64) -> f64 {
         let new_tokens = new_tokens(shape);
         let chunks = shape.prefill.len() as u32;
         let mut ms = if chunks == 0 {
@@ -222,8 +230,7 @@ impl Kernels {
             let cached = f64::from(chunk.cached_tokens);
             let whole = cached + f64::from(chunk.new_tokens);
             let share = (whole * whole - cached * cached) / (whole * whole);
-            let count = f64::from(chunks);
-            ms += self.decoder.prompt_attention_ms(count, whole).0 / count * share;
+            ms += whole_prompts(chunks, whole_prompt(chunk)) / f64::from(chunks) * share;
         }
         if shape.decode_batch > 0 {
             ms += self.decode_attention_ms(shape.decode_batch, shape.decode_context);
@@ -237,6 +244,19 @@ impl Kernels {
             let others_ms = self.decode_all_but_attention_ms(batch);
             move |context| (others_ms + self.decode_attention_ms(batch, context)) * 1e9
         })
+    }
+
+    /// Attention over `chunks` whole prompts of a length, as the tables have it.
+    fn prompt_attention(&self, chunks: u32, whole: u32) -> (f64, Reach) {
+        let (chunks, whole) = (f64::from(chunks), f64::from(whole));
+        self.decoder.prompt_attention_ms(chunks, whole)
+    }
+
+    /// The same from its lines, and whether it lies beyond the measurements.
+    #[inline]
+    fn cut_prompt_attention(&self, chunks: u32, whole: u32) -> (f64, bool) {
+        let read = |whole| self.decoder.prompt_attention_ms(f64::from(chunks), whole);
+        self.prompts.find(chunks, whole, read)
     }
 
     fn decode_all_but_attention_ms(&self, batch: u32) -> f64 {
@@ -263,15 +283,13 @@ impl Kernels {
 
     fn is_extrapolated(&self, shape: &StepShape<'_>) -> bool {
         let batch = f64::from(shape.decode_batch);
-        let chunks = shape.prefill.len() as f64;
-        let is_prompt_beyond = |chunk: &engine::Chunk| {
-            let whole = f64::from(chunk.cached_tokens) + f64::from(chunk.new_tokens);
-            self.decoder.prompt_attention_ms(chunks, whole).1 >= Reach::Extrapolated
-        };
+        let chunks = shape.prefill.len() as u32;
+        let is_prompt_beyond =
+            |chunk: &Chunk| self.cut_prompt_attention(chunks, whole_prompt(chunk)).1;
         // Pieces end at the longest measured context, so that all of a piece lies on one side of it.
         batch > self.largest_batch
             || shape.decode_context as f64 >= (self.longest * batch).max(1.0)
-            || (chunks > 0.0
+            || (chunks > 0
                 && (self.body(u64::from(shape.decode_batch) + new_tokens(shape)) < 0.0
                     || shape.prefill.iter().any(is_prompt_beyond)))
     }
@@ -280,6 +298,10 @@ impl Kernels {
 fn new_tokens(shape: &StepShape<'_>) -> u64 {
     let chunks = shape.prefill.iter();
     chunks.map(|chunk| u64::from(chunk.new_tokens)).sum()
+}
+
+fn whole_prompt(chunk: &Chunk) -> u32 {
+    chunk.cached_tokens.saturating_add(chunk.new_tokens)
 }
 
 /// The tables of an engine with those GEMMs replaced that hold launch times of the measuring loop.

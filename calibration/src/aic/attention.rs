@@ -197,6 +197,14 @@ impl<'a> Attention<'a> {
         }
     }
 
+    /// The lengths that attention over prompts was measured at, ascending.
+    pub(super) fn prompt_lengths(&self) -> Vec<u32> {
+        match self {
+            Attention::Grouped(grouped) => grouped.context.values(1),
+            Attention::Latent(latent) => latent.context.values(1),
+        }
+    }
+
     /// The largest batch that decode attention was measured at.
     pub(super) fn largest_batch(&self) -> u32 {
         let batches = match self {

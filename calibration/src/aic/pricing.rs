@@ -24,6 +24,11 @@ impl Decoder<'_> {
         self.attention.kv_lengths()
     }
 
+    /// The lengths that attention over prompts was measured at, ascending.
+    pub(crate) fn prompt_lengths(&self) -> Vec<u32> {
+        self.attention.prompt_lengths()
+    }
+
     /// The largest batch that decode attention was measured at.
     pub(crate) fn largest_batch(&self) -> u32 {
         self.attention.largest_batch()

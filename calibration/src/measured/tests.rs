@@ -70,6 +70,27 @@ fn pieces_stay_within_a_thousandth_of_the_tables() {
             worst = worst.max(error);
             sum += error;
         }
+        for _ in 0..points {
+            let batch = random.random_range(0..200);
+            let chunks: Vec<Chunk> = (0..random.random_range(1..6))
+                .map(|_| {
+                    let length = |random: &mut Pcg64Mcg, most| {
+                        2f64.powf(random.random_range(0.0..most)) as u32
+                    };
+                    chunk(length(&mut random, 13.0), length(&mut random, 18.0))
+                })
+                .collect();
+            let shape = StepShape {
+                prefill: &chunks,
+                decode_batch: batch,
+                decode_context: u64::from(batch) * 2_000,
+            };
+            let error = (timing.step(&shape).as_s() / timing.seconds(&shape) - 1.0).abs();
+            assert!(error < 1e-3, "{model}: {chunks:?}: {error:.1e}");
+            worst = worst.max(error);
+            sum += error;
+        }
+        let points = 2 * points;
         let mean = sum / f64::from(points);
         println!(
             "{model} on {tp} x {gpu}: chords off by {worst:.1e} at most, {mean:.1e} on average of {points} places"
