@@ -29,7 +29,7 @@ mod pieces;
 mod prompts;
 
 use crate::aic::reference::default_formats;
-use crate::aic::{Decoder, Formats, Phase, Setting, Shape};
+use crate::aic::{Decoder, Formats, Missing, Phase, Setting, Shape};
 use crate::error::{CalibrationError, check, check_range};
 use crate::model::Precision;
 use crate::roofline::Deployment;
@@ -47,6 +47,9 @@ pub use pieces::TOLERANCE;
 /// Tokens of a step whose kernels are read once and kept; larger steps are read each time.
 const KEPT_TOKENS: usize = 16_384;
 
+/// Contexts at which a roofline of decode attention is cut, where it stands for tables.
+const UNMEASURED_LENGTHS: [u32; 5] = [1, 16, 256, 4_096, 65_536];
+
 /// Which tables, and what they do not hold.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MeasuredSpec {
@@ -60,6 +63,8 @@ pub struct MeasuredSpec {
     pub experts: Option<Dtype>,
     /// Groups over which a layer's experts are spread, each split over the rest of the GPUs; 1: all are split.
     pub expert_parallel: u32,
+    /// What stands for kernels that were not measured.
+    pub missing: Missing,
     /// What comes on top of the kernels.
     pub host: HostTimes,
 }
@@ -74,6 +79,7 @@ impl MeasuredSpec {
             gemm: None,
             experts: None,
             expert_parallel: 1,
+            missing: Missing::Refuse,
             host: HostTimes::of(tables),
         }
     }
@@ -140,11 +146,15 @@ impl Measured {
         let setting = Setting {
             expert_parallel: spec.expert_parallel,
             experts: spec.experts.unwrap_or(formats.gemm),
+            missing: spec.missing,
             ..Setting::tensor_parallel(tensor_parallel, formats)
         };
         let dense = Decoder::prepare(profile, &Shape::from(model), &setting)?;
         dense.check_all_rows()?;
-        let lengths = dense.kv_lengths();
+        let lengths = match dense.kv_lengths() {
+            none if none.is_empty() => UNMEASURED_LENGTHS.to_vec(),
+            measured => measured,
+        };
         let source = source(spec, &deployment, profile, formats, &dense);
         let kernels = Kernels {
             shortest: f64::from(lengths[0]),
@@ -363,6 +373,13 @@ fn source(
             "{} GEMMs are SGLang's of the same GPU: those of {} hold launch time of the measuring loop",
             formats.gemm.name(),
             spec.tables.name()
+        ));
+    }
+    let estimated = dense.estimated();
+    if !estimated.is_empty() {
+        guesses.push(format!(
+            "not measured, and estimated 1.3 to 3 times too short by their roofline: {}",
+            estimated.join(", ")
         ));
     }
     if dense.head_reach() == Reach::Extrapolated {

@@ -3,6 +3,7 @@
 use super::beside;
 use super::problem::Kind;
 use super::section::Section;
+use calibration::aic::Missing;
 use calibration::tables::{Backend, Dtype};
 use calibration::{
     CalibrationError, FittedProfile, HostTimes, Linear, MeasuredSpec, PolynomialSpec, RooflineSpec,
@@ -31,10 +32,11 @@ const SOURCES: [(&str, Source); 5] = [
 const LINEAR: [&str; 3] = ["base_ns", "per_new_token_ns", "per_context_token_ns"];
 const POLYNOMIAL: [&str; 2] = ["speedup_ratio", "decode_speedup_ratio"];
 /// Fields of the measured tables alone: which, and the host times they do not hold.
-const MEASURED: [&str; 8] = [
+const MEASURED: [&str; 9] = [
     "tables",
     "folder",
     "gemm",
+    "missing",
     "step_us",
     "sequence_us",
     "prefill_step_us",
@@ -53,6 +55,8 @@ const GEMM: [(&str, Dtype); 3] = [
     ("fp8", Dtype::Fp8),
     ("fp8_block", Dtype::Fp8Block),
 ];
+const MISSING: [(&str, Missing); 2] =
+    [("refuse", Missing::Refuse), ("roofline", Missing::Estimate)];
 const ROOFLINE: [&str; 14] = [
     "gemm_bf16_efficiency",
     "gemm_fp8_efficiency",
@@ -232,6 +236,11 @@ fn measured(section: &Section<'_>) -> MeasuredSpec {
             .has("gemm")
             .then(|| section.choice("gemm", &GEMM))
             .flatten(),
+        missing: section
+            .has("missing")
+            .then(|| section.choice("missing", &MISSING))
+            .flatten()
+            .unwrap_or_default(),
         host: HostTimes {
             step_us: us("step_us", default.host.step_us),
             sequence_us: us("sequence_us", default.host.sequence_us),

@@ -5,9 +5,11 @@ use crate::error::CalibrationError;
 use crate::tables::gemm::{Anchors, GemmTable};
 use crate::tables::grid::{Grid, Reading};
 use crate::tables::{Dtype, Profile, Reach};
+use serde::Serialize;
 
 /// What to do about a kernel that was not measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// It is an error that names the nearest one that was.
     #[default]

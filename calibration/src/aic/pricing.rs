@@ -19,6 +19,34 @@ impl Decoder<'_> {
         Ok(())
     }
 
+    /// Names of the kernels for which their roofline stands, in order.
+    pub(crate) fn estimated(&self) -> Vec<&'static str> {
+        let attention = [
+            (
+                "prompt attention",
+                self.attention.read_context(1.0, 1_024.0),
+            ),
+            (
+                "decode attention",
+                self.attention.read_generation(1.0, 1_024.0),
+            ),
+        ];
+        let attention = attention.map(|(name, (_, reach))| (name, reach));
+        let none = (0.0, Reach::Measured);
+        let passes = [Phase::Prompts, Phase::Decodes].map(|phase| {
+            let pass = self.composed(phase, 64.0, 64.0, none);
+            pass.expect("all rows were checked").ops
+        });
+        let ops = passes.iter().flatten().map(|op| (op.name, op.reach));
+        let mut names: Vec<&'static str> = Vec::new();
+        for (name, reach) in attention.into_iter().chain(ops) {
+            if reach == Reach::Estimated && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// The KV lengths that decode attention was measured at, ascending.
     pub(crate) fn kv_lengths(&self) -> Vec<u32> {
         self.attention.kv_lengths()

@@ -27,24 +27,23 @@ const SEQUENCE_US: &[f64] = &[
 const PREFILL_STEP_US: &[f64] = &[0.0, 1_000.0, 2_000.0, 4_000.0, 6_000.0, 8_000.0];
 const REQUEST_US: &[f64] = &[250.0, 500.0, 1_000.0, 2_000.0, 3_000.0, 5_000.0];
 const PROMPT_TOKEN_US: &[f64] = &[0.0, 0.25, 0.5, 1.0, 2.0];
-const SHORTEST: &[f64] = &[0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
-const REQUESTS_PER_CLIENT: &[f64] = &[2.0, 3.0, 5.0, 10.0];
+const ENTRY_US: &[f64] = &[0.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0, 30_000.0];
+const DISTINCT_PROMPTS: &[f64] = &[0.0, 100.0];
+/// The last is the engine's default.
+const PROMPTS_PER_STEP: &[f64] = &[1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 0.0];
 /// Most rounds over all parameters.
 const ROUNDS: usize = 8;
 
-/// Recipes as fitted on all public rows; those of InferenceX are known.
-const BUILT_IN: [(Harness, Backend, f64, u32); 3] = [
-    (Harness::Aiperf, Backend::Vllm, 0.9, 10),
-    (Harness::Aiperf, Backend::Sglang, 1.0, 10),
-    (Harness::Aiperf, Backend::Trtllm, 0.96, 10),
-];
+/// Recipes as fitted on all public rows: harness, engine, version, GPU, entry, distinct prompts, prompts per step; those of
+/// InferenceX are known.
+const BUILT_IN: [(Backend, &str, &str, f64, u32, f64); 0] = [];
 
 /// All that is fitted.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parameters {
     /// By engine.
     pub hosts: BTreeMap<Backend, HostTimes>,
-    /// By harness and engine.
+    /// By collection.
     pub recipes: BTreeMap<Source, Recipe>,
 }
 
@@ -56,7 +55,7 @@ pub struct Fitted<'a> {
 }
 
 /// A row under its parameters, floats by their bits.
-type Key = (usize, [u64; 6], u32);
+type Key = (usize, [u64; 7], u32);
 
 impl Parameters {
     /// Those that come with the program: fitted on 2026-11-21 on all public rows that could be simulated.
@@ -67,13 +66,23 @@ impl Parameters {
                 .map(|backend| (backend, HostTimes::of(backend)))
                 .into(),
             recipes: BUILT_IN
-                .map(|(harness, backend, shortest, requests_per_client)| {
-                    let recipe = Recipe {
-                        shortest,
-                        requests_per_client,
-                    };
-                    (Source { harness, backend }, recipe)
-                })
+                .map(
+                    |(backend, version, gpu, entry_us, distinct_prompts, prompts_per_step)| {
+                        let source = Source {
+                            harness: Harness::Aiperf,
+                            backend,
+                            version: version.to_owned(),
+                            gpu: gpu.to_owned(),
+                        };
+                        let recipe = Recipe {
+                            entry_us,
+                            distinct_prompts,
+                            prompts_per_step,
+                            ..Harness::Aiperf.known()
+                        };
+                        (source, recipe)
+                    },
+                )
                 .into(),
         }
     }
@@ -102,11 +111,18 @@ impl Parameters {
             ));
         }
         for (source, recipe) in &self.recipes {
+            let prompts = match recipe.distinct_prompts {
+                0 => "a prompt for each".to_owned(),
+                count => format!("{count} prompts in turn"),
+            };
+            let steps = if recipe.prompts_per_step > 0.0 {
+                format!("{} prompts a step", recipe.prompts_per_step)
+            } else {
+                "8192 tokens a step".to_owned()
+            };
             text.push_str(&format!(
-                "recipe of {}: lengths from {} of the given ones, {} requests per client\n",
-                source.name(),
-                recipe.shortest,
-                recipe.requests_per_client
+                "recipe of {source}: lengths from {} of the given ones, {} us between requests, {prompts}, {steps}\n",
+                recipe.shortest, recipe.entry_us
             ));
         }
         text
@@ -122,7 +138,7 @@ impl Parameters {
         let recipes = self
             .recipes
             .iter()
-            .map(|(source, recipe)| (source.name(), serde_json::json!(recipe)));
+            .map(|(source, recipe)| (source.to_string(), serde_json::json!(recipe)));
         serde_json::json!({
             "host_times": hosts.collect::<serde_json::Map<_, _>>(),
             "recipes": recipes.collect::<serde_json::Map<_, _>>(),
@@ -136,11 +152,11 @@ impl Parameters {
         fitted.copied().unwrap_or(HostTimes::of(backend))
     }
 
-    /// How a source runs benchmarks; what is known of it where nothing was fitted.
+    /// How a collection was run; of one that no recipe was fitted for, what most rows of its harness have.
     #[must_use]
-    pub fn recipe(&self, source: Source) -> Recipe {
-        let fitted = self.recipes.get(&source);
-        fitted.copied().unwrap_or(source.known())
+    pub fn recipe(&self, source: &Source) -> Recipe {
+        let fitted = self.recipes.get(source);
+        fitted.copied().unwrap_or_else(|| source.harness.known())
     }
 }
 
@@ -158,13 +174,19 @@ impl<'a> Fitted<'a> {
     #[must_use]
     pub fn predict(&self, index: usize, parameters: &Parameters) -> Prediction {
         let (row, subject) = &self.rows[index];
-        let source = subject.source;
+        let source = &subject.source;
         let (host, recipe) = (parameters.host(source.backend), parameters.recipe(source));
         let [a, b, c, d, e] = host.fields().map(|(_, us)| us.to_bits());
         let key = (
             index,
-            [a, b, c, d, e, recipe.shortest.to_bits()],
-            recipe.requests_per_client,
+            [
+                [a, b, c, d, e].as_slice(),
+                &[recipe.prompts_per_step.to_bits(), recipe.entry_us.to_bits()],
+            ]
+            .concat()
+            .try_into()
+            .expect("seven of them"),
+            recipe.distinct_prompts,
         );
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known().get(&key) {
@@ -206,15 +228,15 @@ impl<'a> Fitted<'a> {
     fn fit_engine(&self, backend: Backend, rows: &[usize], parameters: &mut Parameters) {
         let sources: BTreeSet<Source> = rows
             .iter()
-            .map(|&index| self.rows[index].1.source)
+            .map(|&index| self.rows[index].1.source.clone())
             .collect();
         parameters.hosts.insert(backend, START);
-        for &source in &sources {
+        for source in &sources {
             let start = match source.harness {
-                Harness::Inferencex => source.known(),
+                Harness::Inferencex => source.harness.known(),
                 Harness::Aiperf => START_RECIPE,
             };
-            parameters.recipes.insert(source, start);
+            parameters.recipes.insert(source.clone(), start);
         }
         let mut least = self.loss(rows, parameters);
         for _ in 0..ROUNDS {
@@ -263,29 +285,29 @@ const START: HostTimes = HostTimes {
     prompt_token_us: 0.5,
 };
 const START_RECIPE: Recipe = Recipe {
-    shortest: 0.92,
-    requests_per_client: 10,
+    shortest: 1.0,
+    entry_us: 0.0,
+    distinct_prompts: 0,
+    prompts_per_step: 2.0,
 };
 
 /// A parameter and the values it may take.
-struct Knob {
-    what: What,
+struct Knob<'a> {
+    what: What<'a>,
     values: &'static [f64],
 }
 
-enum What {
+enum What<'a> {
     Host(Backend, fn(&mut HostTimes) -> &mut f64),
-    Shortest(Source),
-    Requests(Source),
+    Recipe(&'a Source, fn(&Recipe) -> f64, fn(&mut Recipe, f64)),
 }
 
-impl Knob {
+impl Knob<'_> {
     /// The parameters with this one set to the next value up or down; none at the end of its list.
     fn turned(&self, parameters: &Parameters, step: isize) -> Option<Parameters> {
         let now = match self.what {
             What::Host(backend, field) => *field(&mut parameters.host(backend)),
-            What::Shortest(source) => parameters.recipe(source).shortest,
-            What::Requests(source) => f64::from(parameters.recipe(source).requests_per_client),
+            What::Recipe(source, get, _) => get(&parameters.recipe(source)),
         };
         let place = self.values.iter().position(|&value| value == now)?;
         let value = *self.values.get(place.checked_add_signed(step)?)?;
@@ -296,16 +318,10 @@ impl Knob {
                 *field(&mut host) = value;
                 turned.hosts.insert(backend, host);
             }
-            What::Shortest(source) => {
-                turned
-                    .recipes
-                    .entry(source)
-                    .or_insert(START_RECIPE)
-                    .shortest = value;
-            }
-            What::Requests(source) => {
-                let recipe = turned.recipes.entry(source).or_insert(START_RECIPE);
-                recipe.requests_per_client = value as u32;
+            What::Recipe(source, _, set) => {
+                let mut recipe = parameters.recipe(source);
+                set(&mut recipe, value);
+                turned.recipes.insert(source.clone(), recipe);
             }
         }
         Some(turned)
@@ -313,7 +329,7 @@ impl Knob {
 }
 
 /// The parameters of an engine, in a fixed order.
-fn knobs(backend: Backend, sources: &BTreeSet<Source>) -> Vec<Knob> {
+fn knobs(backend: Backend, sources: &BTreeSet<Source>) -> Vec<Knob<'_>> {
     let host = |field, values| Knob {
         what: What::Host(backend, field),
         values,
@@ -324,15 +340,26 @@ fn knobs(backend: Backend, sources: &BTreeSet<Source>) -> Vec<Knob> {
     ];
     // What InferenceX does is known.
     let fitted = |source: &&Source| source.harness == Harness::Aiperf;
-    for &source in sources.iter().filter(fitted) {
-        knobs.push(Knob {
-            what: What::Shortest(source),
-            values: SHORTEST,
-        });
-        knobs.push(Knob {
-            what: What::Requests(source),
-            values: REQUESTS_PER_CLIENT,
-        });
+    for source in sources.iter().filter(fitted) {
+        let recipe = |get, set, values| Knob {
+            what: What::Recipe(source, get, set),
+            values,
+        };
+        knobs.push(recipe(
+            |recipe| f64::from(recipe.distinct_prompts),
+            |recipe, value| recipe.distinct_prompts = value as u32,
+            DISTINCT_PROMPTS,
+        ));
+        knobs.push(recipe(
+            |recipe| recipe.prompts_per_step,
+            |recipe, value| recipe.prompts_per_step = value,
+            PROMPTS_PER_STEP,
+        ));
+        knobs.push(recipe(
+            |recipe| recipe.entry_us,
+            |recipe, value| recipe.entry_us = value,
+            ENTRY_US,
+        ));
     }
     knobs.push(host(|host| &mut host.prefill_step_us, PREFILL_STEP_US));
     knobs.push(host(|host| &mut host.request_us, REQUEST_US));

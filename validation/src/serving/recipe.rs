@@ -3,11 +3,27 @@
 //! Where a row is from shows in its id: InferenceX (formerly InferenceMAX) dumps begin with the date of the run
 //! (`2025_…`), sweeps of AIPerf by NVIDIA with the name of the model. What is known of them: InferenceX draws lengths
 //! from a range below the given ones (`--random-range-ratio 0.8`) and sends ten requests per client; the AIPerf sweeps
-//! send prompts of one length. The rest is fitted, two numbers per harness and engine.
+//! ask for prompts of one length, which AIPerf draws from a set of 100 unless told otherwise, and their engines were
+//! configured for that length, so that a step holds so many prompts rather than so many tokens. How many, whether prompts
+//! came back, and how fast clients sent them are fitted: three numbers for each collection, which is one harness with one
+//! version of an engine on one kind of GPU.
+//!
+//! Where a checkpoint's own quantisation is known it takes the place of the row's label: engines run what it holds.
 
 use super::rows::Row;
-use calibration::tables::Backend;
+use calibration::tables::{Backend, Dtype};
 use serde::Serialize;
+use std::fmt;
+
+/// Requests per client. Both harnesses fit best with ten.
+pub const REQUESTS_PER_CLIENT: u32 = 10;
+/// Checkpoints whose weights are scaled by blocks of 128 x 128, whatever a row calls their format.
+const BLOCK_SCALED: [&str; 4] = [
+    "deepseek-ai/deepseek-r1",
+    "deepseek-ai/deepseek-v3",
+    "minimaxai/minimax-m2",
+    "qwen/qwen3-235b-a22b-fp8",
+];
 
 /// Who ran a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -19,13 +35,17 @@ pub enum Harness {
     Aiperf,
 }
 
-/// A harness with an engine behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// A collection of benchmarks that were run alike.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Source {
     /// The harness.
     pub harness: Harness,
     /// The engine.
     pub backend: Backend,
+    /// Its version; empty where the file does not say.
+    pub version: String,
+    /// The GPU.
+    pub gpu: String,
 }
 
 /// What the columns do not say.
@@ -33,8 +53,12 @@ pub struct Source {
 pub struct Recipe {
     /// Lengths are drawn evenly from this share of the given ones up to them; 1 for fixed lengths.
     pub shortest: f64,
-    /// Requests sent per client.
-    pub requests_per_client: u32,
+    /// Microseconds between two requests that clients send, however many wait to.
+    pub entry_us: f64,
+    /// Different prompts that requests take turns with, so that later ones find them cached; 0: each has its own.
+    pub distinct_prompts: u32,
+    /// Token budget of a step in prompts of the benchmark's length; 0: the engine's default.
+    pub prompts_per_step: f64,
 }
 
 impl Source {
@@ -49,31 +73,59 @@ impl Source {
                 Harness::Aiperf
             },
             backend,
+            version: row.version.clone(),
+            gpu: row.gpu.clone(),
         }
     }
+}
 
-    /// In words.
-    #[must_use]
-    pub fn name(self) -> String {
-        let harness = match self.harness {
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Source {
+            harness,
+            backend,
+            version,
+            gpu,
+        } = self;
+        let harness = match harness {
             Harness::Inferencex => "InferenceX",
             Harness::Aiperf => "AIPerf",
         };
-        format!("{harness} {}", self.backend.name())
+        let version = if version.is_empty() {
+            "of unknown version"
+        } else {
+            version
+        };
+        write!(f, "{harness} {} {version} on {gpu}", backend.name())
     }
+}
 
+impl Harness {
     /// What is known before any fit.
     #[must_use]
     pub const fn known(self) -> Recipe {
-        match self.harness {
-            Harness::Inferencex => Recipe {
-                shortest: 0.8,
-                requests_per_client: 10,
+        Recipe {
+            shortest: match self {
+                Harness::Inferencex => 0.8,
+                Harness::Aiperf => 1.0,
             },
-            Harness::Aiperf => Recipe {
-                shortest: 1.0,
-                requests_per_client: 10,
-            },
+            entry_us: 0.0,
+            distinct_prompts: 0,
+            prompts_per_step: 0.0,
         }
+    }
+}
+
+/// The format of a row's weights: that of the checkpoint where it is known, else the row's label.
+// Model: a tensor-scaled fp8 kernel reads what a block-scaled one does; vLLM's tables hold launch time for the latter and
+// untuned experts for the former, so that the label alone is off by a factor of two (23 rows of Qwen3-235B).
+#[must_use]
+pub fn format_of(model: &str, label: Dtype) -> Dtype {
+    let model = model.to_ascii_lowercase();
+    let is_scaled = BLOCK_SCALED.iter().any(|known| model.starts_with(known));
+    if label == Dtype::Fp8 && is_scaled {
+        Dtype::Fp8Block
+    } else {
+        label
     }
 }

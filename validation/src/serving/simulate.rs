@@ -6,7 +6,7 @@
 // whole answers, so that at high concurrency requests wait longer there and decode faster, by 10 % and more. SGLang is
 // scheduled without overlap.
 
-use super::recipe::{Recipe, Source};
+use super::recipe::{REQUESTS_PER_CLIENT, Recipe, Source, format_of};
 use super::rows::{Pair, Row};
 use calibration::measured::{HostTimes, Measured, MeasuredSpec};
 use calibration::roofline::Deployment;
@@ -63,8 +63,8 @@ impl Subject {
                 Dtype::find(name).ok_or_else(|| format!("the format `{name}` is not known"))
             }
         };
-        let (gemm, experts) = (format(&row.gemm)?, format(&row.experts)?);
-        let storage = match gemm {
+        let labels = (format(&row.gemm)?, format(&row.experts)?);
+        let storage = match labels.0 {
             Dtype::Bfloat16 => Precision::Bf16,
             Dtype::Fp8 | Dtype::Fp8Block => Precision::Fp8,
             other => return Err(format!("no {} kernels on {}", other.name(), gpu.name)),
@@ -96,18 +96,6 @@ impl Subject {
         if u64::from(row.isl + row.osl) > kv_blocks * u64::from(BLOCK_SIZE) {
             return Err("a single request does not fit into the KV cache".to_owned());
         }
-        let spec = MeasuredSpec {
-            folder: tables.map(Path::to_owned),
-            gemm: Some(gemm),
-            experts: Some(experts),
-            expert_parallel: if model.experts.is_some() {
-                row.moe_ep
-            } else {
-                1
-            },
-            host: HostTimes::ZERO,
-            ..MeasuredSpec::of(backend)
-        };
         let deployment = Deployment {
             model: &model,
             gpu,
@@ -115,11 +103,32 @@ impl Subject {
             kv_cache,
         };
         let capacity = kv_blocks * u64::from(BLOCK_SIZE);
+        let priced = |(gemm, experts)| {
+            let spec = MeasuredSpec {
+                folder: tables.map(Path::to_owned),
+                gemm: Some(gemm),
+                experts: Some(experts),
+                expert_parallel: if model.experts.is_some() {
+                    row.moe_ep
+                } else {
+                    1
+                },
+                host: HostTimes::ZERO,
+                ..MeasuredSpec::of(backend)
+            };
+            Measured::new(&spec, deployment, capacity)
+        };
+        let checkpoint = (
+            format_of(&row.model, labels.0),
+            format_of(&row.model, labels.1),
+        );
+        // Model: where the checkpoint's own format was not measured at this width, the row's label stands for it.
+        let timing = priced(checkpoint).or_else(|_| priced(labels));
         Ok(Subject {
             source: Source::of(row, backend),
             is_dense: model.beyond_dense().is_none(),
             kv_blocks: u32::try_from(kv_blocks).unwrap_or(u32::MAX),
-            timing: Measured::new(&spec, deployment, capacity).map_err(text)?,
+            timing: timing.map_err(text)?,
         })
     }
 
@@ -132,7 +141,7 @@ impl Subject {
                 name: "agg".to_owned(),
                 workers: 1,
                 gpus_per_worker: row.tp,
-                engine: self.engine(),
+                engine: self.engine(row, recipe),
             }],
             router: RouterSpec::RoundRobin,
             load: LoadSpec {
@@ -141,7 +150,7 @@ impl Subject {
                 duration: None,
             },
             frontend: FrontendSpec {
-                per_request: us(host.request_us),
+                per_request: us(host.request_us + recipe.entry_us),
                 per_input_token: us(host.prompt_token_us),
                 latency: Span::ZERO,
             },
@@ -163,12 +172,19 @@ impl Subject {
         }
     }
 
-    fn engine(&self) -> EngineConfig {
+    fn engine(&self, row: &Row, recipe: Recipe) -> EngineConfig {
+        let budget = if recipe.prompts_per_step > 0.0 {
+            let tokens = f64::from(row.isl) * recipe.prompts_per_step;
+            (tokens as u32).max(MAX_SEQUENCES)
+        } else {
+            MAX_BATCHED_TOKENS
+        };
         if self.source.backend == Backend::Sglang {
             let tokens = u64::from(self.kv_blocks) * u64::from(BLOCK_SIZE);
             return EngineConfig::Sglang(SglangConfig {
                 max_total_tokens: u32::try_from(tokens).unwrap_or(SglangConfig::UNLIMITED),
                 max_running_requests: MAX_SEQUENCES,
+                chunked_prefill_size: Some(budget),
                 ignore_eos: true,
                 ..SglangConfig::default()
             });
@@ -177,9 +193,9 @@ impl Subject {
             block_size: BLOCK_SIZE,
             num_gpu_blocks: self.kv_blocks,
             max_num_seqs: MAX_SEQUENCES,
-            max_num_batched_tokens: MAX_BATCHED_TOKENS,
-            // Prompts share nothing; looking for hits would find none.
-            enable_prefix_caching: false,
+            max_num_batched_tokens: budget,
+            // Where prompts share nothing, looking for hits would find none.
+            enable_prefix_caching: recipe.distinct_prompts > 0,
             ..VllmConfig::default()
         })
     }
@@ -192,16 +208,24 @@ fn workload(row: &Row, recipe: Recipe) -> Workload {
         let share = recipe.shortest + (1.0 - recipe.shortest) * random.random_range(0.0..=1.0);
         ((f64::from(length) * share).round() as u32).max(1)
     };
+    let requests = row.concurrency * REQUESTS_PER_CLIENT;
+    let sizes: Vec<(u32, u32)> = (0..requests)
+        .map(|_| (draw(row.isl), draw(row.osl)))
+        .collect();
     let mut builder = WorkloadBuilder::new();
-    for session in 0..row.concurrency * recipe.requests_per_client {
+    for session in 0..requests {
+        let entry = match recipe.distinct_prompts {
+            0 => session,
+            count => session % count,
+        };
         let prompt = Run {
-            first: WorkloadBuilder::private_token(session, 0),
-            len: draw(row.isl),
+            first: WorkloadBuilder::private_token(entry, 0),
+            len: sizes[entry as usize].0,
         };
         builder.push(NewRequest {
             arrival: Time::ZERO,
             prompt: &[prompt],
-            output_tokens: draw(row.osl),
+            output_tokens: sizes[session as usize].1,
             priority: 0,
             session,
             dependencies: &[],
