@@ -27,6 +27,7 @@
 mod host;
 mod pieces;
 mod prompts;
+mod validated;
 
 use crate::aic::reference::default_formats;
 use crate::aic::{Decoder, Formats, Missing, Phase, Setting, Shape};
@@ -388,6 +389,12 @@ fn source(
                 .to_owned(),
         );
     }
+    guesses.push(validated::in_words(
+        deployment.gpu.name,
+        spec.tables,
+        deployment.model,
+        deployment.tensor_parallel,
+    ));
     TimingSource {
         name: "measured".to_owned(),
         basis: Basis::Measured,

@@ -210,6 +210,7 @@ fn source(spec: &RooflineSpec, deployment: &Deployment<'_>) -> TimingSource {
         ));
     }
     guesses.extend(gpu.guesses());
+    guesses.push("no real serving run was compared with roofline times".to_owned());
     TimingSource {
         name: "roofline".to_owned(),
         basis: Basis::Estimated,

@@ -284,7 +284,17 @@ fn provenance(report: &Report) -> String {
         "Timing",
         format!("{} ({}): {}", timing.source, timing.basis, timing.detail),
     ));
-    lines.extend(timing.guesses.iter().map(|guess| ("Guess", guess.clone())));
+    if report.summary.extrapolated_share > 0.0 {
+        let share = percent(report.summary.extrapolated_share);
+        let text = format!("{share} of the time in steps lies beyond what was measured");
+        lines.push(("Extrapolated", text));
+    }
+    lines.extend(
+        timing
+            .guesses
+            .iter()
+            .map(|guess| ("Stands on", guess.clone())),
+    );
     facts(&lines)
 }
 

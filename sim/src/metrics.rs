@@ -73,6 +73,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         goodput: sla.map(|sla| goodput(&counted, sla, measured)),
         prefix: prefix_reuse(&counted, &recording.workers),
         kv: kv_use(&recording.workers, run),
+        extrapolated_share: extrapolated_share(&recording.workers),
         workers: (0..)
             .zip(&recording.workers)
             .map(|(index, worker)| worker_summary(index, worker, pool_names, run))
@@ -378,6 +379,12 @@ fn prefix_reuse(counted: &[&RequestRecord], workers: &[WorkerRecord]) -> PrefixR
         router_overlap_share: share(overlap as f64, placed_prompt as f64),
         requests_with_hit_share: share(with_hit as f64, admitted as f64),
     }
+}
+
+fn extrapolated_share(workers: &[WorkerRecord]) -> f64 {
+    let extrapolated: u64 = workers.iter().map(|worker| worker.extrapolated.0).sum();
+    let busy: u64 = workers.iter().map(|worker| worker.busy.0).sum();
+    share(extrapolated as f64, busy as f64)
 }
 
 fn kv_use(workers: &[WorkerRecord], run: Span) -> KvUse {

@@ -19,6 +19,8 @@ pub struct Summary {
     pub prefix: PrefixReuse,
     /// KV cache use over all workers.
     pub kv: KvUse,
+    /// Share of the time in steps that lies beyond what the timing model was measured or fitted at.
+    pub extrapolated_share: f64,
     /// By worker index.
     pub workers: Vec<WorkerSummary>,
 }

@@ -115,7 +115,7 @@ impl Resolved {
         line("Seed", self.scenario.seed.to_string());
         line("Sweep", format!("{} points", self.points));
         for guess in &self.guesses {
-            line("Guess", guess.clone());
+            line("Stands on", guess.clone());
         }
         text
     }

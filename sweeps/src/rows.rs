@@ -38,6 +38,7 @@ impl Row {
             goodput,
             prefix,
             kv,
+            extrapolated_share,
             workers,
         } = summary;
         let mut row = Row::new(Vec::with_capacity(96));
@@ -61,6 +62,7 @@ impl Row {
         } = kv;
         row.push("kv.peak_share", *peak_share);
         row.push("kv.mean_share", *mean_share);
+        row.push("extrapolated_share", *extrapolated_share);
         row.push("workers.count", workers.len() as u64);
         row.spread(
             "workers.utilisation",

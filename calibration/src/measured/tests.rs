@@ -194,3 +194,30 @@ fn guesses_and_missing_tables_are_said() {
     );
     assert!(message.contains("nearest: bfloat16"), "{message}");
 }
+
+#[test]
+fn a_roofline_stands_for_what_was_not_measured_when_asked_for() {
+    // Heads of 64 are not in the embedded slice; the projections are.
+    let model = Model::find("meta-llama/Llama-3.2-1B").expect("embedded");
+    let deployment = Deployment {
+        model: &model,
+        gpu: Gpu::find("h100_sxm").expect("known"),
+        tensor_parallel: 1,
+        kv_cache: Precision::Bf16,
+    };
+    let spec = MeasuredSpec {
+        missing: Missing::Estimate,
+        ..MeasuredSpec::default()
+    };
+    let timing = Measured::new(&spec, deployment, 1_000_000).expect("estimated");
+    let guesses = timing.source().guesses.join("\n");
+    assert!(
+        guesses.contains("roofline: prompt attention, decode attention"),
+        "{guesses}"
+    );
+    for shape in [decode(8, 8_000), prefill(&[chunk(512, 0)])] {
+        assert!(timing.is_extrapolated(&shape), "{shape:?}");
+        let error = timing.step(&shape).as_s() / timing.seconds(&shape) - 1.0;
+        assert!(error.abs() < 1e-3, "{shape:?}: {error}");
+    }
+}

@@ -33,6 +33,9 @@ pub struct ServingArgs {
     /// Write every row with its prediction into this CSV file
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Write the errors by GPU, engine, model and width into this CSV file
+    #[arg(long)]
+    errors: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
@@ -135,12 +138,15 @@ pub fn run(args: &ServingArgs) -> Result<ExitCode, Failure> {
     } else {
         outcome.as_text()
     })?;
-    if let Some(path) = &args.out {
-        let bytes = outcome.as_csv();
-        reports::write_atomically(path, |file| {
-            std::io::Write::write_all(file, bytes.as_bytes())
-        })
-        .map_err(|error| Failure::run(error.to_string()))?;
+    for (path, text) in [
+        (&args.out, outcome.as_csv()),
+        (&args.errors, outcome.errors_as_csv()),
+    ] {
+        if let Some(path) = path {
+            let write = |file: &mut dyn std::io::Write| file.write_all(text.as_bytes());
+            reports::write_atomically(path, |file| write(file))
+                .map_err(|error| Failure::run(error.to_string()))?;
+        }
     }
     if let Some(path) = &args.plot {
         outcome
@@ -349,6 +355,29 @@ impl Outcome<'_> {
                 "{line},{id},{backend},{family},{gpu},{tp},{isl},{osl},{concurrency},{},{:.4},{},{:.4}",
                 measured.ttft_ms, found.pair.ttft_ms, measured.tpot_ms, found.pair.tpot_ms
             );
+        }
+        text
+    }
+
+    /// Median errors by GPU, engine, model and width: what reports quote.
+    fn errors_as_csv(&self) -> String {
+        let mut groups: BTreeMap<(&str, &str, &str, u32), Vec<usize>> = BTreeMap::new();
+        for (index, (row, ..)) in self.rows.iter().enumerate() {
+            let key = (&*row.gpu, &*row.backend, &*row.model, row.tp);
+            groups.entry(key).or_default().push(index);
+        }
+        let mut text = "gpu,backend,model,gpus,rows,tpot_median,ttft_median\n".to_owned();
+        for ((gpu, backend, model, tp), rows) in groups {
+            let dynosim = |index: usize| Some(self.rows[index].2.pair);
+            let errors = self.errors_by(&rows, &dynosim);
+            if let [Some(tpot), Some(ttft), ..] = errors[..] {
+                let count = rows.len();
+                let (tpot, ttft) = (tpot.median, ttft.median);
+                let _ = writeln!(
+                    text,
+                    "{gpu},{backend},{model},{tp},{count},{tpot:.3},{ttft:.3}"
+                );
+            }
         }
         text
     }

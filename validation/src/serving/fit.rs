@@ -1,12 +1,12 @@
 //! Parameters that no column holds, found by making the simulations fit.
 //!
-//! Host times per engine and, for AIPerf's sweeps, a recipe per engine; nothing per model. The loss of a row is
-//! `min(|ln(TPOT / measured)|, 0.8) + min(|ln(TTFT / measured)|, 1.5) / 2`: absolute, so that half of the rows may be odd,
+//! Host times per engine and recipes of AIPerf's sweeps; nothing per model. The loss of a row is
+//! `min(|ln(TPOT / measured)|, 0.8) + min(|ln(TTFT / measured)|, 1.5) / 4`: absolute, so that half of the rows may be odd,
 //! and bounded, so that a few absurd ones cannot pull. It is lowered one parameter at a time: the next smaller or larger
 //! of a fixed list of values, for as long as that helps, again and again until nothing does: deterministic, and no finer
 //! than the data are.
 //!
-//! Engines share no parameter, so each is fitted alone. [`leave_out`] fits on all groups of rows but one and predicts that
+//! [`leave_out`] fits on all groups of rows but one and predicts that
 //! one, for each group: what a prediction is worth for a model, or a GPU, that was not there.
 
 use super::recipe::{Harness, Recipe, Source};
@@ -34,16 +34,16 @@ const PROMPTS_PER_STEP: &[f64] = &[1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 0.0];
 /// Most rounds over all parameters.
 const ROUNDS: usize = 8;
 
-/// Recipes as fitted on all public rows: harness, engine, version, GPU, entry, distinct prompts, prompts per step; those of
+/// Recipes as fitted on all public rows: engine, whether lengths are round, entry, distinct prompts, prompts per step; those of
 /// InferenceX are known.
-const BUILT_IN: [(Backend, &str, &str, f64, u32, f64); 0] = [];
+const BUILT_IN: [(Backend, bool, f64, u32, f64); 0] = [];
 
 /// All that is fitted.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parameters {
     /// By engine.
     pub hosts: BTreeMap<Backend, HostTimes>,
-    /// By collection.
+    /// By source.
     pub recipes: BTreeMap<Source, Recipe>,
 }
 
@@ -67,12 +67,11 @@ impl Parameters {
                 .into(),
             recipes: BUILT_IN
                 .map(
-                    |(backend, version, gpu, entry_us, distinct_prompts, prompts_per_step)| {
+                    |(backend, has_round_lengths, entry_us, distinct_prompts, prompts_per_step)| {
                         let source = Source {
                             harness: Harness::Aiperf,
                             backend,
-                            version: version.to_owned(),
-                            gpu: gpu.to_owned(),
+                            has_round_lengths,
                         };
                         let recipe = Recipe {
                             entry_us,
@@ -152,10 +151,10 @@ impl Parameters {
         fitted.copied().unwrap_or(HostTimes::of(backend))
     }
 
-    /// How a collection was run; of one that no recipe was fitted for, what most rows of its harness have.
+    /// How a source runs benchmarks; what is known of it where nothing was fitted.
     #[must_use]
-    pub fn recipe(&self, source: &Source) -> Recipe {
-        let fitted = self.recipes.get(source);
+    pub fn recipe(&self, source: Source) -> Recipe {
+        let fitted = self.recipes.get(&source);
         fitted.copied().unwrap_or_else(|| source.harness.known())
     }
 }
@@ -174,7 +173,7 @@ impl<'a> Fitted<'a> {
     #[must_use]
     pub fn predict(&self, index: usize, parameters: &Parameters) -> Prediction {
         let (row, subject) = &self.rows[index];
-        let source = &subject.source;
+        let source = subject.source;
         let (host, recipe) = (parameters.host(source.backend), parameters.recipe(source));
         let [a, b, c, d, e] = host.fields().map(|(_, us)| us.to_bits());
         let key = (
@@ -209,46 +208,30 @@ impl<'a> Fitted<'a> {
     /// Fits on the rows with these indices.
     #[must_use]
     pub fn fit(&self, rows: &[usize]) -> Parameters {
+        // Also those that none of these rows is from: they share parameters with others.
+        let sources: BTreeSet<Source> = self.rows.iter().map(|(_, one)| one.source).collect();
         let mut parameters = Parameters::default();
-        let backends: BTreeSet<Backend> = rows
-            .iter()
-            .map(|&index| self.rows[index].1.source.backend)
-            .collect();
-        for backend in backends {
-            let own: Vec<usize> = rows
-                .iter()
-                .copied()
-                .filter(|&index| self.rows[index].1.source.backend == backend)
-                .collect();
-            self.fit_engine(backend, &own, &mut parameters);
+        for backend in Backend::ALL {
+            parameters.hosts.insert(backend, START);
         }
-        parameters
-    }
-
-    fn fit_engine(&self, backend: Backend, rows: &[usize], parameters: &mut Parameters) {
-        let sources: BTreeSet<Source> = rows
-            .iter()
-            .map(|&index| self.rows[index].1.source.clone())
-            .collect();
-        parameters.hosts.insert(backend, START);
-        for source in &sources {
+        for &source in &sources {
             let start = match source.harness {
                 Harness::Inferencex => source.harness.known(),
                 Harness::Aiperf => START_RECIPE,
             };
-            parameters.recipes.insert(source.clone(), start);
+            parameters.recipes.insert(source, start);
         }
-        let mut least = self.loss(rows, parameters);
+        let mut least = self.loss(rows, &parameters);
         for _ in 0..ROUNDS {
             let before = least;
-            for knob in knobs(backend, &sources) {
+            for knob in knobs(&sources) {
                 for step in [1, -1] {
-                    while let Some(turned) = knob.turned(parameters, step) {
+                    while let Some(turned) = knob.turned(&parameters, step) {
                         let loss = self.loss(rows, &turned);
                         if loss > least - 1e-6 {
                             break;
                         }
-                        (least, *parameters) = (loss, turned);
+                        (least, parameters) = (loss, turned);
                     }
                 }
             }
@@ -256,6 +239,7 @@ impl<'a> Fitted<'a> {
                 break;
             }
         }
+        parameters
     }
 
     fn loss(&self, rows: &[usize], parameters: &Parameters) -> f64 {
@@ -268,7 +252,7 @@ impl<'a> Fitted<'a> {
                 );
                 let tpot = (found.tpot_ms / real.tpot_ms).ln().abs();
                 let ttft = (found.ttft_ms / real.ttft_ms).ln().abs();
-                tpot.min(0.8) + 0.5 * ttft.min(1.5)
+                tpot.min(0.8) + 0.25 * ttft.min(1.5)
             })
             .collect();
         // Summed in order: the same on any number of threads.
@@ -292,78 +276,104 @@ const START_RECIPE: Recipe = Recipe {
 };
 
 /// A parameter and the values it may take.
-struct Knob<'a> {
-    what: What<'a>,
+struct Knob {
+    what: What,
     values: &'static [f64],
 }
 
-enum What<'a> {
+enum What {
     Host(Backend, fn(&mut HostTimes) -> &mut f64),
-    Recipe(&'a Source, fn(&Recipe) -> f64, fn(&mut Recipe, f64)),
+    /// Of these sources, which agree on it.
+    Recipe(Vec<Source>, fn(&Recipe) -> f64, fn(&mut Recipe, f64)),
 }
 
-impl Knob<'_> {
+impl Knob {
     /// The parameters with this one set to the next value up or down; none at the end of its list.
     fn turned(&self, parameters: &Parameters, step: isize) -> Option<Parameters> {
-        let now = match self.what {
-            What::Host(backend, field) => *field(&mut parameters.host(backend)),
-            What::Recipe(source, get, _) => get(&parameters.recipe(source)),
+        let now = match &self.what {
+            What::Host(backend, field) => *field(&mut parameters.host(*backend)),
+            What::Recipe(sources, get, _) => get(&parameters.recipe(sources[0])),
         };
         let place = self.values.iter().position(|&value| value == now)?;
         let value = *self.values.get(place.checked_add_signed(step)?)?;
         let mut turned = parameters.clone();
-        match self.what {
+        match &self.what {
             What::Host(backend, field) => {
-                let mut host = parameters.host(backend);
+                let mut host = parameters.host(*backend);
                 *field(&mut host) = value;
-                turned.hosts.insert(backend, host);
+                turned.hosts.insert(*backend, host);
             }
-            What::Recipe(source, _, set) => {
-                let mut recipe = parameters.recipe(source);
-                set(&mut recipe, value);
-                turned.recipes.insert(source.clone(), recipe);
+            What::Recipe(sources, _, set) => {
+                for source in sources {
+                    let recipe = turned.recipes.entry(*source).or_insert(START_RECIPE);
+                    set(recipe, value);
+                }
             }
         }
         Some(turned)
     }
 }
 
-/// The parameters of an engine, in a fixed order.
-fn knobs(backend: Backend, sources: &BTreeSet<Source>) -> Vec<Knob<'_>> {
-    let host = |field, values| Knob {
-        what: What::Host(backend, field),
-        values,
+/// All parameters, in a fixed order. What InferenceX does is known.
+fn knobs(sources: &BTreeSet<Source>) -> Vec<Knob> {
+    let aiperf = || {
+        sources
+            .iter()
+            .filter(|source| source.harness == Harness::Aiperf)
     };
-    let mut knobs = vec![
-        host(|host| &mut host.sequence_us, SEQUENCE_US),
-        host(|host| &mut host.step_us, STEP_US),
-    ];
-    // What InferenceX does is known.
-    let fitted = |source: &&Source| source.harness == Harness::Aiperf;
-    for source in sources.iter().filter(fitted) {
-        let recipe = |get, set, values| Knob {
-            what: What::Recipe(source, get, set),
-            values,
-        };
-        knobs.push(recipe(
+    let of_sweep = |has_round_lengths| -> Vec<Source> {
+        let of_it = |source: &&Source| source.has_round_lengths == has_round_lengths;
+        aiperf().filter(of_it).copied().collect()
+    };
+    let backends: BTreeSet<Backend> = sources.iter().map(|source| source.backend).collect();
+    let mut knobs = Vec::new();
+    let mut recipe = |sources: Vec<Source>, get, set, values| {
+        if !sources.is_empty() {
+            let what = What::Recipe(sources, get, set);
+            knobs.push(Knob { what, values });
+        }
+    };
+    for has_round_lengths in [false, true] {
+        recipe(
+            of_sweep(has_round_lengths),
             |recipe| f64::from(recipe.distinct_prompts),
             |recipe, value| recipe.distinct_prompts = value as u32,
             DISTINCT_PROMPTS,
-        ));
-        knobs.push(recipe(
+        );
+    }
+    for &backend in &backends {
+        let of_engine = || -> Vec<Source> {
+            aiperf()
+                .filter(|source| source.backend == backend)
+                .copied()
+                .collect()
+        };
+        recipe(
+            of_engine(),
             |recipe| recipe.prompts_per_step,
             |recipe, value| recipe.prompts_per_step = value,
             PROMPTS_PER_STEP,
-        ));
-        knobs.push(recipe(
+        );
+        recipe(
+            of_engine(),
             |recipe| recipe.entry_us,
             |recipe, value| recipe.entry_us = value,
             ENTRY_US,
-        ));
+        );
     }
-    knobs.push(host(|host| &mut host.prefill_step_us, PREFILL_STEP_US));
-    knobs.push(host(|host| &mut host.request_us, REQUEST_US));
-    knobs.push(host(|host| &mut host.prompt_token_us, PROMPT_TOKEN_US));
+    for backend in backends {
+        let fields: [(fn(&mut HostTimes) -> &mut f64, &'static [f64]); 5] = [
+            (|host| &mut host.sequence_us, SEQUENCE_US),
+            (|host| &mut host.step_us, STEP_US),
+            (|host| &mut host.prefill_step_us, PREFILL_STEP_US),
+            (|host| &mut host.request_us, REQUEST_US),
+            (|host| &mut host.prompt_token_us, PROMPT_TOKEN_US),
+        ];
+        knobs.extend(fields.map(|(field, values)| Knob {
+            what: What::Host(backend, field),
+            values,
+        }));
+    }
     knobs
 }
 

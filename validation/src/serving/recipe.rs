@@ -3,10 +3,10 @@
 //! Where a row is from shows in its id: InferenceX (formerly InferenceMAX) dumps begin with the date of the run
 //! (`2025_…`), sweeps of AIPerf by NVIDIA with the name of the model. What is known of them: InferenceX draws lengths
 //! from a range below the given ones (`--random-range-ratio 0.8`) and sends ten requests per client; the AIPerf sweeps
-//! ask for prompts of one length, which AIPerf draws from a set of 100 unless told otherwise, and their engines were
-//! configured for that length, so that a step holds so many prompts rather than so many tokens. How many, whether prompts
-//! came back, and how fast clients sent them are fitted: three numbers for each collection, which is one harness with one
-//! version of an engine on one kind of GPU.
+//! ask for prompts of one length, which AIPerf draws from a set of 100 unless told otherwise, and engines were configured
+//! for that length, so that a step holds so many prompts rather than so many tokens. There are two of these sweeps: one
+//! over round lengths (1000, 2000, …), one over powers of two. How many prompts a step holds and how fast clients sent them
+//! are fitted per engine, whether prompts came back per sweep: three numbers for a source.
 //!
 //! Where a checkpoint's own quantisation is known it takes the place of the row's label: engines run what it holds.
 
@@ -35,17 +35,15 @@ pub enum Harness {
     Aiperf,
 }
 
-/// A collection of benchmarks that were run alike.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// Benchmarks that were run alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Source {
     /// The harness.
     pub harness: Harness,
     /// The engine.
     pub backend: Backend,
-    /// Its version; empty where the file does not say.
-    pub version: String,
-    /// The GPU.
-    pub gpu: String,
+    /// Whether lengths are multiples of a hundred.
+    pub has_round_lengths: bool,
 }
 
 /// What the columns do not say.
@@ -73,8 +71,7 @@ impl Source {
                 Harness::Aiperf
             },
             backend,
-            version: row.version.clone(),
-            gpu: row.gpu.clone(),
+            has_round_lengths: row.isl.is_multiple_of(100),
         }
     }
 }
@@ -84,19 +81,18 @@ impl fmt::Display for Source {
         let Source {
             harness,
             backend,
-            version,
-            gpu,
+            has_round_lengths,
         } = self;
         let harness = match harness {
             Harness::Inferencex => "InferenceX",
             Harness::Aiperf => "AIPerf",
         };
-        let version = if version.is_empty() {
-            "of unknown version"
+        let lengths = if *has_round_lengths {
+            "round lengths"
         } else {
-            version
+            "powers of two"
         };
-        write!(f, "{harness} {} {version} on {gpu}", backend.name())
+        write!(f, "{harness} {}, {lengths}", backend.name())
     }
 }
 
