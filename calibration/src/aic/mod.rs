@@ -18,6 +18,7 @@ mod kernel;
 mod memory;
 mod pricing;
 pub mod reference;
+pub mod reference_ops;
 pub mod roofline;
 mod shape;
 

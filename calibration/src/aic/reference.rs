@@ -9,8 +9,8 @@
 //! | KV capacity | model, system, backend, tp, fraction, max_num_tokens, kv_max_tokens (empty: does not fit) |
 
 use super::{
-    AicMemory, AttentionShape, Decoder, FfnShape, Formats, Missing, MixedStep, Setting, Shape,
-    kv_capacity,
+    AicMemory, AttentionShape, Composed, Decoder, FfnShape, Formats, Missing, MixedStep, OpTime,
+    Setting, Shape, kv_capacity,
 };
 use crate::error::{CalibrationError, Problem, check};
 use crate::model::{Model, Precision};
@@ -61,6 +61,8 @@ pub struct Row {
     pub expected: Option<f64>,
     /// Ours; none where there is no answer.
     pub found: Option<f64>,
+    /// The kernels of a pass; none of anything else.
+    pub ops: Vec<OpTime>,
 }
 
 impl Row {
@@ -146,11 +148,12 @@ pub fn compare<'a>(path: &Path, profile: &FindProfile<'a>) -> Result<Comparison,
             continue;
         }
         match question.answer(profile) {
-            Ok(found) => rows.push(Row {
+            Ok((found, ops)) => rows.push(Row {
                 line,
                 question: question.text(),
                 expected: question.expected,
                 found,
+                ops,
             }),
             Err(why) => {
                 let why = why.to_string();
@@ -408,7 +411,11 @@ impl Question {
         }
     }
 
-    fn answer<'a>(&self, profile: &FindProfile<'a>) -> Result<Option<f64>, CalibrationError> {
+    /// The number, and the kernels of a pass.
+    fn answer<'a>(
+        &self,
+        profile: &FindProfile<'a>,
+    ) -> Result<(Option<f64>, Vec<OpTime>), CalibrationError> {
         let backend = Backend::find(&self.backend)?;
         let profile = profile(&self.gpu, backend, self.version.as_deref())?;
         let decoder = || {
@@ -426,14 +433,15 @@ impl Question {
             };
             Decoder::prepare(profile, &shape, &setting)
         };
+        let pass = |composed: Composed| (Some(composed.ms()), composed.ops);
         Ok(match self.what {
             What::Context { batch, isl, prefix } => {
-                Some(decoder()?.context_pass(batch, isl, prefix)?.ms())
+                pass(decoder()?.context_pass(batch, isl, prefix)?)
             }
             What::Generation { batch, kv_length } => {
-                Some(decoder()?.generation_pass(batch, kv_length)?.ms())
+                pass(decoder()?.generation_pass(batch, kv_length)?)
             }
-            What::Mixed(step) => Some(decoder()?.mixed_step(step)?.ms()),
+            What::Mixed(step) => (Some(decoder()?.mixed_step(step)?.ms()), Vec::new()),
             What::Capacity {
                 fraction,
                 max_tokens,
@@ -450,7 +458,8 @@ impl Question {
                     fraction,
                     max_tokens,
                 };
-                kv_capacity(&question)?.map(|tokens| tokens as f64)
+                let tokens = kv_capacity(&question)?;
+                (tokens.map(|tokens| tokens as f64), Vec::new())
             }
         })
     }

@@ -3,6 +3,8 @@
 use crate::cli::{FAILED, Failure, print};
 use calibration::CalibrationError;
 use calibration::aic::reference::{self, Comparison};
+use calibration::aic::reference_ops::{OpRow, compare_ops};
+use calibration::log_file::LogFile;
 use calibration::tables::{Backend, Profile, file};
 use clap::Args;
 use serde_json::json;
@@ -24,6 +26,9 @@ pub struct TimingArgs {
     /// Folder with files made by `dynosim calibrate import-aic`, used before the embedded ones
     #[arg(long)]
     tables: Option<PathBuf>,
+    /// JSON lines with the kernels of each row of FILE, compared one by one (docs/calibration.md)
+    #[arg(long)]
+    ops: Option<PathBuf>,
     /// Rows printed
     #[arg(long, default_value_t = 10)]
     rows: usize,
@@ -73,15 +78,22 @@ pub fn run(args: &TimingArgs) -> Result<ExitCode, Failure> {
     let comparison = reference::compare(&args.file, &profile)
         .map_err(|error| Failure::input([error.to_string()]))?;
     let tolerance = args.tolerance.unwrap_or(comparison.kind.tolerance());
+    let ops = match &args.ops {
+        Some(path) => LogFile::read(path).and_then(|log| compare_ops(&comparison, &log)),
+        None => Ok(Vec::new()),
+    };
+    let ops = ops.map_err(|error| Failure::input([error.to_string()]))?;
+    let beyond_ops = ops.iter().filter(|op| op.error() > tolerance).count();
     let beyond = comparison
         .rows
         .iter()
         .filter(|row| row.error() > tolerance)
         .count();
     print(&if args.json {
-        as_json(&comparison, tolerance, beyond)
+        as_json(&comparison, &ops, tolerance, beyond)
     } else {
         as_text(&comparison, tolerance, beyond, args.rows)
+            + &ops_as_text(&ops, tolerance, beyond_ops, args.rows)
     })?;
     if comparison.rows.is_empty() {
         return Err(Failure::input([format!(
@@ -89,7 +101,8 @@ pub fn run(args: &TimingArgs) -> Result<ExitCode, Failure> {
             args.file.display()
         )]));
     }
-    Ok(ExitCode::from(if beyond > 0 { FAILED } else { 0 }))
+    let is_beyond = beyond + beyond_ops > 0;
+    Ok(ExitCode::from(if is_beyond { FAILED } else { 0 }))
 }
 
 fn imported(dir: &Path) -> Result<Vec<Profile>, Failure> {
@@ -163,7 +176,32 @@ fn as_text(comparison: &Comparison, tolerance: f64, beyond: usize, rows: usize) 
     text
 }
 
-fn as_json(comparison: &Comparison, tolerance: f64, beyond: usize) -> String {
+fn ops_as_text(ops: &[OpRow], tolerance: f64, beyond: usize, rows: usize) -> String {
+    let Some(worst) = ops.first() else {
+        return String::new();
+    };
+    let mut text = "\n    error         reference           dynosim  line  kernel, ms\n".to_owned();
+    for op in ops.iter().take(rows) {
+        let _ = writeln!(
+            text,
+            "{:>9.2e}  {:>16.6}  {:>16.6}  {:>4}  {}",
+            op.error(),
+            op.expected,
+            op.found,
+            op.line,
+            op.op
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\n{} kernels: largest error {:.1e}; {beyond} beyond {tolerance:.0e}",
+        ops.len(),
+        worst.error()
+    );
+    text
+}
+
+fn as_json(comparison: &Comparison, ops: &[OpRow], tolerance: f64, beyond: usize) -> String {
     let [median, p90, most] = quantiles(comparison);
     let row = |row: &reference::Row| {
         // JSON has no infinity: a row that only one side answers has no error there.
@@ -178,6 +216,7 @@ fn as_json(comparison: &Comparison, tolerance: f64, beyond: usize) -> String {
         "error_median": median, "error_p90": p90, "error_most": most.is_finite().then_some(most),
         "unpriced": comparison.unpriced.iter().map(|(why, rows)| json!({"why": why, "rows": rows})).collect::<Vec<_>>(),
         "rows": comparison.rows.iter().map(row).collect::<Vec<_>>(),
+        "kernels_compared": ops.len(), "kernel_error_most": ops.first().map(OpRow::error),
     });
     format!("{value}\n")
 }
