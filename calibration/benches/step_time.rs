@@ -22,6 +22,7 @@ fn timing(source: &str) -> Box<dyn StepTime> {
         model: Some(&model),
         gpu: Some(Gpu::find("h100_sxm").expect("known")),
         tensor_parallel: 1,
+        expert_parallel: 1,
         kv_cache: Precision::Bf16,
     };
     let spec = match source {

@@ -9,7 +9,7 @@
 //! model.rs ─ Model ──────┼─ compile ─→ Box<dyn StepTime> ─→ decode(batch, context) → Piece      (coasted)
 //! gpu.rs ─── Gpu ────────┘                                  mixed(StepShape)       → Span       (one by one)
 //! tables/    measured kernels of a GPU and engine; aic/ what AIConfigurator makes of them
-//! memory.rs  Model × Gpu × TP ─→ KvCapacity: KV blocks of a worker, or why the weights do not fit
+//! memory.rs  Model × Gpu × widths × engine ─→ KvCapacity: KV blocks of a worker, or why the weights do not fit
 //! ```
 //!
 //! | Source | File | Basis | Depends on |
@@ -56,7 +56,7 @@ pub use gpu::Gpu;
 pub use linear::Linear;
 pub use measured::{HostTimes, Measured, MeasuredSpec};
 pub use memory::{KvCapacity, KvQuestion, kv_capacity};
-pub use model::{Model, Precision};
+pub use model::{Model, Precision, Widths};
 pub use polynomial::{Polynomial, PolynomialSpec};
 pub use roofline::{Deployment, Roofline, RooflineSpec};
 pub use timing_spec::{TimingSpec, WorkerContext};

@@ -62,8 +62,6 @@ pub struct MeasuredSpec {
     pub gemm: Option<Dtype>,
     /// Format of the experts; none: that of the projections.
     pub experts: Option<Dtype>,
-    /// Groups over which a layer's experts are spread, each split over the rest of the GPUs; 1: all are split.
-    pub expert_parallel: u32,
     /// What stands for kernels that were not measured.
     pub missing: Missing,
     /// What comes on top of the kernels.
@@ -79,7 +77,6 @@ impl MeasuredSpec {
             folder: None,
             gemm: None,
             experts: None,
-            expert_parallel: 1,
             missing: Missing::Refuse,
             host: HostTimes::of(tables),
         }
@@ -131,6 +128,7 @@ impl Measured {
             model,
             gpu,
             tensor_parallel,
+            expert_parallel,
             kv_cache,
         } = deployment;
         let defaults = default_formats(model);
@@ -145,7 +143,7 @@ impl Measured {
         let folder = spec.folder.as_deref();
         let profile = without_launch_floor(folder, gpu.name, spec.tables, formats.gemm)?;
         let setting = Setting {
-            expert_parallel: spec.expert_parallel,
+            expert_parallel,
             experts: spec.experts.unwrap_or(formats.gemm),
             missing: spec.missing,
             ..Setting::tensor_parallel(tensor_parallel, formats)

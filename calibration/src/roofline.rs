@@ -23,6 +23,9 @@
 // Model: every kernel of a kind has one efficiency whatever its shape, kernels do not overlap, host time does not grow
 // with the batch. On other GPUs than H100 and H200 the efficiencies are assumed; expect 10 to 30 %.
 
+mod attention;
+mod experts;
+mod gemm;
 mod kernels;
 mod spec;
 
@@ -31,9 +34,10 @@ pub use spec::RooflineSpec;
 use crate::error::{CalibrationError, check};
 use crate::gpu::{Fabric, Gpu};
 use crate::memory::check_deployment;
-use crate::model::{Model, Precision};
+use crate::model::{Model, Precision, Widths};
 use engine::{Basis, Piece, Span, StepShape, StepTime, TimingSource};
-use kernels::{Attention, Dense, kernels};
+use attention::{Attention, Stretch};
+use kernels::{Body, kernels};
 
 /// Batches whose decode time is computed when the model is compiled; for larger ones it is computed when asked for.
 const COMPILED_BATCHES: u32 = 1_024;
@@ -48,19 +52,30 @@ pub struct Deployment<'a> {
     pub gpu: &'a Gpu,
     /// GPUs a layer is split over.
     pub tensor_parallel: u32,
+    /// Groups of GPUs over which whole experts are dealt out; 1 without experts or where each is split over all GPUs.
+    pub expert_parallel: u32,
     /// Storage of the KV cache.
     pub kv_cache: Precision,
+}
+
+impl Deployment<'_> {
+    /// How the model is split.
+    #[must_use]
+    pub const fn widths(&self) -> Widths {
+        Widths {
+            tensor: self.tensor_parallel,
+            expert: self.expert_parallel,
+        }
+    }
 }
 
 /// The roofline of one deployment.
 #[derive(Debug, Clone)]
 pub struct Roofline {
-    dense: Dense,
+    body: Body,
     attention: Attention,
-    /// Decode time at context 0 while attention is bound by memory: by batch - 1, picoseconds.
+    /// Decode time at context 0: by batch - 1, picoseconds.
     decode_at: Vec<u64>,
-    /// Further picoseconds per context token while attention is bound by memory, and when by arithmetic.
-    decode_slopes_ps: [i64; 2],
     source: TimingSource,
 }
 
@@ -78,28 +93,15 @@ impl Roofline {
         problems.extend(check_deployment(
             deployment.model,
             deployment.gpu,
-            deployment.tensor_parallel,
+            deployment.widths(),
         ));
         check(problems)?;
-        if let Some(reason) = deployment.model.beyond_dense() {
-            return Err(CalibrationError::NotModelled {
-                subject: format!("a roofline of `{}`", deployment.model.id),
-                reasons: vec![reason.to_owned()],
-            });
-        }
-        let (dense, attention) = kernels(&spec, &deployment);
-        let whole_ps = |seconds: f64| (seconds * PS_PER_S).round() as i64;
-        let decode_slopes_ps = [
-            whole_ps(attention.decode_context),
-            whole_ps(attention.decode_compute),
-        ];
-        let source = source(&spec, &deployment);
+        let (body, attention) = kernels(&spec, &deployment);
         let mut roofline = Roofline {
-            dense,
+            body,
             attention,
             decode_at: Vec::new(),
-            decode_slopes_ps,
-            source,
+            source: source(&spec, &deployment),
         };
         roofline.decode_at = (1..=COMPILED_BATCHES)
             .map(|batch| roofline.decode_at_ps(batch))
@@ -119,50 +121,39 @@ impl Roofline {
         // Model: every chunk gets a token, also one that does not end its prompt: a row of the LM head too many, which
         // costs nothing while that is bound by memory.
         let rows = batch + shape.prefill.len() as f64;
-        self.dense.seconds(batch + new_tokens as f64, rows) + self.attention.seconds(shape)
+        self.body.seconds(batch + new_tokens as f64, rows) + self.attention.seconds(shape)
     }
 
     fn decode_at_ps(&self, batch: u32) -> u64 {
         let batch = f64::from(batch);
-        let attention = self.attention.decode_floor + self.attention.decode_token * batch;
-        ((self.dense.seconds(batch, batch) + attention) * PS_PER_S).round() as u64
-    }
-
-    /// The first summed context at which attention is bound by arithmetic, `u64::MAX` if it never is.
-    fn turns_to_arithmetic(&self, batch: u32) -> u64 {
-        let steeper = self.attention.decode_compute - self.attention.decode_context;
-        if steeper <= 0.0 {
-            return u64::MAX;
-        }
-        (self.attention.decode_token * f64::from(batch) / steeper).ceil() as u64
+        let seconds = self.body.seconds(batch, batch) + self.attention.decode_at(batch);
+        (seconds * PS_PER_S).round() as u64
     }
 }
 
 impl StepTime for Roofline {
     #[inline]
     fn decode(&self, batch: u32, context: u64) -> Piece {
-        let at = match self.decode_at.get(batch as usize - 1) {
+        let mut at = match self.decode_at.get(batch as usize - 1) {
             Some(&at) => at,
             None => self.decode_at_ps(batch),
         };
-        let [memory_slope, arithmetic_slope] = self.decode_slopes_ps;
-        let turn = self.turns_to_arithmetic(batch);
-        if context < turn {
-            return Piece {
-                from: 0,
-                until: turn,
-                at: Span(at),
-                slope_ps: memory_slope,
-            };
+        let mut from = 0;
+        // Each piece starts where the one before it ends.
+        for Stretch { until, slope } in self.attention.stretches(batch) {
+            let slope_ps = (slope * PS_PER_S).round() as i64;
+            if context < until {
+                return Piece {
+                    from,
+                    until,
+                    at: Span(at),
+                    slope_ps,
+                };
+            }
+            at += slope_ps as u64 * (until - from);
+            from = until;
         }
-        // The second piece starts where the first one ends.
-        let at = at + memory_slope as u64 * turn;
-        Piece {
-            from: turn,
-            until: u64::MAX,
-            at: Span(at),
-            slope_ps: arithmetic_slope,
-        }
+        unreachable!("the last stretch holds for ever")
     }
 
     fn mixed(&self, shape: &StepShape<'_>) -> Span {
@@ -180,6 +171,7 @@ fn source(spec: &RooflineSpec, deployment: &Deployment<'_>) -> TimingSource {
         gpu,
         tensor_parallel,
         kv_cache,
+        ..
     } = *deployment;
     let host_us = spec.step_overhead_us
         + if tensor_parallel > 1 {
@@ -226,219 +218,4 @@ fn source(spec: &RooflineSpec, deployment: &Deployment<'_>) -> TimingSource {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use engine::Chunk;
-    use proptest::prelude::*;
-
-    fn roofline(model: &str, gpu: &str, tensor_parallel: u32) -> Roofline {
-        let model = Model::find(model).expect("embedded");
-        let gpu = Gpu::find(gpu).expect("known");
-        let deployment = Deployment {
-            model: &model,
-            gpu,
-            tensor_parallel,
-            kv_cache: Precision::Bf16,
-        };
-        Roofline::new(RooflineSpec::default(), deployment).expect("a legal deployment")
-    }
-
-    /// All efficiencies 1 and no overheads: the bare formulas.
-    fn ideal() -> RooflineSpec {
-        RooflineSpec {
-            gemm_bf16_efficiency: 1.0,
-            gemm_fp8_efficiency: 1.0,
-            gemm_memory_efficiency: 1.0,
-            prefill_attention_efficiency: 1.0,
-            decode_attention_efficiency: 1.0,
-            elementwise_efficiency: 1.0,
-            link_efficiency: 1.0,
-            kernel_us: 0.0,
-            prefill_attention_us: 0.0,
-            decode_attention_us: 0.0,
-            collective_us: 0.0,
-            collective_per_gpu_us: 0.0,
-            step_overhead_us: 0.0,
-            multi_gpu_overhead_us: 0.0,
-        }
-    }
-
-    #[test]
-    fn decode_is_bound_by_reading_the_weights() {
-        // Llama-3.1-8B on H100 at batch 1: 16.06 GB less the embedding (1.05 GB, of which one row is read) through
-        // 3.35 TB/s are 4.48 ms; with it, the often quoted floor of 16.06 / 3.35 = 4.79 ms.
-        let model = Model::find("meta-llama/Llama-3.1-8B").expect("embedded");
-        let gpu = Gpu::find("h100_sxm").expect("known");
-        let deployment = Deployment {
-            model: &model,
-            gpu,
-            tensor_parallel: 1,
-            kv_cache: Precision::Bf16,
-        };
-        let ideal = Roofline::new(ideal(), deployment).expect("legal");
-        let at = ideal.decode(1, 1).time(1).as_ms();
-        let weights_ms = (16.060_522 - 1.050_673) / 3.35;
-        assert!(
-            (at / weights_ms - 1.0).abs() < 0.005,
-            "{at} ms against {weights_ms} ms"
-        );
-        // A token of context: 131,072 bytes / 3.35 TB/s = 39,126 ps.
-        assert_eq!(ideal.decode(1, 1).slope_ps, 39_126);
-        // 8,192 new tokens: 2 FLOPs x 6.979 G projection weights (32 x 218,103,808) = 114.35 TFLOP; attention
-        // 4 x 32 layers x 4096 x 8192 x 4096.5 = 17.59 TFLOP; (114.35 + 17.59) / 989 TFLOP/s = 133.4 ms. The LM head
-        // row reads 1.05 GB: 0.31 ms. Elementwise: 32 x (16 x 4096 + 4 x 5120 + 8 x 1024 + 6 x 14336) x 8192 bytes
-        // = 47.2 GB: 14.1 ms.
-        let chunk = [Chunk {
-            new_tokens: 8_192,
-            cached_tokens: 0,
-        }];
-        let prefill = ideal
-            .mixed(&StepShape {
-                prefill: &chunk,
-                decode_batch: 0,
-                decode_context: 0,
-            })
-            .as_ms();
-        assert!(
-            (prefill / (133.4 + 0.31 + 14.1) - 1.0).abs() < 0.002,
-            "{prefill} ms"
-        );
-    }
-
-    #[test]
-    fn defaults_are_plausible_on_known_hardware() {
-        // vLLM serves Llama-3.1-8B in bf16 on one H100 at about 7 ms per token with one request in flight.
-        let at = roofline("meta-llama/Llama-3.1-8B", "h100_sxm", 1)
-            .decode(1, 1_000)
-            .time(1_000)
-            .as_ms();
-        assert!((6.0..8.5).contains(&at), "{at} ms");
-    }
-
-    #[test]
-    fn more_of_anything_takes_longer_and_better_hardware_less() {
-        let h100 = roofline("Qwen/Qwen3-32B", "h100_sxm", 2);
-        let step = |chunks: &[Chunk], batch, context| {
-            h100.step(&StepShape {
-                prefill: chunks,
-                decode_batch: batch,
-                decode_context: context,
-            })
-        };
-        let mut last = Span::ZERO;
-        for batch in [1, 2, 8, 64, 256, 1_024, 1_025, 4_096] {
-            let time = step(&[], batch, 1_000 * u64::from(batch));
-            assert!(time > last, "batch {batch}");
-            last = time;
-        }
-        let chunk = |new_tokens, cached_tokens| {
-            [Chunk {
-                new_tokens,
-                cached_tokens,
-            }]
-        };
-        assert!(step(&chunk(512, 0), 0, 0) < step(&chunk(1_024, 0), 0, 0));
-        assert!(step(&chunk(1_024, 0), 0, 0) < step(&chunk(1_024, 30_000), 0, 0));
-        assert!(step(&chunk(1_024, 0), 0, 0) < step(&chunk(1_024, 0), 8, 8_000));
-        let h200 = roofline("Qwen/Qwen3-32B", "h200_sxm", 2);
-        assert!(h200.decode(8, 8_000).time(8_000) < h100.decode(8, 8_000).time(8_000));
-        let wider = roofline("Qwen/Qwen3-32B", "h100_sxm", 4);
-        assert!(wider.decode(8, 8_000).time(8_000) < h100.decode(8, 8_000).time(8_000));
-        let fp8 = roofline("Qwen/Qwen3-32B-FP8", "h100_sxm", 2);
-        assert!(fp8.decode(8, 8_000).time(8_000) < h100.decode(8, 8_000).time(8_000));
-    }
-
-    #[test]
-    fn guesses_are_listed() {
-        let source = roofline("Qwen/Qwen3-8B-FP8", "a100_pcie", 2).source();
-        assert_eq!(source.basis, Basis::Estimated);
-        let guesses = source.guesses.join("\n");
-        for part in [
-            "roofline estimates",
-            "host overhead",
-            "assumed for a100_pcie",
-            "over PCIe",
-            "no fp8 units",
-        ] {
-            assert!(guesses.contains(part), "{guesses}");
-        }
-    }
-
-    #[test]
-    fn bad_input_is_reported_at_once() {
-        let model = Model::find("Qwen/Qwen2.5-7B").expect("embedded");
-        let gpu = Gpu::find("h100_sxm").expect("known");
-        let spec = RooflineSpec {
-            gemm_bf16_efficiency: f64::NAN,
-            link_efficiency: 0.0,
-            kernel_us: -1.0,
-            step_overhead_us: f64::INFINITY,
-            ..RooflineSpec::default()
-        };
-        let deployment = Deployment {
-            model: &model,
-            gpu,
-            tensor_parallel: 16,
-            kv_cache: Precision::Fp8,
-        };
-        let error = Roofline::new(spec, deployment).expect_err("six mistakes");
-        assert_eq!(error.problems().len(), 6, "{error}");
-        assert!(
-            error
-                .to_string()
-                .contains("must divide the 28 attention heads"),
-            "{error}"
-        );
-    }
-
-    /// A model whose decode attention turns compute-bound: many query heads per KV head, few bytes per KV number.
-    fn arithmetic_bound() -> Roofline {
-        let model = Model {
-            kv_heads: 1,
-            ..Model::find("Qwen/Qwen3-32B").expect("embedded")
-        };
-        // A tenth of the arithmetic of an H20 at the same bandwidth.
-        let mut gpu = *Gpu::find("h20_sxm").expect("known");
-        gpu.bf16_flops.value /= 10.0;
-        let deployment = Deployment {
-            model: &model,
-            gpu: &gpu,
-            tensor_parallel: 1,
-            kv_cache: Precision::Fp8,
-        };
-        Roofline::new(RooflineSpec::default(), deployment).expect("legal")
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_agree_with_the_evaluator_and_sum_in_closed_form(
-            pick in 0usize..5, batch in 1u32..2_000, per in 1u64..100_000, k in 1u64..1_000,
-        ) {
-            let timing = match pick {
-                0 => roofline("meta-llama/Llama-3.1-8B", "h100_sxm", 1),
-                1 => roofline("meta-llama/Llama-3.1-70B", "b300_sxm", 8),
-                2 => roofline("Qwen/Qwen2.5-0.5B-Instruct", "b300_sxm", 2),
-                3 => roofline("Qwen/Qwen3-8B-FP8", "a100_pcie", 4),
-                _ => arithmetic_bound(),
-            };
-            let shape = |context| StepShape { prefill: &[], decode_batch: batch, decode_context: context };
-            let grow = u64::from(batch);
-            let first = per * grow;
-            let exact = timing.seconds(&shape(first));
-            let found = timing.decode(batch, first).time(first).as_s();
-            prop_assert!((found / exact - 1.0).abs() < 1e-3, "{found} s, evaluator {exact} s");
-
-            let stepped: Span = (0..k).map(|i| timing.step(&shape(first + i * grow))).sum();
-            let (mut context, mut left, mut total) = (first, k, 0i64);
-            while left > 0 {
-                let piece = timing.decode(batch, context);
-                let steps = left.min((piece.until - context).div_ceil(grow));
-                total += piece.time(context).0 as i64 * steps as i64
-                    + piece.slope_ps * (grow * (steps * (steps - 1) / 2)) as i64;
-                context += steps * grow;
-                left -= steps;
-            }
-            prop_assert_eq!(stepped, Span(total as u64));
-        }
-    }
-}
+mod tests;

@@ -38,6 +38,8 @@ pub struct WorkerContext<'a> {
     pub gpu: Option<&'a Gpu>,
     /// GPUs a layer is split over.
     pub tensor_parallel: u32,
+    /// Groups of GPUs over which whole experts are dealt out; 1 without experts or where each is split over all GPUs.
+    pub expert_parallel: u32,
     /// Storage of the KV cache.
     pub kv_cache: Precision,
 }
@@ -118,6 +120,7 @@ impl<'a> WorkerContext<'a> {
             model,
             gpu,
             tensor_parallel: self.tensor_parallel,
+            expert_parallel: self.expert_parallel,
             kv_cache: self.kv_cache,
         })
     }
@@ -136,6 +139,7 @@ mod tests {
             model: Some(&model),
             gpu: Some(Gpu::find("h100_sxm").expect("known")),
             tensor_parallel: 1,
+            expert_parallel: 1,
             kv_cache: Precision::Bf16,
         };
         for spec in [
@@ -166,6 +170,7 @@ mod tests {
             model: None,
             gpu: None,
             tensor_parallel: 1,
+            expert_parallel: 1,
             kv_cache: Precision::Bf16,
         };
         let error = TimingSpec::Roofline(RooflineSpec::default())

@@ -56,6 +56,7 @@ fn row(header: &[&str], line: &str) -> Option<Row> {
         model: &model,
         gpu,
         tensor_parallel: number("tp") as u32,
+        expert_parallel: 1,
         kv_cache,
     };
     let spec = RooflineSpec {

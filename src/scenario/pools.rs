@@ -7,7 +7,8 @@ use super::section::{Field, Section};
 use super::timing::{self, Timing};
 use super::tree::{Node, Value, quoted};
 use ::engine::vllm::VllmConfig;
-use calibration::{Gpu, KvQuestion, Model, TimingSpec, kv_capacity};
+use calibration::tables::Backend;
+use calibration::{Gpu, KvQuestion, Model, TimingSpec, Widths, kv_capacity};
 use std::path::Path;
 use sweeps::scenario::{KvBlocks, Parallel, Pool, Role};
 
@@ -310,26 +311,37 @@ fn role(section: &Section<'_>) {
     }
 }
 
-/// `parallel`: widths other than `tp` must be 1.
+/// `parallel`: `tp` and, for experts, `ep`; other widths must be 1.
 fn parallel(section: &Section<'_>) -> Option<Parallel> {
-    for name in ["pp", "dp", "ep"] {
-        if section
-            .whole32(name, 1..=1_024)
-            .is_some_and(|width| width > 1)
+    let not_modelled = [
+        (
+            "pp",
+            "pipeline parallelism (layers in stages) is not; split layers with tp",
+        ),
+        (
+            "dp",
+            "data-parallel attention (ranks that share their experts) is not; more workers replicate the model",
+        ),
+    ];
+    for (name, why) in not_modelled {
+        let width = section.whole32(name, 1..=1_024);
+        if width.is_some_and(|width| width > 1)
             && let Some(field) = section.field(name)
         {
-            section.unmodelled(
-                &field,
-                "only tensor parallelism (tp) is modelled; more workers replicate the model",
-            );
+            section.unmodelled(&field, &format!("tp and ep are modelled, {why}"));
         }
     }
-    let tensor = if section.has("tp") {
-        section.whole32("tp", 1..=1_024)
-    } else {
-        Some(1)
-    };
-    Some(Parallel { tensor: tensor? })
+    let [tensor, expert] = ["tp", "ep"].map(|name| {
+        if section.has(name) {
+            section.whole32(name, 1..=1_024)
+        } else {
+            Some(1)
+        }
+    });
+    Some(Parallel {
+        tensor: tensor?,
+        expert: expert?,
+    })
 }
 
 fn model(section: &Section<'_>, folder: &Path) -> Option<Model> {
@@ -358,38 +370,63 @@ fn gpu(section: &Section<'_>) -> Option<Gpu> {
 fn splits(parallel: Parallel, hardware: &Hardware, section: &Section<'_>) -> bool {
     let tensor = parallel.tensor;
     let mut is_split = true;
+    let mut refuse = |name: &'static str, width: u32, expected: String, hint: &str| {
+        section.conflict(name, width.to_string(), expected, hint);
+        is_split = false;
+    };
     if let Some(gpu) = hardware.gpu.filter(|gpu| tensor > gpu.gpus_per_node) {
         let expected = format!(
             "at most the {} GPUs of a {} node",
             gpu.gpus_per_node, gpu.name
         );
-        section.conflict(
-            "tp",
-            tensor.to_string(),
-            expected,
-            "use more workers instead",
-        );
-        is_split = false;
+        refuse("tp", tensor, expected, "use more workers instead");
     }
-    if let Some((model, Err(why))) = hardware
-        .model
-        .as_ref()
-        .map(|model| (model, model.check_tensor_parallel(tensor)))
+    if let Some(model) = &hardware.model
+        && let Err(why) = model.check_tensor_parallel(tensor)
     {
         let legal: Vec<String> = model
             .legal_tensor_parallel(8)
             .map(|width| width.to_string())
             .collect();
         let hint = format!("{} can be split over {} GPUs", model.id, legal.join(", "));
-        section.conflict(
-            "tp",
-            tensor.to_string(),
-            format!("a width that {why}"),
-            &hint,
-        );
-        is_split = false;
+        refuse("tp", tensor, format!("a width that {why}"), &hint);
+    } else if let Err((expected, hint)) = deals_out_experts(parallel, hardware.model.as_ref()) {
+        refuse("ep", parallel.expert, expected, &hint);
     }
     is_split
+}
+
+/// Whether experts can be dealt out as asked; if not, what is expected and what to do.
+fn deals_out_experts(parallel: Parallel, model: Option<&Model>) -> Result<(), (String, String)> {
+    let Parallel { tensor, expert } = parallel;
+    let widths = Widths { tensor, expert };
+    let Some(model) = model else {
+        return match expert {
+            1 => Ok(()),
+            _ => Err((
+                "1 where no model is given".to_owned(),
+                "name a mixture of experts as model, or remove ep".to_owned(),
+            )),
+        };
+    };
+    if let Err(why) = model.check_expert_parallel(widths) {
+        let legal: Vec<String> = model
+            .legal_expert_parallel(tensor)
+            .filter(|&expert| expert == 1 || expert == tensor)
+            .map(|width| width.to_string())
+            .collect();
+        let hint = match legal.as_slice() {
+            [] => "choose another tp".to_owned(),
+            legal => format!("on {tensor} GPUs it can be {}", legal.join(" or ")),
+        };
+        return Err((format!("a width that {why}"), hint));
+    }
+    if expert != 1 && expert != tensor {
+        let expected = format!("1 or tp, {tensor}: vLLM splits every expert or deals out whole ones");
+        let hint = format!("ep {tensor} is --enable-expert-parallel");
+        return Err((expected, hint));
+    }
+    Ok(())
 }
 
 /// KV blocks: as written, or from the memory of the GPU, or the default.
@@ -402,13 +439,16 @@ fn settle_kv_blocks(pool: &mut Pool, engine: &EngineFields, section: &Section<'_
         return;
     };
     let question = KvQuestion {
+        backend: Backend::Vllm,
         model,
         gpu,
         tensor_parallel: pool.parallel.tensor,
+        expert_parallel: pool.parallel.expert,
         kv_cache: pool.kv_cache,
         block_size: pool.engine.block_size,
-        gpu_memory_utilization: engine.gpu_memory_utilization,
+        memory_fraction: Some(engine.gpu_memory_utilization),
         max_num_batched_tokens: pool.engine.max_num_batched_tokens,
+        max_num_seqs: pool.engine.max_num_seqs,
     };
     match kv_capacity(&question) {
         Ok(capacity) => {

@@ -67,6 +67,8 @@ pub enum Role {
 pub struct Parallel {
     /// GPUs that share every layer.
     pub tensor: u32,
+    /// Groups of them over which whole experts are dealt out: 1, or as many as GPUs.
+    pub expert: u32,
 }
 
 /// Where the number of KV blocks comes from.
@@ -256,6 +258,7 @@ impl Pool {
             model: self.model.as_ref(),
             gpu: self.gpu.as_ref(),
             tensor_parallel: self.parallel.tensor,
+            expert_parallel: self.parallel.expert,
             kv_cache: self.kv_cache,
         }
     }

@@ -63,7 +63,7 @@ pub fn kv_capacity(question: &AicMemory<'_>) -> Result<Option<u64>, CalibrationE
                 "the KV capacity of `{}` by AIConfigurator's rules",
                 model.id
             ),
-            reasons: vec![reason.to_owned()],
+            reasons: vec![reason],
         });
     }
     let spare = if backend == Backend::Sglang { 1.2 } else { 1.0 };

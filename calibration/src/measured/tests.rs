@@ -12,6 +12,7 @@ fn measured(model: &str, gpu: &str, tensor_parallel: u32, tables: Backend) -> Me
         model: &model,
         gpu: Gpu::find(gpu).expect("known"),
         tensor_parallel,
+        expert_parallel: 1,
         kv_cache,
     };
     let spec = MeasuredSpec {
@@ -174,6 +175,7 @@ fn guesses_and_missing_tables_are_said() {
             model: &model,
             gpu: Gpu::find(gpu).expect("known"),
             tensor_parallel: tp,
+            expert_parallel: 1,
             kv_cache: Precision::Bf16,
         };
         Measured::new(&MeasuredSpec::default(), deployment, 1_000)

@@ -1,6 +1,6 @@
 //! The embedded mixtures of experts: the facts of their published `config.json`.
 
-use super::{Experts, LatentAttention, Model, Precision};
+use super::{ExpertStorage, Experts, LatentAttention, Model, Precision, SlidingWindow};
 
 /// One embedded mixture.
 struct Row {
@@ -10,6 +10,8 @@ struct Row {
     heads: u32,
     /// Key and value heads; none for latent attention.
     kv_heads: Option<u32>,
+    head_dim: u32,
+    has_qkv_bias: bool,
     has_qk_norm: bool,
     /// FFN size of the layers without experts, and how many there are.
     dense: (u32, u32),
@@ -18,6 +20,9 @@ struct Row {
     vocab: u32,
     positions: u32,
     weights: Precision,
+    storage: ExpertStorage,
+    /// Every other layer, the first among them, attends to so many tokens only.
+    window: Option<u32>,
 }
 
 /// DeepSeek's latent attention, taken over by Kimi.
@@ -47,12 +52,16 @@ const QWEN3_30B: Row = Row {
     hidden: 2_048,
     heads: 32,
     kv_heads: Some(4),
+    head_dim: 128,
+    has_qkv_bias: false,
     has_qk_norm: true,
     dense: (6_144, 0),
     experts: (128, 8, 768, 0),
     vocab: 151_936,
     positions: 40_960,
     weights: Precision::Bf16,
+    storage: ExpertStorage::AsProjections,
+    window: None,
 };
 
 const QWEN3_235B: Row = Row {
@@ -81,14 +90,13 @@ const MIXTRAL_8X7B: Row = Row {
     id: "mistralai/Mixtral-8x7B-v0.1",
     layers: 32,
     hidden: 4_096,
-    heads: 32,
     kv_heads: Some(8),
     has_qk_norm: false,
     dense: (14_336, 0),
     experts: (8, 2, 14_336, 0),
     vocab: 32_000,
     positions: 32_768,
-    weights: Precision::Bf16,
+    ..QWEN3_30B
 };
 
 const MIXTRAL_8X22B: Row = Row {
@@ -114,6 +122,7 @@ const DEEPSEEK_V3: Row = Row {
     vocab: 129_280,
     positions: 163_840,
     weights: Precision::Fp8,
+    ..QWEN3_30B
 };
 
 const KIMI_K2: Row = Row {
@@ -138,6 +147,64 @@ const MINIMAX_M2: Row = Row {
     vocab: 200_064,
     positions: 196_608,
     weights: Precision::Fp8,
+    ..QWEN3_30B
+};
+
+/// Without the layer that predicts a second token, which is not loaded unless it is used.
+const GLM_4_5: Row = Row {
+    id: "zai-org/GLM-4.5",
+    layers: 92,
+    hidden: 5_120,
+    heads: 96,
+    kv_heads: Some(8),
+    has_qkv_bias: true,
+    has_qk_norm: true,
+    dense: (12_288, 3),
+    experts: (160, 8, 1_536, 1),
+    vocab: 151_552,
+    positions: 131_072,
+    ..QWEN3_30B
+};
+
+const GLM_4_6: Row = Row {
+    id: "zai-org/GLM-4.6",
+    positions: 202_752,
+    ..GLM_4_5
+};
+
+const GLM_4_5_AIR: Row = Row {
+    id: "zai-org/GLM-4.5-Air",
+    layers: 46,
+    hidden: 4_096,
+    has_qk_norm: false,
+    dense: (10_944, 1),
+    experts: (128, 8, 1_408, 1),
+    ..GLM_4_5
+};
+
+const GPT_OSS_120B: Row = Row {
+    id: "openai/gpt-oss-120b",
+    layers: 36,
+    hidden: 2_880,
+    heads: 64,
+    kv_heads: Some(8),
+    head_dim: 64,
+    has_qkv_bias: true,
+    has_qk_norm: false,
+    dense: (2_880, 0),
+    experts: (128, 4, 2_880, 0),
+    vocab: 201_088,
+    positions: 131_072,
+    weights: Precision::Bf16,
+    storage: ExpertStorage::Mxfp4,
+    window: Some(128),
+};
+
+const GPT_OSS_20B: Row = Row {
+    id: "openai/gpt-oss-20b",
+    layers: 24,
+    experts: (32, 4, 2_880, 0),
+    ..GPT_OSS_120B
 };
 
 static ROWS: &[Row] = &[
@@ -156,6 +223,14 @@ static ROWS: &[Row] = &[
     KIMI_K2,
     MINIMAX_M2,
     row("MiniMaxAI/MiniMax-M2.5", MINIMAX_M2),
+    GLM_4_5,
+    fp8("zai-org/GLM-4.5-FP8", GLM_4_5),
+    GLM_4_5_AIR,
+    fp8("zai-org/GLM-4.5-Air-FP8", GLM_4_5_AIR),
+    GLM_4_6,
+    fp8("zai-org/GLM-4.6-FP8", GLM_4_6),
+    GPT_OSS_120B,
+    GPT_OSS_20B,
 ];
 
 /// Their ids.
@@ -173,11 +248,11 @@ pub(super) fn find(id: &str) -> Option<Model> {
         hidden: row.hidden,
         heads: row.heads,
         kv_heads: row.kv_heads.unwrap_or(row.heads),
-        head_dim: 128,
+        head_dim: row.head_dim,
         intermediate: row.dense.0,
         vocab: row.vocab,
         is_tied: false,
-        has_qkv_bias: false,
+        has_qkv_bias: row.has_qkv_bias,
         has_qk_norm: row.has_qk_norm,
         max_position_embeddings: row.positions,
         weights: row.weights,
@@ -188,6 +263,11 @@ pub(super) fn find(id: &str) -> Option<Model> {
             intermediate,
             shared,
             dense_layers: row.dense.1,
+            storage: row.storage,
+        }),
+        window: row.window.map(|tokens| SlidingWindow {
+            tokens,
+            layers: row.layers.div_ceil(2),
         }),
     })
 }

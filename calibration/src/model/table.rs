@@ -3,25 +3,25 @@
 use super::{Model, Precision};
 
 /// Ids that people ask for and no formula here covers, by a part of their lower-case name.
-pub(super) const NOT_DENSE: &[(&str, &str)] = &[
-    (
-        "deepseek-ai/deepseek-v",
-        "multi-head latent attention (MLA) and mixture of experts",
-    ),
-    (
-        "kimi-k",
-        "multi-head latent attention (MLA) and mixture of experts",
-    ),
-    ("mixtral", "mixture of experts"),
-    ("gpt-oss", "mixture of experts and sliding-window attention"),
-    ("llama-4", "mixture of experts"),
-    ("minimax", "mixture of experts"),
-    ("glm-4.", "mixture of experts"),
-    ("glm-5", "mixture of experts and sparse attention"),
-    ("-a3b", "mixture of experts"),
-    ("-a22b", "mixture of experts"),
-    ("-a35b", "mixture of experts"),
-    ("gemma", "sliding-window attention"),
+pub(super) const NOT_MODELLED: &[(&str, &str)] = &[
+    ("deepseek-v3.2", "sparse attention"),
+    ("deepseek-v4", "sparse attention"),
+    ("glm-5", "sparse attention"),
+    ("kimi-k2.", "several modalities and 4-bit integer experts"),
+    ("kimi-k3", "several modalities"),
+    ("minimax-m3", "sparse attention"),
+    ("llama-4", "chunked attention and several modalities"),
+    ("qwen3-next", "linear attention"),
+    ("qwen3.5", "linear attention and several modalities"),
+    ("qwen3.6", "linear attention and several modalities"),
+    ("-vl-", "several modalities"),
+    ("nvfp4", "weights of 4-bit floats (nvfp4)"),
+    ("awq", "weights of 4-bit integers (awq)"),
+    ("gptq", "weights of 4-bit integers (gptq)"),
+    ("gemma", "sliding-window attention of its own kind"),
+    ("nemotron-3", "Mamba layers"),
+    ("nemotron-h", "Mamba layers"),
+    ("nemotron-super", "layers of different widths"),
 ];
 
 /// One embedded model; the facts of its published `config.json`.
@@ -65,6 +65,7 @@ impl Row {
             weights: self.weights,
             latent: None,
             experts: None,
+            window: None,
         }
     }
 }

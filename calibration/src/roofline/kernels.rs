@@ -1,75 +1,17 @@
-//! The kernels of one GPU of a worker: what each costs per token, per row, per token of context, in seconds.
+//! The kernels of one GPU of a worker besides attention: what each costs per token and per row, in seconds.
 
+use super::attention::Attention;
+use super::experts::Experts;
+use super::gemm::{Format, Gemm, gemm};
 use super::{Deployment, RooflineSpec};
-use crate::gpu::Gpu;
-use crate::model::{Model, Precision};
-use engine::{Chunk, StepShape};
-
-/// A GEMM over m rows takes the longer of `compute · m` and `weights + activations · m`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Gemm {
-    compute: f64,
-    weights: f64,
-    activations: f64,
-}
-
-impl Gemm {
-    pub(super) fn seconds(&self, rows: f64) -> f64 {
-        (self.compute * rows).max(self.weights + self.activations * rows)
-    }
-}
-
-/// Attention, all layers together.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Attention {
-    /// Prefill: arithmetic per pair of a new token and a token it attends to.
-    prefill_pair: f64,
-    /// Prefill: reading the KV of a context token.
-    prefill_context: f64,
-    /// Prefill: reading a query and writing its output.
-    prefill_token: f64,
-    prefill_floor: f64,
-    /// Decode: arithmetic per context token.
-    pub(super) decode_compute: f64,
-    /// Decode: reading the KV of a context token.
-    pub(super) decode_context: f64,
-    /// Decode: reading a query and writing its output.
-    pub(super) decode_token: f64,
-    pub(super) decode_floor: f64,
-}
-
-impl Attention {
-    /// Attention of a step that is not empty.
-    pub(super) fn seconds(&self, shape: &StepShape<'_>) -> f64 {
-        // Model: prefill and decode parts add up, as if one kernel did one after the other; its floor counts once.
-        let prefill: f64 = shape.prefill.iter().map(|&chunk| self.chunk(chunk)).sum();
-        let decode = self.decode(f64::from(shape.decode_batch), shape.decode_context as f64);
-        let floor = match (shape.prefill.is_empty(), shape.decode_batch) {
-            (true, _) => self.decode_floor,
-            (false, 0) => self.prefill_floor,
-            (false, _) => self.prefill_floor.max(self.decode_floor),
-        };
-        prefill + decode + floor
-    }
-
-    fn chunk(&self, chunk: Chunk) -> f64 {
-        let [new, cached] = [chunk.new_tokens, chunk.cached_tokens].map(f64::from);
-        let pairs = new * (cached + (new + 1.0) / 2.0);
-        (self.prefill_pair * pairs)
-            .max(self.prefill_context * (cached + new) + self.prefill_token * new)
-    }
-
-    fn decode(&self, batch: f64, context: f64) -> f64 {
-        (self.decode_compute * context)
-            .max(self.decode_context * context + self.decode_token * batch)
-    }
-}
+use crate::model::{LatentAttention, Precision};
 
 /// What a step costs besides attention.
 #[derive(Debug, Clone)]
-pub(super) struct Dense {
-    layers: f64,
-    layer_gemms: [Gemm; 4],
+pub(super) struct Body {
+    /// GEMMs over all tokens, and in how many layers each is.
+    gemms: Vec<(f64, Gemm)>,
+    experts: Option<Experts>,
     lm_head: Gemm,
     /// Elementwise traffic and all-reduce, per token of the step.
     per_token: f64,
@@ -79,15 +21,16 @@ pub(super) struct Dense {
     floor: f64,
 }
 
-impl Dense {
+impl Body {
     /// A step of so many tokens that gives so many sequences a token.
     pub(super) fn seconds(&self, tokens: f64, rows: f64) -> f64 {
-        let gemms: f64 = self
-            .layer_gemms
-            .iter()
-            .map(|gemm| gemm.seconds(tokens))
+        let gemms = self.gemms.iter();
+        let gemms: f64 = gemms
+            .map(|(layers, gemm)| layers * gemm.seconds(tokens))
             .sum();
-        self.layers * gemms
+        let experts = self.experts.map_or(0.0, |experts| experts.seconds(tokens));
+        gemms
+            + experts
             + self.lm_head.seconds(rows)
             + self.per_token * tokens
             + self.per_row * rows
@@ -95,108 +38,148 @@ impl Dense {
     }
 }
 
-/// What one GPU holds of a layer: widths in numbers.
-struct Shard {
-    layers: f64,
-    hidden: f64,
-    q: f64,
-    kv: f64,
-    intermediate: f64,
-    vocab: f64,
-}
-
-impl Shard {
-    fn new(model: &Model, tp: u32) -> Shard {
-        Shard {
-            layers: f64::from(model.layers),
-            hidden: f64::from(model.hidden),
-            q: f64::from(model.heads / tp) * f64::from(model.head_dim),
-            kv: f64::from(model.kv_heads_per_gpu(tp)) * f64::from(model.head_dim),
-            intermediate: f64::from(model.intermediate / tp),
-            vocab: f64::from(model.vocab) / f64::from(tp),
-        }
-    }
-}
-
-/// A GEMM with weights `inputs` x `outputs`.
-fn gemm(spec: &RooflineSpec, gpu: &Gpu, weights: Precision, inputs: f64, outputs: f64) -> Gemm {
-    let rate = match (weights, gpu.fp8_flops) {
-        (Precision::Fp8, Some(fp8)) => fp8.value * spec.gemm_fp8_efficiency,
-        // Model: without fp8 units the weights are widened on the fly, at no cost.
-        _ => gpu.bf16_flops.value * spec.gemm_bf16_efficiency,
-    };
-    let bandwidth = gpu.memory_bytes_per_s.value * spec.gemm_memory_efficiency;
-    let bytes = weights.bytes() as f64;
-    Gemm {
-        compute: 2.0 * inputs * outputs / rate,
-        weights: bytes * inputs * outputs / bandwidth,
-        // Model: inputs in the precision of the weights, outputs in 16 bits, both through memory.
-        activations: (bytes * inputs + 2.0 * outputs) / bandwidth,
-    }
-}
-
 /// The kernels of one GPU.
-pub(super) fn kernels(spec: &RooflineSpec, deployment: &Deployment<'_>) -> (Dense, Attention) {
-    let Deployment {
-        model,
-        gpu,
-        tensor_parallel,
-        kv_cache,
-    } = *deployment;
-    let shard = Shard::new(model, tensor_parallel);
-    let projection = |inputs, outputs| gemm(spec, gpu, model.weights, inputs, outputs);
+pub(super) fn kernels(spec: &RooflineSpec, deployment: &Deployment<'_>) -> (Body, Attention) {
+    let Deployment { model, gpu, .. } = *deployment;
+    let layers = f64::from(model.layers);
+    let mut plan = Plan::default();
+    plan.around_attention(deployment);
+    plan.ffn(deployment);
 
-    // Two norms that read and write hidden states and residual, RoPE over q and k, the KV write, the gated activation
-    // (reads two, writes one), all in 16 bits. Qwen3's head norms are one kernel more and go with RoPE.
-    let elementwise_bytes = shard.layers
-        * (2.0 * 8.0 * shard.hidden
-            + 4.0 * (shard.q + shard.kv)
-            + 8.0 * shard.kv
-            + 6.0 * shard.intermediate);
-    let elementwise_bandwidth = gpu.memory_bytes_per_s.value * spec.elementwise_efficiency;
-    let elementwise_kernels = if model.has_qk_norm { 6.0 } else { 5.0 };
-    let kernel_count = shard.layers * (4.0 + elementwise_kernels) + 2.0;
-
-    let multi_gpu_us = if tensor_parallel > 1 {
+    let projections = Format::of(model.weights);
+    let in_16_bits = Format::of(Precision::Bf16);
+    let mut gemms: Vec<(f64, Gemm)> = Vec::with_capacity(8);
+    for &(layers, size) in &plan.projections {
+        gemms.push((layers, gemm(spec, deployment, projections, size)));
+    }
+    for &(layers, size) in &plan.routers {
+        gemms.push((layers, gemm(spec, deployment, in_16_bits, size)));
+    }
+    let vocab = f64::from(model.vocab) / f64::from(deployment.tensor_parallel);
+    let multi_gpu_us = if deployment.tensor_parallel > 1 {
         spec.multi_gpu_overhead_us
     } else {
         0.0
     };
-    let floor_us = kernel_count * spec.kernel_us + spec.step_overhead_us + multi_gpu_us;
-
+    let elementwise_bandwidth = gpu.memory_bytes_per_s.value * spec.elementwise_efficiency;
+    // Two norms that read and write hidden states and residual, on every layer; embedding and last norm.
+    let bytes = plan.elementwise_bytes + layers * 2.0 * 8.0 * f64::from(model.hidden);
+    let kernel_count = plan.kernels + layers * 2.0 + 2.0;
     let collectives = collectives(spec, deployment);
-    let dense = Dense {
-        layers: shard.layers,
-        layer_gemms: [
-            projection(shard.hidden, shard.q + 2.0 * shard.kv),
-            projection(shard.q, shard.hidden),
-            projection(shard.hidden, 2.0 * shard.intermediate),
-            projection(shard.intermediate, shard.hidden),
-        ],
-        lm_head: gemm(spec, gpu, Precision::Bf16, shard.hidden, shard.vocab),
-        per_token: elementwise_bytes / elementwise_bandwidth + collectives.per_token,
+    let body = Body {
+        gemms,
+        experts: model
+            .experts
+            .map(|shape| Experts::new(spec, deployment, shape)),
+        lm_head: gemm(
+            spec,
+            deployment,
+            in_16_bits,
+            [f64::from(model.hidden), vocab],
+        ),
+        per_token: bytes / elementwise_bandwidth + collectives.per_token,
         per_row: collectives.per_row,
-        floor: floor_us * 1e-6 + collectives.floor,
+        floor: (kernel_count * spec.kernel_us + spec.step_overhead_us + multi_gpu_us) * 1e-6
+            + collectives.floor,
     };
-    (dense, attention(spec, gpu, &shard, kv_cache))
+    (body, Attention::new(spec, deployment))
 }
 
-fn attention(spec: &RooflineSpec, gpu: &Gpu, shard: &Shard, kv_cache: Precision) -> Attention {
-    // Two products of q by KV, two FLOPs each. Model: attention computes in 16 bits, whatever the storage.
-    let pair = 4.0 * shard.layers * shard.q / gpu.bf16_flops.value;
-    let context_bytes = shard.layers * 2.0 * shard.kv * kv_cache.bytes() as f64;
-    let token_bytes = shard.layers * 2.0 * shard.q * 2.0;
-    let prefill_bandwidth = gpu.memory_bytes_per_s.value * spec.elementwise_efficiency;
-    let decode_bandwidth = gpu.memory_bytes_per_s.value * spec.decode_attention_efficiency;
-    Attention {
-        prefill_pair: pair / spec.prefill_attention_efficiency,
-        prefill_context: context_bytes / prefill_bandwidth,
-        prefill_token: token_bytes / prefill_bandwidth,
-        prefill_floor: shard.layers * spec.prefill_attention_us * 1e-6,
-        decode_compute: pair / spec.prefill_attention_efficiency,
-        decode_context: context_bytes / decode_bandwidth,
-        decode_token: token_bytes / decode_bandwidth,
-        decode_floor: shard.layers * spec.decode_attention_us * 1e-6,
+/// What runs in a pass besides attention and the two norms of each layer.
+#[derive(Default)]
+struct Plan {
+    /// In how many layers, and inputs and outputs.
+    projections: Vec<(f64, [f64; 2])>,
+    /// The same in 16 bits.
+    routers: Vec<(f64, [f64; 2])>,
+    /// Kernels of the pass that take a least time.
+    kernels: f64,
+    /// Traffic of elementwise kernels per token, in all layers, all in 16 bits.
+    elementwise_bytes: f64,
+}
+
+impl Plan {
+    fn around_attention(&mut self, deployment: &Deployment<'_>) {
+        let (model, tp) = (deployment.model, deployment.tensor_parallel);
+        let [layers, hidden] = [model.layers, model.hidden].map(f64::from);
+        let heads = f64::from(model.heads / tp);
+        if let Some(latent) = model.latent {
+            return self.around_latent_attention([layers, hidden, heads], latent);
+        }
+        let head_dim = f64::from(model.head_dim);
+        let q = heads * head_dim;
+        let kv = f64::from(model.kv_heads_per_gpu(tp)) * head_dim;
+        self.projections
+            .extend([(layers, [hidden, q + 2.0 * kv]), (layers, [q, hidden])]);
+        // RoPE over q and k, and the KV write. Qwen3's head norms are one kernel more and go with RoPE.
+        self.elementwise_bytes += layers * (4.0 * (q + kv) + 8.0 * kv);
+        let norms = if model.has_qk_norm { 1.0 } else { 0.0 };
+        self.kernels += layers * (2.0 + 2.0 + norms);
+    }
+
+    /// Queries and keys are compressed by one GEMM that every GPU does, and normed.
+    fn around_latent_attention(
+        &mut self,
+        [layers, hidden, heads]: [f64; 3],
+        latent: LatentAttention,
+    ) {
+        let [q_rank, kv_rank, nope, rope, value] = [
+            latent.q_rank,
+            latent.kv_rank,
+            latent.nope_dim,
+            latent.rope_dim,
+            latent.value_dim,
+        ]
+        .map(f64::from);
+        let queries = heads * (nope + rope);
+        let compress = if latent.q_rank == 0 {
+            [(layers, [hidden, queries]), (layers, [hidden, kv_rank + rope])]
+        } else {
+            let compressed = q_rank + kv_rank + rope;
+            [(layers, [hidden, compressed]), (layers, [q_rank, queries])]
+        };
+        self.projections.extend(compress);
+        self.projections.push((layers, [heads * value, hidden]));
+        // Norms of the compressed vectors, RoPE over q and the shared key, the KV write.
+        let bytes = 4.0 * (q_rank + kv_rank) + 4.0 * (heads + 1.0) * rope + 4.0 * (kv_rank + rope);
+        self.elementwise_bytes += layers * bytes;
+        // Three GEMMs, into the latent space and out of it, two norms, RoPE with the KV write.
+        self.kernels += layers * 8.0;
+    }
+
+    fn ffn(&mut self, deployment: &Deployment<'_>) {
+        let (model, tp) = (deployment.model, deployment.tensor_parallel);
+        let dense = model.experts.map_or(model.layers, |experts| experts.dense_layers);
+        self.gated(deployment, f64::from(dense), f64::from(model.intermediate / tp));
+        let Some(experts) = model.experts else {
+            return;
+        };
+        let layers = f64::from(model.layers - dense);
+        let hidden = f64::from(model.hidden);
+        if experts.shared > 0 {
+            let size = f64::from(experts.shared * experts.intermediate) / f64::from(tp);
+            self.gated(deployment, layers, size);
+        }
+        self.routers.push((layers, [hidden, f64::from(experts.count)]));
+        // Of each token's experts the activation, and their weighted sum.
+        let per_token = f64::from(experts.per_token);
+        let size = f64::from(experts.intermediate) / f64::from(tp);
+        self.elementwise_bytes +=
+            layers * (6.0 * per_token * size + 2.0 * (per_token + 1.0) * hidden);
+        // Router, choice, sorting of the tokens by expert, two products, activation, sum.
+        self.kernels += layers * 7.0;
+    }
+
+    /// A gated FFN in some of the layers: the activation reads two numbers and writes one.
+    fn gated(&mut self, deployment: &Deployment<'_>, layers: f64, size: f64) {
+        if layers == 0.0 {
+            return;
+        }
+        let hidden = f64::from(deployment.model.hidden);
+        self.projections
+            .extend([(layers, [hidden, 2.0 * size]), (layers, [size, hidden])]);
+        self.elementwise_bytes += layers * 6.0 * size;
+        self.kernels += layers * 3.0;
     }
 }
 
@@ -207,7 +190,7 @@ struct Collectives {
 }
 
 /// After the embedding and twice per layer the hidden states are summed over a ring; at the end the logits are
-/// gathered.
+/// gathered. Experts, dealt out or split, are summed like an FFN.
 fn collectives(spec: &RooflineSpec, deployment: &Deployment<'_>) -> Collectives {
     let Deployment {
         model,

@@ -83,14 +83,23 @@ impl Subject {
         if model.experts.is_some() && row.moe_tp * row.moe_ep != row.tp {
             return Err("experts on other widths than attention are not modelled yet".to_owned());
         }
+        let expert_parallel = if model.experts.is_some() {
+            row.moe_ep
+        } else {
+            1
+        };
         let question = KvQuestion {
+            // Until their schedulers exist all rows run on vLLM's, with its budget.
+            backend: Backend::Vllm,
             model: &model,
             gpu,
             tensor_parallel: row.tp,
+            expert_parallel,
             kv_cache,
             block_size: BLOCK_SIZE,
-            gpu_memory_utilization: 0.9,
+            memory_fraction: Some(0.9),
             max_num_batched_tokens: MAX_BATCHED_TOKENS,
+            max_num_seqs: MAX_SEQUENCES,
         };
         let kv_blocks = kv_capacity(&question).map_err(text)?.blocks;
         if u64::from(row.isl + row.osl) > kv_blocks * u64::from(BLOCK_SIZE) {
@@ -100,6 +109,7 @@ impl Subject {
             model: &model,
             gpu,
             tensor_parallel: row.tp,
+            expert_parallel,
             kv_cache,
         };
         let capacity = kv_blocks * u64::from(BLOCK_SIZE);
@@ -108,11 +118,6 @@ impl Subject {
                 folder: tables.map(Path::to_owned),
                 gemm: Some(gemm),
                 experts: Some(experts),
-                expert_parallel: if model.experts.is_some() {
-                    row.moe_ep
-                } else {
-                    1
-                },
                 host: HostTimes::ZERO,
                 ..MeasuredSpec::of(backend)
             };

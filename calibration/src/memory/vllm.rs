@@ -1,0 +1,86 @@
+//! vLLM: a share of the whole memory, less weights and what its profiling run found in use.
+//!
+//! ```text
+//! KV bytes = memory · gpu_memory_utilization − weights − activations − collectives − runtime
+//! ```
+//!
+//! Checked against a real run: vLLM 0.19, Llama-3.1-8B on an RTX 4090 at 0.9 with 2,048 batched tokens came to 2,588 blocks
+//! of 16, these formulas to 2,578.
+//!
+//! **Windows.** vLLM's hybrid KV cache sorts the layers into groups of equally many, each of one kind, and deals out pages of
+//! block_size tokens of one group. A sequence of f full blocks holds f pages for every group of full layers and at most
+//! w = ⌈(window − 1 + chunk) / block_size⌉ + 1 for every group with a window. The scheduler here counts blocks of the full
+//! layers alone, so that the pages of the others are set aside: of P pages, with F and W groups and n sequences, so many
+//! blocks hold whatever the lengths of the sequences are:
+//!
+//! ```text
+//! blocks = max(P / (F + W), (P − n · W · w) / F)
+//! ```
+
+use super::{Budget, KvQuestion, fraction, working_space};
+
+/// `gpu_memory_utilization` of `vllm serve`.
+pub(super) const DEFAULT_FRACTION: f64 = 0.9;
+
+pub(super) fn budget(question: &KvQuestion<'_>) -> Budget {
+    let memory = question.gpu.memory_bytes.value as f64;
+    Budget {
+        usable_bytes: (memory * fraction(question)) as u64,
+        reserved_bytes: working_space::bytes(question),
+    }
+}
+
+/// Bytes of a token in the layers of one group; those of all layers without windows.
+pub(super) fn bytes_per_token(question: &KvQuestion<'_>) -> u64 {
+    let KvQuestion {
+        model,
+        tensor_parallel,
+        kv_cache,
+        ..
+    } = *question;
+    let layers = groups(question).layers;
+    u64::from(layers) * model.kv_bytes_per_token_and_layer(tensor_parallel, kv_cache)
+}
+
+/// The blocks of the full layers in so many pages of one group.
+pub(super) fn blocks_beside_windows(question: &KvQuestion<'_>, pages: u64) -> u64 {
+    let Some(window) = question.model.window else {
+        return pages;
+    };
+    let Groups { full, windowed, .. } = groups(question);
+    let block_size = u64::from(question.block_size);
+    let sequences = u64::from(question.max_num_seqs);
+    // Every sequence holds its window; the chunks of a step are shared among them. Model: each rounds up by two blocks.
+    let of_windows = sequences * (u64::from(window.tokens - 1).div_ceil(block_size) + 1);
+    let of_chunks = u64::from(question.max_num_batched_tokens).div_ceil(block_size);
+    let set_aside = windowed * (of_windows + of_chunks);
+    (pages / (full + windowed)).max(pages.saturating_sub(set_aside) / full)
+}
+
+/// Layers sorted by whether they have a window.
+struct Groups {
+    /// Layers of a group.
+    layers: u32,
+    /// Groups without a window.
+    full: u64,
+    /// Groups with one.
+    windowed: u64,
+}
+
+fn groups(question: &KvQuestion<'_>) -> Groups {
+    let full = question.model.full_layers();
+    let Some(window) = question.model.window else {
+        return Groups {
+            layers: full,
+            full: 1,
+            windowed: 0,
+        };
+    };
+    // Model: the smaller kind gives the size of a group; the last group of the other kind is padded up to it.
+    let layers = full.min(window.layers);
+    Groups {
+        layers,
+        full: u64::from(full.div_ceil(layers)),
+        windowed: u64::from(window.layers.div_ceil(layers)),
+    }
+}
