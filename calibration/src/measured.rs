@@ -131,6 +131,12 @@ impl Measured {
             expert_parallel,
             kv_cache,
         } = deployment;
+        if model.window.is_some() {
+            return Err(CalibrationError::NotModelled {
+                subject: format!("`{}` from measured tables", model.id),
+                reasons: vec!["sliding-window attention".to_owned()],
+            });
+        }
         let defaults = default_formats(model);
         let formats = Formats {
             gemm: spec.gemm.unwrap_or(defaults.gemm),

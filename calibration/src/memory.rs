@@ -142,7 +142,12 @@ fn problems(question: &KvQuestion<'_>) -> Vec<Problem> {
         check(name, fraction, 0.01..=1.0, "");
     }
     let whole = f64::from;
-    check("block_size", whole(question.block_size), 1.0..=65_536.0, " tokens");
+    check(
+        "block_size",
+        whole(question.block_size),
+        1.0..=65_536.0,
+        " tokens",
+    );
     let tokens = whole(question.max_num_batched_tokens);
     check("max_num_batched_tokens", tokens, 1.0..=16_777_216.0, "");
     let sequences = whole(question.max_num_seqs);

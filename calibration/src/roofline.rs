@@ -35,8 +35,8 @@ use crate::error::{CalibrationError, check};
 use crate::gpu::{Fabric, Gpu};
 use crate::memory::check_deployment;
 use crate::model::{Model, Precision, Widths};
-use engine::{Basis, Piece, Span, StepShape, StepTime, TimingSource};
 use attention::{Attention, Stretch};
+use engine::{Basis, Piece, Span, StepShape, StepTime, TimingSource};
 use kernels::{Body, kernels};
 
 /// Batches whose decode time is computed when the model is compiled; for larger ones it is computed when asked for.

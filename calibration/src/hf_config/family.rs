@@ -175,13 +175,10 @@ fn experts(config: &Object) -> Vec<String> {
 fn layers_unlike(config: &Object) -> Vec<String> {
     let list = |key: &str| config.get(key).and_then(Value::as_array);
     let mut reasons = Vec::new();
-    let is_known = |kind: &&Value| {
-        matches!(
-            kind.as_str(),
-            Some("full_attention" | "sliding_attention")
-        )
-    };
-    if let Some(other) = list("layer_types").and_then(|kinds| kinds.iter().find(|kind| !is_known(kind)))
+    let is_known =
+        |kind: &&Value| matches!(kind.as_str(), Some("full_attention" | "sliding_attention"));
+    if let Some(other) =
+        list("layer_types").and_then(|kinds| kinds.iter().find(|kind| !is_known(kind)))
     {
         reasons.push(format!("layers of the type {other}"));
     }
@@ -199,7 +196,9 @@ fn layers_unlike(config: &Object) -> Vec<String> {
             } else {
                 other.to_string()
             };
-            reasons.push(format!("experts in some of the layers only ({key}: {text})"));
+            reasons.push(format!(
+                "experts in some of the layers only ({key}: {text})"
+            ));
         }
     }
     if list("mlp_only_layers").is_some_and(|layers| !layers.is_empty()) {

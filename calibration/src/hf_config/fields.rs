@@ -53,11 +53,7 @@ impl<'a> Fields<'a> {
             }
         };
         let (least, most) = (*range.start(), *range.end());
-        self.problem(
-            key,
-            found,
-            format!("a whole number from {least} to {most}"),
-        );
+        self.problem(key, found, format!("a whole number from {least} to {most}"));
         least
     }
 

@@ -71,7 +71,10 @@ fn bytes_by_hand() {
         llama.weight_bytes_per_gpu(Widths::tensor(2)),
         (16_060_522_496 + 65 * 4096 * 2) / 2
     );
-    assert_eq!(llama.weight_bytes_per_gpu(Widths::tensor(1)), llama.weight_bytes());
+    assert_eq!(
+        llama.weight_bytes_per_gpu(Widths::tensor(1)),
+        llama.weight_bytes()
+    );
     // 16 GPUs hold one KV head each, twice over.
     assert_eq!(
         llama.kv_bytes_per_token_per_gpu(16, Precision::Bf16),
@@ -93,7 +96,10 @@ fn latent_attention_and_experts_by_hand() {
         deepseek.kv_bytes_per_token_per_gpu(8, Precision::Fp8),
         35_136
     );
-    let (whole, eighth) = (deepseek.weight_bytes(), deepseek.weight_bytes_per_gpu(Widths::tensor(8)));
+    let (whole, eighth) = (
+        deepseek.weight_bytes(),
+        deepseek.weight_bytes_per_gpu(Widths::tensor(8)),
+    );
     // The down-projections are on every GPU: 61 x 7,168 x 2,112 bytes.
     let copied = 61 * 7_168 * 2_112;
     let expected = (whole - copied) / 8 + copied;
@@ -112,7 +118,10 @@ fn latent_attention_and_experts_by_hand() {
         minimax.legal_tensor_parallel(8).collect::<Vec<_>>(),
         [1, 2, 4, 8]
     );
-    assert_eq!(minimax.beyond_dense().as_deref(), Some("mixture of experts"));
+    assert_eq!(
+        minimax.beyond_dense().as_deref(),
+        Some("mixture of experts")
+    );
 }
 
 #[test]
@@ -232,14 +241,38 @@ fn experts_are_dealt_out_or_split() {
         ..model("Qwen/Qwen3-Coder-480B-A35B-Instruct")
     };
     let experts = coder.experts.expect("a mixture");
-    let third = coder.weight_bytes_per_gpu(Widths { tensor: 3, expert: 3 });
+    let third = coder.weight_bytes_per_gpu(Widths {
+        tensor: 3,
+        expert: 3,
+    });
     let routed = coder.expert_bytes(experts);
-    assert!(third > routed / 160 * 54 && third < routed / 160 * 56, "{third}");
+    assert!(
+        third > routed / 160 * 54 && third < routed / 160 * 56,
+        "{third}"
+    );
 
     for (widths, part) in [
-        (Widths { tensor: 8, expert: 3 }, "must divide the 8 GPUs"),
-        (Widths { tensor: 8, expert: 0 }, "must divide the 8 GPUs"),
-        (Widths { tensor: 512, expert: 512 }, "at most the 256 experts"),
+        (
+            Widths {
+                tensor: 8,
+                expert: 3,
+            },
+            "must divide the 8 GPUs",
+        ),
+        (
+            Widths {
+                tensor: 8,
+                expert: 0,
+            },
+            "must divide the 8 GPUs",
+        ),
+        (
+            Widths {
+                tensor: 512,
+                expert: 512,
+            },
+            "at most the 256 experts",
+        ),
     ] {
         let why = deepseek.check_expert_parallel(widths).expect_err("illegal");
         assert!(why.contains(part), "{why}");
@@ -252,7 +285,13 @@ fn experts_are_dealt_out_or_split() {
     assert!(why.contains("FFN size 1408"), "{why}");
     assert_eq!(air.legal_expert_parallel(3).collect::<Vec<_>>(), [3]);
     let why = model("Qwen/Qwen3-8B")
-        .check_expert_parallel(Widths { tensor: 2, expert: 2 })
+        .check_expert_parallel(Widths {
+            tensor: 2,
+            expert: 2,
+        })
         .expect_err("dense");
-    assert!(why.contains("must be 1: Qwen/Qwen3-8B has no experts"), "{why}");
+    assert!(
+        why.contains("must be 1: Qwen/Qwen3-8B has no experts"),
+        "{why}"
+    );
 }

@@ -1,6 +1,6 @@
 //! How many weights a model has, and what they take on a GPU.
 
-use super::{Experts, ExpertStorage, LatentAttention, Model, Widths};
+use super::{ExpertStorage, Experts, LatentAttention, Model, Widths};
 
 /// Parameters by what a number of them takes.
 struct Parameters {

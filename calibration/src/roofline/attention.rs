@@ -5,7 +5,7 @@
 //! each token; a prompt chunk expands the latent vectors of its context into keys and values (`expand`) and attends to
 //! those. Layers with a window read no more than the window.
 
-use super::gemm::{Format, Gemm, gemm};
+use super::gemm::{Gemm, gemm};
 use super::{Deployment, RooflineSpec};
 use crate::model::{LatentAttention, Precision, SlidingWindow};
 use engine::{Chunk, StepShape};
@@ -57,8 +57,7 @@ impl Attention {
         let prefill_bandwidth = gpu.memory_bytes_per_s.value * spec.elementwise_efficiency;
         let decode_bandwidth = gpu.memory_bytes_per_s.value * spec.decode_attention_efficiency;
         let kv_bytes = deployment.kv_cache.bytes() as f64;
-        let in_16_bits = Format::of(Precision::Bf16);
-        let product = |size: [f64; 2]| gemm(spec, deployment, in_16_bits, size);
+        let product = |size: [f64; 2]| gemm(spec, deployment, Precision::Bf16, size);
         Attention {
             layers: f64::from(model.layers),
             window: model.window,

@@ -2,7 +2,7 @@
 
 use super::attention::Attention;
 use super::experts::Experts;
-use super::gemm::{Format, Gemm, gemm};
+use super::gemm::{Gemm, gemm};
 use super::{Deployment, RooflineSpec};
 use crate::model::{LatentAttention, Precision};
 
@@ -46,14 +46,12 @@ pub(super) fn kernels(spec: &RooflineSpec, deployment: &Deployment<'_>) -> (Body
     plan.around_attention(deployment);
     plan.ffn(deployment);
 
-    let projections = Format::of(model.weights);
-    let in_16_bits = Format::of(Precision::Bf16);
     let mut gemms: Vec<(f64, Gemm)> = Vec::with_capacity(8);
     for &(layers, size) in &plan.projections {
-        gemms.push((layers, gemm(spec, deployment, projections, size)));
+        gemms.push((layers, gemm(spec, deployment, model.weights, size)));
     }
     for &(layers, size) in &plan.routers {
-        gemms.push((layers, gemm(spec, deployment, in_16_bits, size)));
+        gemms.push((layers, gemm(spec, deployment, Precision::Bf16, size)));
     }
     let vocab = f64::from(model.vocab) / f64::from(deployment.tensor_parallel);
     let multi_gpu_us = if deployment.tensor_parallel > 1 {
@@ -74,7 +72,7 @@ pub(super) fn kernels(spec: &RooflineSpec, deployment: &Deployment<'_>) -> (Body
         lm_head: gemm(
             spec,
             deployment,
-            in_16_bits,
+            Precision::Bf16,
             [f64::from(model.hidden), vocab],
         ),
         per_token: bytes / elementwise_bandwidth + collectives.per_token,
@@ -133,7 +131,10 @@ impl Plan {
         .map(f64::from);
         let queries = heads * (nope + rope);
         let compress = if latent.q_rank == 0 {
-            [(layers, [hidden, queries]), (layers, [hidden, kv_rank + rope])]
+            [
+                (layers, [hidden, queries]),
+                (layers, [hidden, kv_rank + rope]),
+            ]
         } else {
             let compressed = q_rank + kv_rank + rope;
             [(layers, [hidden, compressed]), (layers, [q_rank, queries])]
@@ -149,8 +150,14 @@ impl Plan {
 
     fn ffn(&mut self, deployment: &Deployment<'_>) {
         let (model, tp) = (deployment.model, deployment.tensor_parallel);
-        let dense = model.experts.map_or(model.layers, |experts| experts.dense_layers);
-        self.gated(deployment, f64::from(dense), f64::from(model.intermediate / tp));
+        let dense = model
+            .experts
+            .map_or(model.layers, |experts| experts.dense_layers);
+        self.gated(
+            deployment,
+            f64::from(dense),
+            f64::from(model.intermediate / tp),
+        );
         let Some(experts) = model.experts else {
             return;
         };
@@ -160,14 +167,15 @@ impl Plan {
             let size = f64::from(experts.shared * experts.intermediate) / f64::from(tp);
             self.gated(deployment, layers, size);
         }
-        self.routers.push((layers, [hidden, f64::from(experts.count)]));
+        self.routers
+            .push((layers, [hidden, f64::from(experts.count)]));
         // Of each token's experts the activation, and their weighted sum.
         let per_token = f64::from(experts.per_token);
         let size = f64::from(experts.intermediate) / f64::from(tp);
         self.elementwise_bytes +=
             layers * (6.0 * per_token * size + 2.0 * (per_token + 1.0) * hidden);
-        // Router, choice, sorting of the tokens by expert, two products, activation, sum.
-        self.kernels += layers * 7.0;
+        // Router, choice, counting and sorting of the tokens by expert, gathering, two products, activation, sum.
+        self.kernels += layers * 9.0;
     }
 
     /// A gated FFN in some of the layers: the activation reads two numbers and writes one.
