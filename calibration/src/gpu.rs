@@ -9,6 +9,9 @@ mod table;
 use crate::error::{CalibrationError, Problem, nearest};
 use table::GPUS;
 
+/// Names of families in deployment requests, and the GPU that is meant.
+const ALIASES: [(&str, &str); 3] = [("mi300", "mi300x"), ("mi250x", "mi200"), ("mi250", "mi200")];
+
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -75,7 +78,7 @@ pub struct Gpu {
     pub memory_bytes: Sourced<u64>,
     /// Memory bandwidth, bytes/s.
     pub memory_bytes_per_s: Sourced<f64>,
-    /// Dense bf16 tensor-core rate, FLOP/s.
+    /// Dense 16-bit tensor-core rate, FLOP/s: of bf16, or of fp16 where the hardware has no bf16.
     pub bf16_flops: Sourced<f64>,
     /// Dense fp8 tensor-core rate, FLOP/s; none where the hardware has no fp8.
     pub fp8_flops: Option<Sourced<f64>>,
@@ -94,6 +97,10 @@ impl Gpu {
     /// No such GPU, with the nearest name.
     pub fn find(name: &str) -> Result<&'static Gpu, CalibrationError> {
         let wanted = name.trim().to_lowercase().replace('-', "_");
+        let wanted = ALIASES
+            .iter()
+            .find(|(alias, _)| *alias == wanted)
+            .map_or(wanted, |(_, name)| (*name).to_owned());
         if let Some(gpu) = GPUS
             .iter()
             .find(|gpu| gpu.name == wanted || gpu.name.strip_suffix("_sxm") == Some(&wanted))
@@ -168,6 +175,37 @@ mod tests {
     }
 
     #[test]
+    fn every_name_of_a_deployment_request_is_known() {
+        for name in [
+            "gb200_sxm",
+            "b200_sxm",
+            "h200_sxm",
+            "h100_sxm",
+            "h100_pcie",
+            "a100_sxm",
+            "a100_pcie",
+            "a30",
+            "l40s",
+            "l40",
+            "l4",
+            "v100_sxm",
+            "v100_pcie",
+            "t4",
+            "mi200",
+            "mi300",
+        ] {
+            let gpu = Gpu::find(name).expect(name);
+            assert!(!gpu.memory_bytes.source.is_empty() && !gpu.link_bytes_per_s.source.is_empty());
+        }
+        assert_eq!(Gpu::find("MI300").expect("an alias").name, "mi300x");
+        let guesses = Gpu::find("mi200").expect("known").guesses();
+        assert!(
+            guesses[0].starts_with("link bandwidth of mi200 is estimated"),
+            "{guesses:?}"
+        );
+    }
+
+    #[test]
     fn values_are_sane() {
         for (i, gpu) in GPUS.iter().enumerate() {
             assert!(
@@ -184,7 +222,7 @@ mod tests {
                 assert!((1.95..2.05).contains(&ratio), "{}: {ratio}", gpu.name);
             }
             assert!(
-                (20_000 << 20..300_000 << 20).contains(&gpu.memory_bytes.value),
+                (15_000 << 20..300_000 << 20).contains(&gpu.memory_bytes.value),
                 "{}",
                 gpu.name
             );

@@ -32,7 +32,7 @@ mod validated;
 use crate::aic::reference::default_formats;
 use crate::aic::{Decoder, Formats, Missing, Phase, Setting, Shape};
 use crate::error::{CalibrationError, check, check_range};
-use crate::model::Precision;
+use crate::model::{ExpertStorage, Experts, Model, Precision};
 use crate::roofline::Deployment;
 use crate::tables::{Backend, Dtype, Profile, Reach, library};
 use engine::{Basis, Chunk, Piece, Span, StepShape, StepTime, TimingSource};
@@ -131,12 +131,7 @@ impl Measured {
             expert_parallel,
             kv_cache,
         } = deployment;
-        if model.window.is_some() {
-            return Err(CalibrationError::NotModelled {
-                subject: format!("`{}` from measured tables", model.id),
-                reasons: vec!["sliding-window attention".to_owned()],
-            });
-        }
+        refuse_what_no_table_holds(model)?;
         let defaults = default_formats(model);
         let formats = Formats {
             gemm: spec.gemm.unwrap_or(defaults.gemm),
@@ -308,6 +303,32 @@ impl Kernels {
                 && (self.body(u64::from(shape.decode_batch) + new_tokens(shape)) < 0.0
                     || shape.prefill.iter().any(is_prompt_beyond)))
     }
+}
+
+/// Kernels that no composition here puts together.
+fn refuse_what_no_table_holds(model: &Model) -> Result<(), CalibrationError> {
+    let has_mxfp4 = |experts: Experts| experts.storage == ExpertStorage::Mxfp4;
+    let reasons: Vec<String> = [
+        (model.window.is_some(), "sliding-window attention"),
+        (
+            model.experts.is_some_and(has_mxfp4),
+            "experts of 4 bits (mxfp4)",
+        ),
+        (
+            model.latent.is_some_and(|latent| latent.q_rank == 0),
+            "latent attention with queries that are not compressed",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(is_there, what)| is_there.then(|| what.to_owned()))
+    .collect();
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    Err(CalibrationError::NotModelled {
+        subject: format!("`{}` from measured tables", model.id),
+        reasons,
+    })
 }
 
 fn new_tokens(shape: &StepShape<'_>) -> u64 {

@@ -18,6 +18,14 @@ const fn measured<T>(value: T, source: &'static str) -> Sourced<T> {
     }
 }
 
+const fn estimated<T>(value: T, source: &'static str) -> Sourced<T> {
+    Sourced {
+        value,
+        origin: Origin::Estimated,
+        source,
+    }
+}
+
 const fn mib(mib: u64) -> u64 {
     mib << 20
 }
@@ -28,12 +36,15 @@ const HOPPER: &str = "NVIDIA H100/H200 datasheet";
 const AMPERE: &str = "NVIDIA A100/A30 datasheet";
 const ADA: &str = "NVIDIA L4/L40/L40S datasheet";
 const BLACKWELL: &str = "NVIDIA Blackwell datasheet, HGX B200/B300 and GB200 NVL72 per GPU";
+const VOLTA: &str = "NVIDIA V100 datasheet, fp16: it has no bf16";
+const TURING: &str = "NVIDIA T4 datasheet, fp16: it has no bf16";
+const CDNA2: &str = "AMD MI250X datasheet, one of its two dies, as software sees it";
 const GEFORCE: &str = "NVIDIA Ada architecture whitepaper, fp32 accumulation";
 
 const GIGA: f64 = 1e9;
 const TERA: f64 = 1e12;
 
-pub(super) static GPUS: [Gpu; 16] = [
+pub(super) static GPUS: [Gpu; 20] = [
     Gpu {
         name: "gb200_sxm",
         memory_bytes: measured(mib(189_471), SMI),
@@ -204,6 +215,49 @@ pub(super) static GPUS: [Gpu; 16] = [
             448.0 * GIGA,
             "AMD MI300X datasheet: 7 links of 64 GB/s each way",
         ),
+        gpus_per_node: 8,
+    },
+    Gpu {
+        name: "mi200",
+        memory_bytes: sheet(mib(64 * 1024), CDNA2),
+        memory_bytes_per_s: sheet(1.638 * TERA, CDNA2),
+        bf16_flops: sheet(191.5 * TERA, CDNA2),
+        fp8_flops: None,
+        fabric: Fabric::InfinityFabric,
+        link_bytes_per_s: estimated(
+            100.0 * GIGA,
+            "2 to 8 links of 50 GB/s each way, by which die is asked; the slower pairs",
+        ),
+        gpus_per_node: 8,
+    },
+    Gpu {
+        name: "v100_sxm",
+        memory_bytes: sheet(mib(32 * 1024), VOLTA),
+        memory_bytes_per_s: sheet(900.0 * GIGA, VOLTA),
+        bf16_flops: sheet(125.0 * TERA, VOLTA),
+        fp8_flops: None,
+        fabric: Fabric::NvLink,
+        link_bytes_per_s: sheet(150.0 * GIGA, VOLTA),
+        gpus_per_node: 8,
+    },
+    Gpu {
+        name: "v100_pcie",
+        memory_bytes: sheet(mib(32 * 1024), VOLTA),
+        memory_bytes_per_s: sheet(900.0 * GIGA, VOLTA),
+        bf16_flops: sheet(112.0 * TERA, VOLTA),
+        fp8_flops: None,
+        fabric: Fabric::Pcie,
+        link_bytes_per_s: sheet(16.0 * GIGA, "PCIe 3.0 x16"),
+        gpus_per_node: 8,
+    },
+    Gpu {
+        name: "t4",
+        memory_bytes: sheet(mib(15_360), "NVIDIA T4, 16 GB less ECC"),
+        memory_bytes_per_s: sheet(320.0 * GIGA, TURING),
+        bf16_flops: sheet(65.0 * TERA, TURING),
+        fp8_flops: None,
+        fabric: Fabric::Pcie,
+        link_bytes_per_s: sheet(16.0 * GIGA, "PCIe 3.0 x16"),
         gpus_per_node: 8,
     },
 ];

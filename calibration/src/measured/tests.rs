@@ -205,6 +205,7 @@ fn a_roofline_stands_for_what_was_not_measured_when_asked_for() {
         model: &model,
         gpu: Gpu::find("h100_sxm").expect("known"),
         tensor_parallel: 1,
+        expert_parallel: 1,
         kv_cache: Precision::Bf16,
     };
     let spec = MeasuredSpec {
@@ -222,4 +223,24 @@ fn a_roofline_stands_for_what_was_not_measured_when_asked_for() {
         let error = timing.step(&shape).as_s() / timing.seconds(&shape) - 1.0;
         assert!(error.abs() < 1e-3, "{shape:?}: {error}");
     }
+}
+
+#[test]
+fn what_no_table_holds_is_refused() {
+    let model = Model::find("openai/gpt-oss-20b").expect("embedded");
+    let deployment = Deployment {
+        model: &model,
+        gpu: Gpu::find("h100_sxm").expect("known"),
+        tensor_parallel: 1,
+        expert_parallel: 1,
+        kv_cache: Precision::Bf16,
+    };
+    let error = Measured::new(&MeasuredSpec::default(), deployment, 100_000)
+        .err()
+        .expect("windows");
+    let message = error.to_string();
+    assert!(
+        message.contains("sliding-window attention; experts of 4 bits"),
+        "{message}"
+    );
 }

@@ -94,3 +94,141 @@ fn bad_input_is_reported_at_once() {
         "{error}"
     );
 }
+
+/// The same under another engine's rule, with its own share of the memory.
+fn of_engine<'a>(question: KvQuestion<'a>, backend: Backend) -> KvQuestion<'a> {
+    KvQuestion {
+        backend,
+        memory_fraction: None,
+        max_num_batched_tokens: 8_192,
+        ..question
+    }
+}
+
+#[test]
+fn sglang_follows_its_own_defaults() {
+    let model = Model::find("meta-llama/Llama-3.1-8B").expect("embedded");
+    // H100, 81,090 MiB: 512 + 1.5 x 8,192 + 2 x 256 + 1,024 / 8 = 13,440 MiB are reserved; (81,090 - 13,440) / 81,090.
+    let h100 = of_engine(question(&model, "h100_sxm", 1), Backend::Sglang);
+    assert_eq!(default_memory_fraction(&h100), 0.834);
+    // On four: graphs of 512, 1,024 x 4 / 8: 14,336.
+    let four = of_engine(question(&model, "h100_sxm", 4), Backend::Sglang);
+    assert_eq!(default_memory_fraction(&four), 0.823);
+    // Chunks of 2,048 reserve less than 10 GiB: 3,072 + 512 + 512 + 128.
+    let small = KvQuestion {
+        max_num_batched_tokens: 2_048,
+        ..h100
+    };
+    assert_eq!(default_memory_fraction(&small), 0.874);
+    // L4: 23,034 MiB, graphs of 24.
+    let l4 = KvQuestion {
+        max_num_batched_tokens: 2_048,
+        ..of_engine(question(&model, "l4", 1), Backend::Sglang)
+    };
+    assert_eq!(default_memory_fraction(&l4), 0.837);
+
+    // (81,090 - 614) MiB x 0.834 - 16,060,522,496 bytes, in blocks of 16 x 131,072 bytes.
+    let capacity = kv_capacity(&h100).expect("it fits");
+    assert_eq!(capacity.blocks, 25_900);
+    let given = KvQuestion {
+        memory_fraction: Some(0.834),
+        ..h100
+    };
+    assert_eq!(kv_capacity(&given).expect("the same"), capacity);
+}
+
+#[test]
+fn a_run_of_sglang_is_met_within_five_per_cent() {
+    // Qwen3-235B-A22B-FP8 on 4 x H100 at mem_fraction_static 0.93: "KV Cache is allocated. #tokens: 367404"
+    // (vLLM issue 21348).
+    let model = Model::find("Qwen/Qwen3-235B-A22B-FP8").expect("embedded");
+    let question = KvQuestion {
+        memory_fraction: Some(0.93),
+        block_size: 1,
+        ..of_engine(question(&model, "h100_sxm", 4), Backend::Sglang)
+    };
+    let capacity = kv_capacity(&question).expect("it ran");
+    let error = capacity.tokens as f64 / 367_404.0 - 1.0;
+    assert!(error.abs() < 0.05, "{error}: {capacity:?}");
+}
+
+#[test]
+fn tensorrt_llm_takes_a_share_of_what_is_free() {
+    let model = Model::find("meta-llama/Llama-3.1-8B").expect("embedded");
+    let question = of_engine(question(&model, "h100_sxm", 1), Backend::Trtllm);
+    let capacity = kv_capacity(&question).expect("it fits");
+    // 85,029,027,840 - 16,060,522,496 - 2 x 11 x 8,192 x 4,096 - 2^30 = 67,156,566,016 are free, 0.9 of them 28,820 blocks
+    // of 2,097,152 bytes.
+    assert_eq!(capacity.blocks, 28_820);
+    // As a share of the whole memory it would be less than half of the activations and runtime more.
+    let vllm = KvQuestion {
+        backend: Backend::Vllm,
+        ..question
+    };
+    let less = kv_capacity(&vllm).expect("it fits");
+    assert!(less.blocks < capacity.blocks);
+    assert_eq!(less.reserved_bytes, capacity.reserved_bytes);
+}
+
+#[test]
+fn windows_are_set_aside() {
+    let model = Model::find("openai/gpt-oss-120b").expect("embedded");
+    let vllm = KvQuestion {
+        memory_fraction: Some(0.95),
+        ..question(&model, "h100_sxm", 1)
+    };
+    let capacity = kv_capacity(&vllm).expect("it fits, barely");
+    // Pages of 16 tokens in 18 layers of 2,048 bytes.
+    assert_eq!(capacity.kv_bytes_per_token_per_gpu, 18 * 2_048);
+    let kv_bytes = capacity.usable_bytes - capacity.weight_bytes - capacity.reserved_bytes;
+    let pages = kv_bytes / (16 * 18 * 2_048);
+    // 256 sequences of 8 + 1 blocks of their windows and 2,048 / 16 of the chunks.
+    assert_eq!(capacity.blocks, pages - 256 * 9 - 128);
+    // Very many sequences: half of the pages are full whatever their lengths are.
+    let many = KvQuestion {
+        max_num_seqs: 100_000,
+        ..vllm
+    };
+    assert_eq!(kv_capacity(&many).expect("it fits").blocks, pages / 2);
+
+    // SGLang: 18 + 0.8 x 18 layers of every token; TensorRT-LLM: all 36.
+    let h200 = question(&model, "h200_sxm", 1);
+    for (backend, bytes) in [
+        (Backend::Sglang, 18 * 2_048 + 18 * 2_048 * 8 / 10),
+        (Backend::Trtllm, 36 * 2_048),
+    ] {
+        let capacity = kv_capacity(&of_engine(h200, backend)).expect("it fits");
+        assert_eq!(capacity.kv_bytes_per_token_per_gpu, bytes);
+    }
+}
+
+#[test]
+fn every_engine_names_its_share() {
+    let model = Model::find("Qwen/Qwen3-30B-A3B").expect("embedded");
+    for (backend, name) in [
+        (Backend::Vllm, "gpu_memory_utilization"),
+        (Backend::Sglang, "mem_fraction_static"),
+        (Backend::Trtllm, "free_gpu_memory_fraction"),
+    ] {
+        let bad = KvQuestion {
+            backend,
+            memory_fraction: Some(1.5),
+            expert_parallel: 3,
+            max_num_seqs: 0,
+            ..question(&model, "h100_sxm", 2)
+        };
+        let error = kv_capacity(&bad).expect_err("three mistakes");
+        assert_eq!(error.problems().len(), 3, "{error}");
+        let message = error.to_string();
+        assert!(message.contains(&format!("{name}: found 1.5")), "{message}");
+        assert!(message.contains("on 2 GPUs it can be 1, 2"), "{message}");
+    }
+    let dealt_out = KvQuestion {
+        expert_parallel: 2,
+        ..question(&model, "a30", 2)
+    };
+    let message = kv_capacity(&dealt_out)
+        .expect_err("28 GiB on 24")
+        .to_string();
+    assert!(message.contains("tp 4 would fit"), "{message}");
+}

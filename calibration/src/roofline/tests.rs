@@ -186,16 +186,129 @@ fn arithmetic_bound() -> Roofline {
     Roofline::new(RooflineSpec::default(), deployment).expect("legal")
 }
 
+#[test]
+fn latent_attention_reads_one_vector_per_token() {
+    // DeepSeek-V3 on 8 x H100: 61 layers x 576 numbers x 2 bytes / 3.35 TB/s = 20,977 ps a token, on every GPU alike.
+    let model = Model::find("deepseek-ai/DeepSeek-V3").expect("embedded");
+    let deployment = Deployment {
+        model: &model,
+        gpu: Gpu::find("h100_sxm").expect("known"),
+        tensor_parallel: 8,
+        expert_parallel: 8,
+        kv_cache: Precision::Bf16,
+    };
+    let ideal = Roofline::new(ideal(), deployment).expect("legal");
+    assert_eq!(ideal.decode(1, 1).slope_ps, 20_977);
+    // A prompt chunk expands its context: the second half of 8,192 tokens costs more than the first one.
+    let chunk = |new_tokens, cached_tokens| {
+        let chunk = [Chunk {
+            new_tokens,
+            cached_tokens,
+        }];
+        ideal.seconds(&StepShape {
+            prefill: &chunk,
+            decode_batch: 0,
+            decode_context: 0,
+        })
+    };
+    assert!(chunk(4_096, 4_096) > chunk(4_096, 0));
+    assert!(chunk(4_096, 4_096) + chunk(4_096, 0) > chunk(8_192, 0));
+}
+
+#[test]
+fn windows_flatten_decode_and_shorten_prefill() {
+    let model = Model::find("openai/gpt-oss-120b").expect("embedded");
+    let all_layers = Model {
+        window: None,
+        ..model.clone()
+    };
+    let priced = |model: &Model| {
+        let deployment = Deployment {
+            model,
+            gpu: Gpu::find("h200_sxm").expect("known"),
+            tensor_parallel: 1,
+            expert_parallel: 1,
+            kv_cache: Precision::Bf16,
+        };
+        Roofline::new(ideal(), deployment).expect("legal")
+    };
+    let (windowed, full) = (priced(&model), priced(&all_layers));
+    // Four sequences of 128 tokens each fill their windows; from there on half of the layers read no more.
+    let first = windowed.decode(4, 511);
+    assert_eq!(first, full.decode(4, 511).until_at(512));
+    let second = windowed.decode(4, 512);
+    assert_eq!((second.from, second.slope_ps), (512, first.slope_ps / 2));
+    assert_eq!(second.at.0, first.at.0 + 512 * first.slope_ps as u64);
+
+    let chunk = |timing: &Roofline, new_tokens, cached_tokens| {
+        let chunk = [Chunk {
+            new_tokens,
+            cached_tokens,
+        }];
+        let shape = StepShape {
+            prefill: &chunk,
+            decode_batch: 0,
+            decode_context: 0,
+        };
+        timing.seconds(&shape)
+    };
+    assert!((chunk(&windowed, 128, 0) / chunk(&full, 128, 0) - 1.0).abs() < 1e-12);
+    assert!(chunk(&windowed, 8_192, 0) < chunk(&full, 8_192, 0));
+    // The windowed half of the layers costs the same whatever lies before.
+    let grows = |timing: &Roofline| chunk(timing, 2_048, 60_000) - chunk(timing, 2_048, 30_000);
+    assert!((grows(&windowed) / grows(&full) - 0.5).abs() < 1e-9);
+}
+
+/// The same piece cut at a context.
+trait Cut {
+    fn until_at(self, until: u64) -> Self;
+}
+
+impl Cut for engine::Piece {
+    fn until_at(self, until: u64) -> Self {
+        engine::Piece { until, ..self }
+    }
+}
+
+#[test]
+fn four_bit_experts_decode_faster_than_sixteen_bit_ones() {
+    let model = Model::find("openai/gpt-oss-20b").expect("embedded");
+    let mut wide = model.clone();
+    if let Some(experts) = &mut wide.experts {
+        experts.storage = crate::model::ExpertStorage::AsProjections;
+    }
+    let at = |model: &Model| {
+        let deployment = Deployment {
+            model,
+            gpu: Gpu::find("h100_sxm").expect("known"),
+            tensor_parallel: 1,
+            expert_parallel: 1,
+            kv_cache: Precision::Bf16,
+        };
+        let roofline = Roofline::new(RooflineSpec::default(), deployment).expect("legal");
+        roofline.decode(64, 64_000).time(64_000).as_ms()
+    };
+    assert!(
+        at(&model) < 0.6 * at(&wide),
+        "{} and {}",
+        at(&model),
+        at(&wide)
+    );
+}
+
 proptest! {
     #[test]
     fn pieces_agree_with_the_evaluator_and_sum_in_closed_form(
-        pick in 0usize..5, batch in 1u32..2_000, per in 1u64..100_000, k in 1u64..1_000,
+        pick in 0usize..8, batch in 1u32..2_000, per in 1u64..100_000, k in 1u64..1_000,
     ) {
         let timing = match pick {
             0 => roofline("meta-llama/Llama-3.1-8B", "h100_sxm", 1),
             1 => roofline("meta-llama/Llama-3.1-70B", "b300_sxm", 8),
             2 => roofline("Qwen/Qwen2.5-0.5B-Instruct", "b300_sxm", 2),
             3 => roofline("Qwen/Qwen3-8B-FP8", "a100_pcie", 4),
+            4 => roofline("deepseek-ai/DeepSeek-V3", "h20_sxm", 8),
+            5 => roofline("openai/gpt-oss-120b", "h100_sxm", 2),
+            6 => roofline("Qwen/Qwen3-235B-A22B-FP8", "h200_sxm", 4),
             _ => arithmetic_bound(),
         };
         let shape = |context| StepShape { prefill: &[], decode_batch: batch, decode_context: context };
