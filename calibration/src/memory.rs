@@ -177,7 +177,7 @@ pub(crate) fn check_deployment(model: &Model, gpu: &Gpu, widths: Widths) -> Vec<
     } else if let Err(why) = model.check_expert_parallel(widths) {
         let legal = list(&mut model.legal_expert_parallel(tensor));
         let problem = Problem::new("expert_parallel", expert, format!("a width that {why}"));
-        problems.push(problem.suggest(format!("on {tensor} GPUs it can be {legal}")));
+        problems.push(problem.suggest(format!("with tp {tensor} it can be {legal}")));
     }
     problems
 }

@@ -417,12 +417,13 @@ fn deals_out_experts(parallel: Parallel, model: Option<&Model>) -> Result<(), (S
             .collect();
         let hint = match legal.as_slice() {
             [] => "choose another tp".to_owned(),
-            legal => format!("on {tensor} GPUs it can be {}", legal.join(" or ")),
+            legal => format!("with tp {tensor} it can be {}", legal.join(" or ")),
         };
         return Err((format!("a width that {why}"), hint));
     }
     if expert != 1 && expert != tensor {
-        let expected = format!("1 or tp, {tensor}: vLLM splits every expert or deals out whole ones");
+        let expected =
+            format!("1 or tp, {tensor}: vLLM splits every expert or deals out whole ones");
         let hint = format!("ep {tensor} is --enable-expert-parallel");
         return Err((expected, hint));
     }

@@ -583,3 +583,5 @@ proptest! {
         let _ = unknown_field(None, &text, &field);
     }
 }
+
+mod widths;

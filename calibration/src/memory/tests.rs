@@ -221,7 +221,7 @@ fn every_engine_names_its_share() {
         assert_eq!(error.problems().len(), 3, "{error}");
         let message = error.to_string();
         assert!(message.contains(&format!("{name}: found 1.5")), "{message}");
-        assert!(message.contains("on 2 GPUs it can be 1, 2"), "{message}");
+        assert!(message.contains("with tp 2 it can be 1, 2"), "{message}");
     }
     let dealt_out = KvQuestion {
         expert_parallel: 2,

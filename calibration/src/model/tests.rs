@@ -257,14 +257,14 @@ fn experts_are_dealt_out_or_split() {
                 tensor: 8,
                 expert: 3,
             },
-            "must divide the 8 GPUs",
+            "must divide tp, 8",
         ),
         (
             Widths {
                 tensor: 8,
                 expert: 0,
             },
-            "must divide the 8 GPUs",
+            "must divide tp, 8",
         ),
         (
             Widths {

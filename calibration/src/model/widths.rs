@@ -78,9 +78,7 @@ impl Model {
             };
         };
         if expert == 0 || !tensor.is_multiple_of(expert) {
-            return Err(format!(
-                "must divide the {tensor} GPUs over which layers are split"
-            ));
+            return Err(format!("must divide tp, {tensor}"));
         }
         if expert > experts.count {
             return Err(format!("must be at most the {} experts", experts.count));
