@@ -320,7 +320,8 @@ fn refuse_what_no_table_holds(model: &Model) -> Result<(), CalibrationError> {
         ),
     ]
     .into_iter()
-    .filter_map(|(is_there, what)| is_there.then(|| what.to_owned()))
+    .filter(|(is_there, _)| *is_there)
+    .map(|(_, what)| what.to_owned())
     .collect();
     if reasons.is_empty() {
         return Ok(());

@@ -10,7 +10,7 @@
 //!
 //! | Engine | may use | keeps for its work | layers with a window |
 //! |---|---|---|---|
-//! | vLLM | memory · gpu_memory_utilization | activations, collectives, runtime | last tokens of each sequence |
+//! | vLLM | memory · gpu_memory_utilization | activations, collectives, context, sampler | last tokens of each sequence |
 //! | SGLang | free memory before the weights · mem_fraction_static | nothing more | a pool of 0.8 times the tokens |
 //! | TensorRT-LLM | all in use + free_gpu_memory_fraction of the rest | activations, collectives, runtime | like all others |
 //!
@@ -51,7 +51,7 @@ pub struct KvQuestion<'a> {
     pub memory_fraction: Option<f64>,
     /// Most tokens of one step; `chunked_prefill_size` of SGLang.
     pub max_num_batched_tokens: u32,
-    /// Most sequences that run at once; matters where layers have a window.
+    /// Most sequences that run at once: what vLLM's sampler is sized for, and whose windows it keeps.
     pub max_num_seqs: u32,
 }
 

@@ -5,17 +5,18 @@
 //! ```
 //!
 //! All layers keep all tokens, those with a window too, unless `max_attention_window` says otherwise, which is not modelled.
-// Model: what the measuring run finds in use is taken from formulas made for vLLM; 1 GiB more or less is 1 to 3 % of the KV
-// cache of an 80 GB GPU.
 
-use super::{Budget, KvQuestion, fraction, widths, working_space};
+use super::{Budget, KvQuestion, MIB, fraction, widths, working_space};
+
+// Model: CUDA context, graphs and everything else take 1 GiB. 1 GiB more is 1 to 3 % of the KV cache of an 80 GB GPU.
+const RUNTIME_BYTES: u64 = 1024 * MIB;
 
 /// `free_gpu_memory_fraction` of `KvCacheConfig`.
 pub(super) const DEFAULT_FRACTION: f64 = 0.9;
 
 pub(super) fn budget(question: &KvQuestion<'_>) -> Budget {
     let memory = question.gpu.memory_bytes.value;
-    let reserved_bytes = working_space::bytes(question);
+    let reserved_bytes = working_space::bytes(question) + RUNTIME_BYTES;
     let in_use = question.model.weight_bytes_per_gpu(widths(question)) + reserved_bytes;
     let free = memory.saturating_sub(in_use) as f64;
     Budget {

@@ -1,15 +1,11 @@
-//! What a GPU's memory holds besides weights and KV cache. Engines measure it by a profiling run; here it is formulas.
+//! What a step needs of a GPU's memory, whatever the engine. Engines measure it by a profiling run; here it is formulas.
 
 use super::{KvQuestion, MIB};
 
-/// Activations of the largest step, buffers of collectives, and the runtime's own.
+/// Activations of the largest step and buffers of collectives.
 pub(super) fn bytes(question: &KvQuestion<'_>) -> u64 {
-    activations(question) + collectives(question.tensor_parallel) + RUNTIME_BYTES
+    activations(question) + collectives(question.tensor_parallel)
 }
-
-// Model: CUDA context, graphs and the sampler's buffers take 1 GiB; on a real run (see `vllm.rs`) it was 1.05 GB. More
-// CUDA graphs (large models, many capture sizes) can take 1 to 2 GiB more: 1 to 3 % of the KV cache of an 80 GB GPU.
-const RUNTIME_BYTES: u64 = 1024 * MIB;
 
 fn activations(question: &KvQuestion<'_>) -> u64 {
     let KvQuestion {
