@@ -3,6 +3,7 @@
 //! Everything here is a pure state machine: it is given the time and returns what it wants done. No I/O, no clock, no
 //! thread, no global state.
 
+mod flight;
 pub mod kv_cache;
 pub mod plan;
 pub mod prefix_tree;
@@ -10,6 +11,7 @@ pub mod scheduler;
 pub mod sglang;
 pub mod time;
 pub mod timing;
+pub mod trtllm;
 pub mod vllm;
 pub mod workload;
 

@@ -8,6 +8,7 @@ use crate::kv_cache::KvEvent;
 use crate::plan::StepPlan;
 use crate::sglang::{self, SglangConfig};
 use crate::time::Time;
+use crate::trtllm::{self, TrtllmConfig};
 use crate::vllm::{self, VllmConfig};
 use crate::workload::{RequestId, Workload};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 /// What a scheduler keeps besides what its decisions need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tracking {
-    /// Ids of physical blocks, for executors. Only vLLM's scheduler has them.
+    /// Ids of physical blocks, for executors. SGLang's scheduler has none.
     pub block_ids: bool,
     /// KV events, for routers.
     pub events: bool,
@@ -28,6 +29,8 @@ pub enum EngineConfig {
     Vllm(VllmConfig),
     /// SGLang.
     Sglang(SglangConfig),
+    /// TensorRT-LLM.
+    Trtllm(TrtllmConfig),
 }
 
 impl From<VllmConfig> for EngineConfig {
@@ -42,13 +45,38 @@ impl From<SglangConfig> for EngineConfig {
     }
 }
 
+impl From<TrtllmConfig> for EngineConfig {
+    fn from(config: TrtllmConfig) -> Self {
+        EngineConfig::Trtllm(config)
+    }
+}
+
 impl EngineConfig {
     /// The settings if the engine is vLLM.
     #[must_use]
     pub fn as_vllm(&self) -> Option<&VllmConfig> {
         match self {
             EngineConfig::Vllm(config) => Some(config),
-            EngineConfig::Sglang(_) => None,
+            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => None,
+        }
+    }
+
+    /// The engine's name, as scenario files and reports have it.
+    #[must_use]
+    pub const fn backend(&self) -> &'static str {
+        match self {
+            EngineConfig::Vllm(_) => "vllm",
+            EngineConfig::Sglang(_) => "sglang",
+            EngineConfig::Trtllm(_) => "trtllm",
+        }
+    }
+
+    /// The settings if the engine is SGLang.
+    #[must_use]
+    pub fn as_sglang(&self) -> Option<&SglangConfig> {
+        match self {
+            EngineConfig::Sglang(config) => Some(config),
+            EngineConfig::Vllm(_) | EngineConfig::Trtllm(_) => None,
         }
     }
 
@@ -58,6 +86,7 @@ impl EngineConfig {
         match self {
             EngineConfig::Vllm(config) => config.block_size,
             EngineConfig::Sglang(config) => config.page_size,
+            EngineConfig::Trtllm(config) => config.tokens_per_block,
         }
     }
 
@@ -67,6 +96,7 @@ impl EngineConfig {
         match self {
             EngineConfig::Vllm(config) => config.max_num_batched_tokens,
             EngineConfig::Sglang(config) => config.max_prefill_tokens,
+            EngineConfig::Trtllm(config) => config.max_num_tokens,
         }
     }
 
@@ -76,7 +106,25 @@ impl EngineConfig {
         match self {
             EngineConfig::Vllm(config) => config.usable_blocks(),
             EngineConfig::Sglang(config) => config.usable_tokens() / config.page_size,
+            EngineConfig::Trtllm(config) => config.num_blocks,
         }
+    }
+
+    /// Tokens of KV that sequences can use.
+    #[must_use]
+    pub fn usable_tokens(&self) -> u64 {
+        u64::from(self.usable_blocks()) * u64::from(self.block_size())
+    }
+
+    /// Longest sequence, prompt and output together, where the engine has a limit.
+    #[must_use]
+    pub fn longest_sequence(&self) -> Option<u32> {
+        let (length, unlimited) = match self {
+            EngineConfig::Vllm(config) => (config.max_model_len, VllmConfig::UNLIMITED),
+            EngineConfig::Sglang(config) => (config.context_length, SglangConfig::UNLIMITED),
+            EngineConfig::Trtllm(config) => (config.max_seq_len, TrtllmConfig::UNLIMITED),
+        };
+        (length < unlimited).then_some(length)
     }
 
     /// Plans that may be in flight at once.
@@ -84,7 +132,7 @@ impl EngineConfig {
     pub const fn depth(&self) -> u32 {
         match self {
             EngineConfig::Vllm(config) => config.depth(),
-            EngineConfig::Sglang(_) => 1,
+            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => 1,
         }
     }
 
@@ -94,6 +142,7 @@ impl EngineConfig {
         match self {
             EngineConfig::Vllm(config) => config.output_goal(input_tokens, output_tokens),
             EngineConfig::Sglang(config) => config.output_goal(input_tokens, output_tokens),
+            EngineConfig::Trtllm(config) => config.output_goal(input_tokens, output_tokens),
         }
     }
 }
@@ -105,14 +154,17 @@ pub enum Scheduler {
     Vllm(Box<vllm::Scheduler>),
     /// SGLang's.
     Sglang(Box<sglang::Scheduler>),
+    /// TensorRT-LLM's.
+    Trtllm(Box<trtllm::Scheduler>),
 }
 
 /// The same call on whichever scheduler it is.
-macro_rules! either {
+macro_rules! any {
     ($self:ident, $scheduler:ident => $call:expr) => {
         match $self {
             Scheduler::Vllm($scheduler) => $call,
             Scheduler::Sglang($scheduler) => $call,
+            Scheduler::Trtllm($scheduler) => $call,
         }
     };
 }
@@ -128,6 +180,9 @@ impl Scheduler {
             EngineConfig::Sglang(config) => {
                 Scheduler::Sglang(Box::new(sglang::Scheduler::new(config, workload, tracking)))
             }
+            EngineConfig::Trtllm(config) => {
+                Scheduler::Trtllm(Box::new(trtllm::Scheduler::new(config, workload, tracking)))
+            }
         }
     }
 
@@ -136,7 +191,7 @@ impl Scheduler {
     pub fn as_vllm(&self) -> Option<&vllm::Scheduler> {
         match self {
             Scheduler::Vllm(scheduler) => Some(scheduler),
-            Scheduler::Sglang(_) => None,
+            Scheduler::Sglang(_) | Scheduler::Trtllm(_) => None,
         }
     }
 
@@ -145,29 +200,30 @@ impl Scheduler {
         match self {
             Scheduler::Vllm(scheduler) => scheduler.submit(id, arrival),
             Scheduler::Sglang(scheduler) => scheduler.submit(id),
+            Scheduler::Trtllm(scheduler) => scheduler.submit(id),
         }
     }
 
     /// Decides the next step, or `None` if there is nothing to run. A plan without scheduled sequences comes back only
     /// when planning preempted somebody: it takes no time, is not in flight and needs no `finish`.
     pub fn plan(&mut self) -> Option<&StepPlan> {
-        either!(self, scheduler => scheduler.plan())
+        any!(self, scheduler => scheduler.plan())
     }
 
     /// Accounts for `steps` steps of the oldest plan in flight, whose outputs have arrived. Requests that ended are
     /// appended to `ended` in batch order; only the last allowed step of a plan can end one.
     pub fn finish(&mut self, steps: u32, ended: &mut Vec<RequestId>) {
-        either!(self, scheduler => scheduler.finish(steps, ended));
+        any!(self, scheduler => scheduler.finish(steps, ended));
     }
 
     /// Schedules the next step of the newest plan if it may take one more; a plan that may not is due.
     pub fn coast_on(&mut self) -> bool {
-        either!(self, scheduler => scheduler.coast_on())
+        any!(self, scheduler => scheduler.coast_on())
     }
 
     /// Forbids all steps that are not scheduled yet.
     pub fn stop_coasting(&mut self) {
-        either!(self, scheduler => scheduler.stop_coasting());
+        any!(self, scheduler => scheduler.stop_coasting());
     }
 
     /// Plans that may be in flight at once.
@@ -175,20 +231,20 @@ impl Scheduler {
     pub fn depth(&self) -> u32 {
         match self {
             Scheduler::Vllm(scheduler) => scheduler.config().depth(),
-            Scheduler::Sglang(_) => 1,
+            Scheduler::Sglang(_) | Scheduler::Trtllm(_) => 1,
         }
     }
 
     /// Steps in flight.
     #[must_use]
     pub fn steps_in_flight(&self) -> u32 {
-        either!(self, scheduler => scheduler.steps_in_flight())
+        any!(self, scheduler => scheduler.steps_in_flight())
     }
 
     /// The newest plan in flight.
     #[must_use]
     pub fn newest(&self) -> Option<&StepPlan> {
-        either!(self, scheduler => scheduler.newest())
+        any!(self, scheduler => scheduler.newest())
     }
 
     /// The oldest plan in flight.
@@ -197,36 +253,37 @@ impl Scheduler {
         match self {
             Scheduler::Vllm(scheduler) => scheduler.oldest(),
             Scheduler::Sglang(scheduler) => scheduler.newest(),
+            Scheduler::Trtllm(scheduler) => scheduler.newest(),
         }
     }
 
     /// Steps of the oldest plan whose outputs have arrived.
     #[must_use]
     pub fn delivered_steps(&self) -> u32 {
-        either!(self, scheduler => scheduler.delivered_steps())
+        any!(self, scheduler => scheduler.delivered_steps())
     }
 
     /// True if nothing is in flight, so that an arrival is reason enough to plan.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        either!(self, scheduler => scheduler.is_idle())
+        any!(self, scheduler => scheduler.is_idle())
     }
 
     /// Sequences admitted and not finished.
     #[must_use]
     pub fn running(&self) -> usize {
-        either!(self, scheduler => scheduler.running())
+        any!(self, scheduler => scheduler.running())
     }
 
     /// Sequences in the queue.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        either!(self, scheduler => scheduler.waiting())
+        any!(self, scheduler => scheduler.waiting())
     }
 
     /// Moves the KV events since the last call to the end of `events`.
     pub fn drain_events(&mut self, events: &mut Vec<KvEvent>) {
-        either!(self, scheduler => scheduler.drain_events(events));
+        any!(self, scheduler => scheduler.drain_events(events));
     }
 
     /// Blocks that sequences hold.
@@ -234,6 +291,10 @@ impl Scheduler {
     pub fn held_blocks(&self) -> u32 {
         match self {
             Scheduler::Vllm(scheduler) => {
+                let cache = scheduler.cache();
+                cache.usable_blocks() - cache.free_blocks()
+            }
+            Scheduler::Trtllm(scheduler) => {
                 let cache = scheduler.cache();
                 cache.usable_blocks() - cache.free_blocks()
             }
@@ -251,6 +312,7 @@ impl Scheduler {
         match self {
             Scheduler::Vllm(scheduler) => scheduler.peak_blocks(),
             Scheduler::Sglang(scheduler) => scheduler.peak_tokens() / scheduler.config().page_size,
+            Scheduler::Trtllm(scheduler) => scheduler.peak_blocks(),
         }
     }
 }

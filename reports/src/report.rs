@@ -33,6 +33,8 @@ pub struct Report {
     pub digest: String,
     /// Digest over the requests alone: results over the same workload can be compared request by request.
     pub workload_digest: String,
+    /// The engine of each pool: `vllm`, `sglang` or `trtllm`.
+    pub engines: BTreeMap<String, String>,
     /// Where step times come from.
     pub timing: Timing,
     /// The numbers.
@@ -79,6 +81,8 @@ pub struct Provenance {
     pub digest: String,
     /// See [`Report::workload_digest`].
     pub workload_digest: String,
+    /// See [`Report::engines`].
+    pub engines: BTreeMap<String, String>,
     /// See [`Report::timing`]; guesses made elsewhere (block counts, unmeasured hardware) belong to its list as well.
     pub timing: Timing,
 }
@@ -94,6 +98,7 @@ impl Report {
             seed,
             digest,
             workload_digest,
+            engines,
             timing,
         } = provenance;
         let dynosim_version = env!("CARGO_PKG_VERSION");
@@ -106,6 +111,7 @@ impl Report {
             seed,
             digest,
             workload_digest,
+            engines,
             timing,
             summary,
         }

@@ -111,6 +111,10 @@ pub(crate) fn report() -> Report {
         seed: 42,
         digest: "0123456789abcdef0123456789abcdef".to_owned(),
         workload_digest: "fedcba9876543210fedcba9876543210".to_owned(),
+        engines: pools()
+            .into_iter()
+            .map(|pool| (pool, "vllm".to_owned()))
+            .collect(),
         timing,
     };
     let sla = Sla {

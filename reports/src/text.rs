@@ -262,6 +262,20 @@ fn workers(workers: &[WorkerSummary]) -> Option<String> {
     Some(aligned(&rows))
 }
 
+/// The engine, or each pool with its own where they differ.
+fn engines(report: &Report) -> String {
+    let mut all = report.engines.values();
+    let first = all.next().cloned().unwrap_or_default();
+    if all.all(|other| *other == first) {
+        return first;
+    }
+    let pools = report.engines.iter();
+    let pools: Vec<String> = pools
+        .map(|(pool, engine)| format!("{pool} {engine}"))
+        .collect();
+    pools.join(", ")
+}
+
 fn provenance(report: &Report) -> String {
     let timing = &report.timing;
     let version = report.dynosim_version;
@@ -274,6 +288,7 @@ fn provenance(report: &Report) -> String {
             ),
         ),
         ("Workload", report.workload.clone()),
+        ("Engine", engines(report)),
     ];
     if !report.overrides.is_empty() {
         let set = |(field, value): (&String, &String)| format!("{field}={value}");

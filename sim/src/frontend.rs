@@ -10,12 +10,16 @@
 //!
 //! A real SGLang refuses prompts that leave less than six tokens of its context or its pool, and cuts answers to what the
 //! pool holds; what an idle one could not admit is refused here too.
+//!
+//! A real TensorRT-LLM refuses prompts that no step can take: longer than `max_num_tokens` unless they are cut. What its pool
+//! could never hold to the end is refused here.
 
 // Model: the way back (detokenisation, the last hop to the client) is taken to be part of `latency`, before the request
 // is placed; a client's next request and all its tokens are as late either way.
 
 use crate::record::Rejection;
 use engine::sglang::SglangConfig;
+use engine::trtllm::TrtllmConfig;
 use engine::vllm::VllmConfig;
 use engine::{EngineConfig, Request, Span, Time};
 
@@ -61,6 +65,7 @@ pub fn refusal(request: &Request, config: &EngineConfig) -> Option<Rejection> {
     match config {
         EngineConfig::Vllm(config) => refusal_of_vllm(request, config),
         EngineConfig::Sglang(config) => refusal_of_sglang(request, config),
+        EngineConfig::Trtllm(config) => refusal_of_trtllm(request, config),
     }
 }
 
@@ -89,6 +94,21 @@ fn refusal_of_sglang(request: &Request, config: &SglangConfig) -> Option<Rejecti
     if input >= config.prompt_limit() || !config.can_admit(input, 1) {
         Some(Rejection::PromptExceedsKvCache)
     } else if !config.can_admit(input, goal) {
+        Some(Rejection::OutputExceedsKvCache)
+    } else {
+        None
+    }
+}
+
+fn refusal_of_trtllm(request: &Request, config: &TrtllmConfig) -> Option<Rejection> {
+    let input = request.input_tokens;
+    if input > config.prompt_limit() {
+        return Some(Rejection::PromptTooLong);
+    }
+    let goal = config.output_goal(input, request.output_tokens);
+    if config.blocks_for(input) > config.num_blocks {
+        Some(Rejection::PromptExceedsKvCache)
+    } else if !config.can_serve(input, goal) {
         Some(Rejection::OutputExceedsKvCache)
     } else {
         None
@@ -191,5 +211,29 @@ mod tests {
             refusal(&request(100, 44), &paged),
             Some(Rejection::OutputExceedsKvCache)
         );
+    }
+
+    #[test]
+    fn limits_of_tensorrt_llm_are_exact() {
+        let config = TrtllmConfig {
+            tokens_per_block: 16,
+            num_blocks: 10,
+            max_num_tokens: 100,
+            max_seq_len: 170,
+            ..TrtllmConfig::default()
+        };
+        let refused = |input, output| refusal(&request(input, output), &config.clone().into());
+        assert_eq!(refused(100, 60), None);
+        assert_eq!(refused(101, 1), Some(Rejection::PromptTooLong));
+        // 161 tokens are 11 blocks.
+        assert_eq!(refused(100, 61), Some(Rejection::OutputExceedsKvCache));
+        let cut = EngineConfig::from(TrtllmConfig {
+            enable_chunked_prefill: true,
+            ..config.clone()
+        });
+        assert_eq!(refusal(&request(159, 1), &cut), None);
+        let refused = |input| refusal(&request(input, 1), &cut);
+        assert_eq!(refused(161), Some(Rejection::PromptExceedsKvCache));
+        assert_eq!(refused(170), Some(Rejection::PromptTooLong));
     }
 }

@@ -1,6 +1,7 @@
-//! Clusters whose workers run SGLang, alone or beside vLLM: everybody is served, and coasting changes nothing.
+//! Clusters whose workers run SGLang or TensorRT-LLM, alone or beside vLLM: everybody is served, and coasting changes nothing.
 
 use engine::sglang::{SglangConfig, SglangPolicy};
+use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use engine::vllm::VllmConfig;
 use engine::{EngineConfig, NewRequest, Run, StepTime, Time, Workload, WorkloadBuilder};
 use proptest::prelude::*;
@@ -103,12 +104,39 @@ fn sglang() -> impl Strategy<Value = SglangConfig> {
     )
 }
 
+fn trtllm() -> impl Strategy<Value = TrtllmConfig> {
+    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.8));
+    (flags, 60u32..220, 2u32..12, 64u32..300).prop_map(
+        |((pauses, chunks, reuse), blocks, seats, budget)| TrtllmConfig {
+            tokens_per_block: 4,
+            num_blocks: blocks,
+            max_batch_size: seats,
+            max_num_tokens: budget,
+            enable_block_reuse: reuse,
+            enable_chunked_prefill: pauses || chunks,
+            capacity_scheduler_policy: if pauses {
+                CapacityPolicy::MaxUtilization
+            } else {
+                CapacityPolicy::GuaranteedNoEvict
+            },
+            ..TrtllmConfig::default()
+        },
+    )
+}
+
+fn engine() -> impl Strategy<Value = EngineConfig> {
+    prop_oneof![
+        sglang().prop_map(EngineConfig::from),
+        trtllm().prop_map(EngineConfig::from)
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn coasting_changes_nothing(
-        config in sglang(),
+        config in engine(),
         has_vllm in any::<bool>(),
         by_kv in any::<bool>(),
         arrivals in prop::collection::vec(
@@ -116,7 +144,7 @@ proptest! {
             1..40,
         ),
     ) {
-        let mut engines = vec![EngineConfig::from(config)];
+        let mut engines = vec![config];
         if has_vllm {
             let vllm = VllmConfig { block_size: 4, num_gpu_blocks: 100, ..VllmConfig::default() };
             engines.push(vllm.into());

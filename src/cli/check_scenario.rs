@@ -7,8 +7,10 @@ use super::replay::{FieldArgs, load_scenario};
 use super::sweep::count_points;
 use super::{Failure, print};
 use clap::Args;
-use engine::TimingSource;
+use engine::sglang::{SglangConfig, SglangPolicy};
+use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use engine::vllm::VllmConfig;
+use engine::{EngineConfig, TimingSource};
 use serde_json::{Value, json};
 use sim::RouterSpec;
 use std::fmt::Write as _;
@@ -122,16 +124,19 @@ impl Resolved {
 
     fn json(&self, name: &str) -> Value {
         let pool = |(pool, timing): (&Pool, &TimingSource)| {
-            let config = &pool.engine;
             let (source, basis) = (&timing.name, timing.basis.name());
-            json!({
+            let mut json = json!({
                 "name": pool.name, "workers": pool.workers, "gpus_per_worker": pool.gpus_per_worker(),
                 "model": pool.model.as_ref().map(|model| &model.id), "gpu": pool.gpu.map(|gpu| gpu.name),
-                "block_size": config.block_size, "num_gpu_blocks": config.num_gpu_blocks,
-                "num_gpu_blocks_from": blocks_from(pool), "kv_tokens": kv_tokens(config),
-                "max_num_seqs": config.max_num_seqs, "max_num_batched_tokens": config.max_num_batched_tokens,
-                "max_model_len": limit(config), "timing": { "source": source, "basis": basis, "detail": timing.detail },
-            })
+                "backend": pool.engine.backend(), "kv_tokens": pool.engine.usable_tokens(),
+                "timing": { "source": source, "basis": basis, "detail": timing.detail },
+            });
+            let own = engine_json(pool);
+            let (Value::Object(all), Value::Object(own)) = (&mut json, own) else {
+                unreachable!("both are written as objects");
+            };
+            all.extend(own);
+            json
         };
         let pools = self.scenario.pools.iter().zip(&self.timing);
         json!({
@@ -160,12 +165,50 @@ fn hardware(pool: &Pool) -> String {
     )
 }
 
-fn engine(config: &VllmConfig) -> String {
-    let on = |flag| if flag { "on" } else { "off" };
-    let length = limit(config).map_or("none".to_owned(), |length| length.to_string());
+/// Settings under the names of the engine's own options.
+fn engine_json(pool: &Pool) -> Value {
+    let longest = pool.engine.longest_sequence();
+    match &pool.engine {
+        EngineConfig::Vllm(config) => json!({
+            "block_size": config.block_size, "num_gpu_blocks": config.num_gpu_blocks,
+            "num_gpu_blocks_from": blocks_from(pool),
+            "max_num_seqs": config.max_num_seqs, "max_num_batched_tokens": config.max_num_batched_tokens,
+            "max_model_len": longest,
+        }),
+        EngineConfig::Sglang(config) => json!({
+            "page_size": config.page_size, "max_total_tokens": config.max_total_tokens,
+            "max_total_tokens_from": blocks_from(pool),
+            "max_running_requests": config.max_running_requests,
+            "chunked_prefill_size": config.chunked_prefill_size, "max_prefill_tokens": config.max_prefill_tokens,
+            "schedule_policy": policy(config), "context_length": longest,
+        }),
+        EngineConfig::Trtllm(config) => json!({
+            "tokens_per_block": config.tokens_per_block, "max_tokens": pool.engine.usable_tokens(),
+            "max_tokens_from": blocks_from(pool),
+            "max_batch_size": config.max_batch_size, "max_num_tokens": config.max_num_tokens,
+            "capacity_scheduler_policy": capacity_policy(config), "max_seq_len": longest,
+        }),
+    }
+}
+
+fn engine(config: &EngineConfig) -> String {
+    let length = config.longest_sequence();
+    let length = length.map_or("none".to_owned(), |length| length.to_string());
+    match config {
+        EngineConfig::Vllm(config) => vllm(config, &length),
+        EngineConfig::Sglang(config) => sglang(config, &length),
+        EngineConfig::Trtllm(config) => trtllm(config, &length),
+    }
+}
+
+fn on(flag: bool) -> &'static str {
+    if flag { "on" } else { "off" }
+}
+
+fn vllm(config: &VllmConfig, length: &str) -> String {
     format!(
-        "block_size {}, max_num_seqs {}, max_num_batched_tokens {}, max_model_len {length}, prefix caching {}, chunked \
-         prefill {}, asynchronous {}",
+        "vLLM: block_size {}, max_num_seqs {}, max_num_batched_tokens {}, max_model_len {length}, prefix caching {}, \
+         chunked prefill {}, asynchronous {}",
         config.block_size,
         config.max_num_seqs,
         config.max_num_batched_tokens,
@@ -175,13 +218,47 @@ fn engine(config: &VllmConfig) -> String {
     )
 }
 
-/// The longest sequence, where there is a limit.
-fn limit(config: &VllmConfig) -> Option<u32> {
-    (config.max_model_len < VllmConfig::UNLIMITED).then_some(config.max_model_len)
+fn sglang(config: &SglangConfig, length: &str) -> String {
+    let chunk = config.chunked_prefill_size;
+    format!(
+        "SGLang: page_size {}, max_running_requests {}, chunked_prefill_size {}, max_prefill_tokens {}, context_length \
+         {length}, schedule_policy {}, radix cache {}, mixed chunks {}, overlap off",
+        config.page_size,
+        config.max_running_requests,
+        chunk.map_or("off".to_owned(), |size| size.to_string()),
+        config.max_prefill_tokens,
+        policy(config),
+        on(!config.disable_radix_cache),
+        on(config.mixed_chunk),
+    )
 }
 
-fn kv_tokens(config: &VllmConfig) -> u64 {
-    u64::from(config.usable_blocks()) * u64::from(config.block_size)
+fn trtllm(config: &TrtllmConfig, length: &str) -> String {
+    format!(
+        "TensorRT-LLM: tokens_per_block {}, max_batch_size {}, max_num_tokens {}, max_seq_len {length}, {}, block reuse {}, \
+         chunked prefill {}, overlap off",
+        config.tokens_per_block,
+        config.max_batch_size,
+        config.max_num_tokens,
+        capacity_policy(config),
+        on(config.enable_block_reuse),
+        on(config.enable_chunked_prefill),
+    )
+}
+
+fn capacity_policy(config: &TrtllmConfig) -> &'static str {
+    match config.capacity_scheduler_policy {
+        CapacityPolicy::GuaranteedNoEvict => "GUARANTEED_NO_EVICT",
+        CapacityPolicy::MaxUtilization => "MAX_UTILIZATION",
+    }
+}
+
+fn policy(config: &SglangConfig) -> &'static str {
+    match config.schedule_policy {
+        SglangPolicy::Fcfs => "fcfs",
+        SglangPolicy::Lpm => "lpm",
+        SglangPolicy::DfsWeight => "dfs-weight",
+    }
 }
 
 fn blocks_from(pool: &Pool) -> &'static str {
@@ -193,13 +270,17 @@ fn blocks_from(pool: &Pool) -> &'static str {
 }
 
 fn kv_cache(pool: &Pool) -> String {
-    let config = &pool.engine;
-    format!(
-        "{} tokens in {} blocks and the null block ({})",
-        kv_tokens(config),
-        config.usable_blocks(),
-        blocks_from(pool)
-    )
+    let (tokens, blocks) = (pool.engine.usable_tokens(), pool.engine.usable_blocks());
+    let from = blocks_from(pool);
+    match &pool.engine {
+        EngineConfig::Vllm(_) => {
+            format!("{tokens} tokens in {blocks} blocks and the null block ({from})")
+        }
+        EngineConfig::Trtllm(_) => format!("{tokens} tokens in {blocks} blocks ({from})"),
+        EngineConfig::Sglang(config) => {
+            format!("{tokens} tokens in pages of {} ({from})", config.page_size)
+        }
+    }
 }
 
 fn router(spec: &RouterSpec) -> String {

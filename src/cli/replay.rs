@@ -272,6 +272,11 @@ pub fn report(
         seed: scenario.seed,
         digest: simulation.digest().to_string(),
         workload_digest: simulation.workload_digest().to_string(),
+        engines: scenario
+            .pools
+            .iter()
+            .map(|pool| (pool.name.clone(), pool.engine.backend().to_owned()))
+            .collect(),
         timing: Timing::from(simulation.timing_source().clone()),
     };
     Report::new(

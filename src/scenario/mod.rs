@@ -124,8 +124,8 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     // Read by `sweep`.
     section.has("sweep");
     section.whole("schema_version", SCHEMA_VERSION..=SCHEMA_VERSION);
-    let pools = pools::read(&section, folder);
     let router = router::read(&section.section("router"));
+    let pools = pools::read(&section, folder, router);
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);

@@ -6,11 +6,13 @@ use super::problem::Kind;
 use super::section::{Field, Section};
 use super::timing::{self, Timing};
 use super::tree::{Node, Value, quoted};
-use ::engine::vllm::VllmConfig;
+use ::engine::EngineConfig;
 use calibration::tables::Backend;
-use calibration::{Gpu, KvQuestion, Model, TimingSpec, Widths, kv_capacity};
+use calibration::{Gpu, Model, TimingSpec, Widths};
+use sim::RouterSpec;
 use std::path::Path;
 use sweeps::scenario::{KvBlocks, Parallel, Pool, Role};
+use sweeps::sglang_server;
 
 /// Most pools of a scenario and most workers of all pools together.
 const MAX_POOLS: usize = 1_000;
@@ -25,10 +27,16 @@ struct Common<'a> {
     timing: Section<'a>,
     /// Files named in the scenario are looked for here.
     folder: &'a Path,
+    /// The router counts in KV blocks, of one size for all workers.
+    counts_blocks: bool,
 }
 
 /// Reads all pools. `None` after a problem.
-pub fn read<'a>(section: &'a Section<'a>, folder: &'a Path) -> Option<Vec<Pool>> {
+pub fn read<'a>(
+    section: &'a Section<'a>,
+    folder: &'a Path,
+    router: Option<RouterSpec>,
+) -> Option<Vec<Pool>> {
     let common = Common {
         section,
         model: model(section, folder),
@@ -36,10 +44,11 @@ pub fn read<'a>(section: &'a Section<'a>, folder: &'a Path) -> Option<Vec<Pool>>
         engine: section.section("engine"),
         timing: section.section("timing"),
         folder,
+        counts_blocks: matches!(router, Some(RouterSpec::Kv(_))),
     };
     // What is wrong in itself is reported even if no pool uses it; what does not go together, with each pool.
-    engine::read(&common.engine, None);
-    timing::read(&common.timing, folder, true);
+    engine::read_common(&common.engine);
+    timing::read(&common.timing, folder, Backend::Vllm, true);
     let pools = match section.list("pools") {
         Some((items, field)) => list(&common, items, &field),
         None if section.has("pools") => None,
@@ -98,12 +107,11 @@ fn list(common: &Common<'_>, items: &[Node], field: &Field<'_>) -> Option<Vec<Po
                 "a name of its own",
             );
         }
-        // Routers count in blocks.
-        let (first, own) = (pools[0].engine.block_size, pool.engine.block_size);
-        if own != first {
+        let (first, own) = (pools[0].engine.block_size(), pool.engine.block_size());
+        if own != first && common.counts_blocks {
             complain(
                 format!("block sizes {first} and {own}"),
-                "one for all pools: others are not modelled yet",
+                "one for all pools, in which a KV router counts",
             );
         }
     }
@@ -182,7 +190,6 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         .as_ref()
         .map(|model| model.max_position_embeddings);
     let engine = engine::read(engine_section, model_len);
-    engine::conflicts(engine_section, &engine.config);
     let hardware = hardware(common, own, &engine);
     check_memory_share(&hardware, &engine, engine_section);
     let timing_section = if own.has("timing") {
@@ -193,9 +200,16 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
     let timing = timing::read(
         timing_section,
         common.folder,
+        engine.backend(),
         hardware.model.is_some() && hardware.gpu.is_some(),
     );
     let is_split = parallel.is_some_and(|parallel| splits(parallel, &hardware, parallel_section));
+    let is_whole = is_split && hardware.is_resolved;
+    let (config, kv_blocks) = match parallel {
+        Some(parallel) if is_whole => settle_engine(&engine, &hardware, parallel, own),
+        _ => engine.without_hardware(),
+    };
+    engine::conflicts(engine_section, &config);
 
     let mut pool = Pool {
         name: name?,
@@ -204,17 +218,16 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         parallel: parallel?,
         model: hardware.model,
         gpu: hardware.gpu,
-        kv_blocks: KvBlocks::Guessed,
+        kv_blocks,
         kv_cache: engine.kv_cache,
         timing: match timing.clone()? {
             Timing::Chosen(spec) => spec,
             Timing::Open { measured, .. } => TimingSpec::Measured(measured),
         },
         unmeasured: None,
-        engine: engine.config.clone(),
+        engine: config,
     };
-    if is_split && hardware.is_resolved {
-        settle_kv_blocks(&mut pool, &engine, own);
+    if is_whole && pool.engine.usable_tokens() > 0 {
         settle_timing(&mut pool, timing?, timing_section);
     }
     Some(pool)
@@ -257,19 +270,12 @@ fn hardware(common: &Common<'_>, section: &Section<'_>, engine: &EngineFields) -
 
 /// A share of the memory says nothing where the memory is not known.
 fn check_memory_share(hardware: &Hardware, engine: &EngineFields, section: &Section<'_>) {
+    let (share, size) = engine.memory_fields();
     let is_known = hardware.model.is_some() && hardware.gpu.is_some();
-    if hardware.is_resolved
-        && !is_known
-        && !engine.has_blocks
-        && section.has("gpu_memory_utilization")
-    {
+    if hardware.is_resolved && !is_known && !section.has(size) && section.has(share) {
         let expected = "model and gpu beside it, from which KV blocks follow";
-        section.conflict(
-            "gpu_memory_utilization",
-            "a share of unknown memory",
-            expected,
-            "or give num_gpu_blocks",
-        );
+        let hint = format!("or give {size}");
+        section.conflict(share, "a share of unknown memory", expected, &hint);
     }
 }
 
@@ -430,34 +436,25 @@ fn deals_out_experts(parallel: Parallel, model: Option<&Model>) -> Result<(), (S
     Ok(())
 }
 
-/// KV blocks: as written, or from the memory of the GPU, or the default.
-fn settle_kv_blocks(pool: &mut Pool, engine: &EngineFields, section: &Section<'_>) {
-    if engine.has_blocks {
-        pool.kv_blocks = KvBlocks::Given;
-        return;
-    }
-    let (Some(model), Some(gpu)) = (&pool.model, &pool.gpu) else {
-        return;
+/// The settings with what follows from the hardware, KV blocks first.
+fn settle_engine(
+    engine: &EngineFields,
+    hardware: &Hardware,
+    parallel: Parallel,
+    section: &Section<'_>,
+) -> (EngineConfig, KvBlocks) {
+    let (Some(model), Some(gpu)) = (&hardware.model, &hardware.gpu) else {
+        return engine.without_hardware();
     };
-    let question = KvQuestion {
-        backend: Backend::Vllm,
+    let hardware = sglang_server::Hardware {
         model,
         gpu,
-        tensor_parallel: pool.parallel.tensor,
-        expert_parallel: pool.parallel.expert,
-        kv_cache: pool.kv_cache,
-        block_size: pool.engine.block_size,
-        memory_fraction: Some(engine.gpu_memory_utilization),
-        max_num_batched_tokens: pool.engine.max_num_batched_tokens,
-        max_num_seqs: pool.engine.max_num_seqs,
+        tensor_parallel: parallel.tensor,
+        expert_parallel: parallel.expert,
+        kv_cache: engine.kv_cache,
     };
-    match kv_capacity(&question) {
-        Ok(capacity) => {
-            let most = u64::from(VllmConfig::UNLIMITED);
-            // vLLM's count too holds the block that is never used.
-            pool.engine.num_gpu_blocks = capacity.blocks.clamp(2, most) as u32;
-            pool.kv_blocks = KvBlocks::Computed(capacity);
-        }
-        Err(error) => section.refused(Kind::Conflict, "parallel", &error),
-    }
+    engine.on(&hardware).unwrap_or_else(|error| {
+        section.refused(Kind::Conflict, "parallel", &error);
+        engine.without_hardware()
+    })
 }

@@ -100,6 +100,17 @@ impl<'a> Section<'a> {
         self.field(name).is_some()
     }
 
+    /// True if something is written there under a name that belongs to another kind of section. It is then known, and else
+    /// not proposed to anybody.
+    pub fn has_foreign(&self, name: &'static str) -> bool {
+        let mut layers = self.layers.iter();
+        let written = layers.find_map(|(layer, _)| layer.get(name));
+        if written.is_some() {
+            self.known.borrow_mut().push(name);
+        }
+        written.is_some_and(|node| !node.is_null())
+    }
+
     /// Where problems go.
     pub fn log(&self) -> &'a Log {
         self.log

@@ -2,6 +2,8 @@
 
 use super::{Axes, Kind, Problems, Set, load, sweep, unknown_field};
 use ::engine::Span;
+use ::engine::sglang::{SglangConfig, SglangPolicy};
+use ::engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use ::engine::vllm::{SchedulingPolicy, VllmVersion};
 use calibration::{Precision, TimingSpec};
 use proptest::prelude::*;
@@ -78,7 +80,7 @@ fn a_full_scenario_is_read() {
         ("small", 1, 1)
     );
     assert_eq!(scenario.gpus(), 3 * 4 + 1);
-    let engine = &large.engine;
+    let [engine, of_small] = [large, small].map(|pool| pool.engine.as_vllm().expect("vLLM"));
     assert_eq!(
         (engine.version, engine.block_size, engine.max_num_seqs),
         (VllmVersion::V0_32, 32, 64)
@@ -103,12 +105,12 @@ fn a_full_scenario_is_read() {
         (SchedulingPolicy::Priority, false)
     );
     assert_eq!(
-        (engine.watermark, small.engine.watermark),
+        (engine.watermark, of_small.watermark),
         (0.01, 0.0),
         "a null takes back what is below"
     );
     assert_eq!(
-        (small.engine.num_gpu_blocks, small.kv_blocks),
+        (of_small.num_gpu_blocks, small.kv_blocks),
         (5000, KvBlocks::Given)
     );
     let KvBlocks::Computed(capacity) = large.kv_blocks else {
@@ -182,7 +184,7 @@ fn the_least_scenario_has_defaults_and_says_what_it_guesses() {
         (pool.name.as_str(), pool.workers, pool.timing.name()),
         ("agg", 1, "polynomial")
     );
-    assert_eq!(pool.engine, ::engine::vllm::VllmConfig::default());
+    assert_eq!(pool.engine, ::engine::vllm::VllmConfig::default().into());
     assert_eq!(
         (scenario.router, scenario.sla, scenario.seed),
         (RouterSpec::RoundRobin, None, 0)
@@ -198,13 +200,228 @@ fn the_least_scenario_has_defaults_and_says_what_it_guesses() {
 #[test]
 fn a_model_bounds_its_context() {
     let text = "{model: meta-llama/Llama-2-7b-hf, workload: {synth: {preset: quick}}}";
-    assert_eq!(good(text, &[]).pools[0].engine.max_model_len, 4096);
+    let longest =
+        |overrides: &[(&str, &str)]| good(text, overrides).pools[0].engine.longest_sequence();
+    assert_eq!(longest(&[]), Some(4096));
+    assert_eq!(longest(&[("engine.max_model_len", "2048")]), Some(2048));
+    let sglang = ("engine.backend", "sglang");
+    assert_eq!(longest(&[sglang]), Some(4096));
     assert_eq!(
-        good(text, &[("engine.max_model_len", "2048")]).pools[0]
-            .engine
-            .max_model_len,
-        2048
+        longest(&[sglang, ("engine.context_length", "100")]),
+        Some(100)
     );
+}
+
+const SGLANG: &str = "
+model: meta-llama/Llama-3.1-8B
+gpu: h100_sxm
+engine:
+  backend: sglang
+  version: 0.5.23
+  page_size: 16
+  schedule_policy: lpm
+  schedule_conservativeness: 0.5
+  max_prefill_tokens: 4096
+  enable_mixed_chunk: true
+  disable_overlap_schedule: true
+  mem_fraction_static: 0.8
+pools:
+  - name: large
+    engine: {context_length: 8192, max_running_requests: 100}
+  - name: unknown
+    engine: {chunked_prefill_size: -1, enable_mixed_chunk: false, disable_radix_cache: true, max_total_tokens: 5003}
+  - name: other
+    engine: {backend: vllm, block_size: 16, page_size: null, schedule_policy: null, schedule_conservativeness: null,
+      max_prefill_tokens: null, enable_mixed_chunk: null, disable_overlap_schedule: null, mem_fraction_static: null,
+      version: 0.33}
+router: {mode: kv}
+workload: {synth: {preset: quick}}
+";
+
+#[test]
+fn sglang_is_read_under_its_own_names() {
+    let scenario = good(SGLANG, &[]);
+    let [large, unknown, other] = &scenario.pools[..] else {
+        panic!("three pools")
+    };
+    let config = large.engine.as_sglang().expect("SGLang");
+    let KvBlocks::Computed(capacity) = large.kv_blocks else {
+        panic!("computed")
+    };
+    assert_eq!(
+        *config,
+        SglangConfig {
+            max_total_tokens: u32::try_from(capacity.tokens).expect("below 2^32"),
+            max_running_requests: 100,
+            chunked_prefill_size: Some(8192),
+            max_prefill_tokens: 4096,
+            schedule_policy: SglangPolicy::Lpm,
+            schedule_conservativeness: 0.5,
+            disable_radix_cache: false,
+            mixed_chunk: true,
+            page_size: 16,
+            context_length: 8192,
+            ignore_eos: false,
+        }
+    );
+    let config = unknown.engine.as_sglang().expect("SGLang");
+    assert_eq!(
+        (config.chunked_prefill_size, config.mixed_chunk),
+        (None, false)
+    );
+    assert_eq!(
+        (config.usable_tokens(), unknown.kv_blocks),
+        (4992, KvBlocks::Given)
+    );
+    assert!(config.disable_radix_cache);
+    assert!(other.engine.as_vllm().is_some());
+    // The kernels are those of the engine.
+    let tables = |pool: &sweeps::scenario::Pool| match &pool.timing {
+        TimingSpec::Measured(spec) => spec.tables.name(),
+        _ => "none",
+    };
+    assert_eq!([tables(large), tables(other)], ["sglang", "vllm"]);
+    assert_eq!(
+        tables(&good(SGLANG, &[("timing.tables", "vllm")]).pools[0]),
+        "vllm"
+    );
+}
+
+#[test]
+fn without_hardware_sglang_guesses_its_pool() {
+    let text = "{engine: {backend: sglang}, workload: {synth: {preset: quick}}}";
+    let scenario = good(text, &[]);
+    let config = scenario.pools[0].engine.as_sglang().expect("SGLang");
+    // Seats as the server gives for 262,144 tokens.
+    let expected = SglangConfig {
+        max_running_requests: 2048,
+        ..SglangConfig::default()
+    };
+    assert_eq!(*config, expected);
+    assert_eq!(
+        scenario.guesses(),
+        [
+            "pool agg: 262144 tokens of KV, a default, as neither max_total_tokens nor model and gpu are given"
+        ]
+    );
+    let share = [("engine.mem_fraction_static", "0.8")];
+    let problems = bad(text, &share);
+    assert!(
+        problems[0].contains("or give max_total_tokens"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn a_backend_refuses_the_fields_of_another() {
+    let vllm = "{engine: {max_num_seqs: 8}, workload: {synth: {preset: quick}}}";
+    let switch = Set::by_option("engine.backend", "sglang");
+    let problems = load(None, vllm, std::slice::from_ref(&switch)).expect_err("a field of vLLM");
+    // A conflict, so that a sweep over backends goes on with the points that can be.
+    assert!(
+        problems
+            .0
+            .iter()
+            .all(|problem| problem.kind == Kind::Conflict)
+    );
+    assert_eq!(
+        problems.to_string(),
+        "scenario:1:25: engine.max_num_seqs: found a field of the backend vllm, expected fields of sglang; sglang has \
+         max_running_requests"
+    );
+    assert_eq!(
+        bad(vllm, &[("engine.ignore_eos", "true")]),
+        [
+            "--set engine.ignore_eos: engine.ignore_eos: found a field of the backend sglang, expected fields of vllm; set \
+          backend to sglang, or remove it"
+        ]
+    );
+    // Taken back, they do no harm; and a sweep may vary them.
+    good(
+        vllm,
+        &[
+            ("engine.backend", "sglang"),
+            ("engine.max_num_seqs", "null"),
+        ],
+    );
+    for field in ["engine.page_size", "engine.block_size"] {
+        assert_eq!(unknown_field(None, vllm, field), None, "{field}");
+        assert_eq!(unknown_field(None, SGLANG, field), None, "{field}");
+    }
+}
+
+#[test]
+fn tensorrt_llm_is_read_under_its_own_names() {
+    let text = "
+model: meta-llama/Llama-3.1-8B
+gpu: h100_sxm
+engine:
+  backend: trtllm
+  version: 1.2.0
+  max_batch_size: 64
+  max_num_tokens: 4096
+  capacity_scheduler_policy: MAX_UTILIZATION
+  enable_chunked_prefill: true
+  context_chunking_policy: FIRST_COME_FIRST_SERVED
+  disable_overlap_scheduler: true
+  free_gpu_memory_fraction: 0.5
+pools:
+  - name: large
+  - name: given
+    engine: {max_tokens: 1000, tokens_per_block: 16, max_seq_len: 500, enable_block_reuse: false}
+timing: {source: roofline}
+workload: {synth: {preset: quick}}
+";
+    let scenario = good(text, &[]);
+    let [large, given] = &scenario.pools[..] else {
+        panic!("two pools")
+    };
+    let KvBlocks::Computed(capacity) = large.kv_blocks else {
+        panic!("computed")
+    };
+    let expected = TrtllmConfig {
+        tokens_per_block: 32,
+        num_blocks: u32::try_from(capacity.blocks).expect("below 2^32"),
+        max_batch_size: 64,
+        max_num_tokens: 4096,
+        max_seq_len: 131_072,
+        enable_block_reuse: true,
+        enable_chunked_prefill: true,
+        capacity_scheduler_policy: CapacityPolicy::MaxUtilization,
+    };
+    assert_eq!(large.engine, expected.clone().into());
+    let expected = TrtllmConfig {
+        tokens_per_block: 16,
+        num_blocks: 62,
+        max_seq_len: 500,
+        enable_block_reuse: false,
+        ..expected
+    };
+    assert_eq!(given.engine, expected.into());
+    // A name that two others share is told with both.
+    let sglang = [("engine.backend", "sglang")];
+    let problems = bad(
+        "{engine: {enable_chunked_prefill: true, version: 0.5.23}, workload: {synth: {preset: quick}}}",
+        &sglang,
+    );
+    assert!(
+        problems[0].contains("a field of the backend vllm and trtllm"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn only_a_kv_router_needs_one_block_size() {
+    let other = [("pools.other.engine.block_size", "32")];
+    let problems = bad(SGLANG, &other);
+    assert_eq!(
+        problems,
+        [
+            "here/scenario.yaml:19:5: pools.other: found block sizes 16 and 32, expected one for all pools, in which a KV \
+          router counts"
+        ]
+    );
+    good(SGLANG, &[other[0], ("router.mode", "round-robin")]);
 }
 
 #[test]
@@ -216,7 +433,8 @@ fn the_page_about_scenarios_tells_the_truth() {
         .and_then(|rest| rest.split("```").next());
     let text = example.expect("the page shows a scenario");
     let scenario = good(text, &[]);
-    assert_eq!(scenario.pools[0].engine.max_num_seqs, 128);
+    let vllm = scenario.pools[0].engine.as_vllm().expect("vLLM");
+    assert_eq!(vllm.max_num_seqs, 128);
     assert_eq!(sweep(None, text).expect("the page shows a sweep").len(), 2);
     let table = page
         .split("## engine")
@@ -253,7 +471,7 @@ fn overrides_reach_every_field() {
         scenario
             .pools
             .iter()
-            .all(|pool| pool.engine.num_gpu_blocks == 777)
+            .all(|pool| pool.engine.usable_blocks() == 776)
     );
     assert_eq!(scenario.router, RouterSpec::PowerOfTwo);
     let Source::Trace(trace) = &scenario.workload.source else {

@@ -90,8 +90,13 @@ pub enum Timing {
 
 /// Reads the section. Without a source it is open where model and GPU are known, else the reference simulator's curve.
 /// Ranges of coefficients are the timing models' own and judged when they are compiled; profiles of fits are looked for
-/// in `folder`. `None` after a problem.
-pub fn read(section: &Section<'_>, folder: &Path, has_model_and_gpu: bool) -> Option<Timing> {
+/// in `folder`. Measured kernels and host times are those of `engine` unless others are named. `None` after a problem.
+pub fn read(
+    section: &Section<'_>,
+    folder: &Path,
+    engine: Backend,
+    has_model_and_gpu: bool,
+) -> Option<Timing> {
     let has_any = |names: &[&'static str]| names.iter().any(|name| section.has(name));
     let source = if section.has("source") {
         let chosen = section.choice("source", &SOURCES);
@@ -114,7 +119,7 @@ pub fn read(section: &Section<'_>, folder: &Path, has_model_and_gpu: bool) -> Op
     refuse_fields_of_others(section, source);
     let Some(source) = source else {
         return Some(Timing::Open {
-            measured: measured(section),
+            measured: measured(section, engine),
             roofline: roofline(section),
         });
     };
@@ -122,7 +127,7 @@ pub fn read(section: &Section<'_>, folder: &Path, has_model_and_gpu: bool) -> Op
         Source::Linear => TimingSpec::Linear(linear(section)?),
         Source::Polynomial => TimingSpec::Polynomial(polynomial(section)),
         Source::Roofline => TimingSpec::Roofline(roofline(section)),
-        Source::Measured => TimingSpec::Measured(measured(section)),
+        Source::Measured => TimingSpec::Measured(measured(section, engine)),
         Source::Fitted => TimingSpec::Fitted(fitted(section, folder)?),
     }))
 }
@@ -223,12 +228,12 @@ fn fitted(section: &Section<'_>, folder: &Path) -> Option<FittedProfile> {
     }
 }
 
-fn measured(section: &Section<'_>) -> MeasuredSpec {
+fn measured(section: &Section<'_>, engine: Backend) -> MeasuredSpec {
     let tables = section
         .has("tables")
         .then(|| section.choice("tables", &TABLES))
         .flatten();
-    let default = MeasuredSpec::of(tables.unwrap_or(Backend::Vllm));
+    let default = MeasuredSpec::of(tables.unwrap_or(engine));
     let us = |name, default| section.number(name, 0.0..=1e6).unwrap_or(default);
     MeasuredSpec {
         folder: section.text("folder").map(|(text, _)| PathBuf::from(text)),

@@ -4,8 +4,7 @@
 //! systems where they have one, and stand here.
 
 use calibration::{Gpu, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
-use engine::Span;
-use engine::vllm::VllmConfig;
+use engine::{EngineConfig, Span};
 use sim::{LoadSpec, PoolSpec, RouterSpec, Sla};
 use std::path::PathBuf;
 use traces::{Format, SynthSpec};
@@ -44,7 +43,7 @@ pub struct Pool {
     /// The GPU, where the scenario says it.
     pub gpu: Option<Gpu>,
     /// Scheduler settings, KV blocks included.
-    pub engine: VllmConfig,
+    pub engine: EngineConfig,
     /// Where the number of KV blocks comes from.
     pub kv_blocks: KvBlocks,
     /// Storage of the KV cache.
@@ -245,7 +244,7 @@ impl Pool {
             name: self.name.clone(),
             workers: self.workers,
             gpus_per_worker: self.gpus_per_worker(),
-            engine: self.engine.clone().into(),
+            engine: self.engine.clone(),
         }
     }
 
@@ -253,8 +252,7 @@ impl Pool {
     #[must_use]
     pub fn context(&self) -> WorkerContext<'_> {
         WorkerContext {
-            capacity_tokens: u64::from(self.engine.num_gpu_blocks)
-                * u64::from(self.engine.block_size),
+            capacity_tokens: self.kv_blocks_as_counted().0 * u64::from(self.engine.block_size()),
             model: self.model.as_ref(),
             gpu: self.gpu.as_ref(),
             tensor_parallel: self.parallel.tensor,
@@ -271,18 +269,34 @@ impl Pool {
         unmeasured.into_iter().chain(self.guessed_blocks())
     }
 
+    /// KV blocks as the engine counts them, and what it calls that number.
+    #[must_use]
+    pub fn kv_blocks_as_counted(&self) -> (u64, &'static str) {
+        match &self.engine {
+            // The null block included.
+            EngineConfig::Vllm(config) => (u64::from(config.num_gpu_blocks), "num_gpu_blocks"),
+            EngineConfig::Sglang(_) => (u64::from(self.engine.usable_blocks()), "max_total_tokens"),
+            EngineConfig::Trtllm(config) => (u64::from(config.num_blocks), "max_tokens"),
+        }
+    }
+
     fn guessed_blocks(&self) -> Option<String> {
-        let Pool { name, engine, .. } = self;
-        let (blocks, tokens) = (engine.num_gpu_blocks, engine.block_size);
+        let (blocks, field) = self.kv_blocks_as_counted();
+        let (name, tokens) = (&self.name, self.engine.block_size());
+        let what = match (&self.engine, tokens) {
+            (EngineConfig::Vllm(_) | EngineConfig::Trtllm(_), _) => {
+                format!("{blocks} KV blocks of {tokens} tokens")
+            }
+            (EngineConfig::Sglang(_), 1) => format!("{blocks} tokens of KV"),
+            (EngineConfig::Sglang(_), _) => format!("{blocks} KV pages of {tokens} tokens"),
+        };
         match &self.kv_blocks {
             KvBlocks::Given => None,
             KvBlocks::Computed(_) => Some(format!(
-                "pool {name}: {blocks} KV blocks of {tokens} tokens computed from GPU memory; an engine's own profile \
-                 differs by a few per cent"
+                "pool {name}: {what} computed from GPU memory; an engine's own profile differs by a few per cent"
             )),
             KvBlocks::Guessed => Some(format!(
-                "pool {name}: {blocks} KV blocks of {tokens} tokens, a default, as neither num_gpu_blocks nor model \
-                 and gpu are given"
+                "pool {name}: {what}, a default, as neither {field} nor model and gpu are given"
             )),
         }
     }

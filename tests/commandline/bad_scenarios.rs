@@ -127,10 +127,10 @@ fn deployments_that_cannot_be() {
             ["pools.agg.role: found `prefill`", "not modelled yet"],
         ),
         (
-            "engine.backend=sglang",
+            "engine.backend=mocker",
             [
-                "engine.backend: found `sglang`",
-                "the backend modelled is vllm",
+                "engine.backend: found `mocker`",
+                "one of vllm, sglang, trtllm",
             ],
         ),
         (

@@ -9,6 +9,7 @@ mod bad_traces;
 mod conform;
 mod conform_router;
 mod documents;
+mod engines;
 mod files;
 mod fits;
 mod init;

@@ -1,11 +1,12 @@
-//! Random cases beyond what the oracle knows: two pools of different engines, step times made of many pieces, longer
-//! answers. Workloads, engines and routers are those of the oracle's random scenarios.
+//! Random cases beyond what the oracle knows: schedulers of SGLang and TensorRT-LLM, two pools of different engines, step times made of many
+//! pieces, longer answers. Workloads, vLLM's engines and routers are those of the oracle's random scenarios.
 
 use std::sync::Arc;
 
 use calibration::{Polynomial, PolynomialSpec};
-use engine::vllm::VllmConfig;
-use engine::{Span, StepTime};
+use engine::sglang::{SglangConfig, SglangPolicy};
+use engine::trtllm::{CapacityPolicy, TrtllmConfig};
+use engine::{EngineConfig, Span, StepTime};
 use sim::PoolSpec;
 
 use crate::fast::{Case, config};
@@ -41,18 +42,22 @@ pub fn case(seed: u64) -> Case {
         name: format!("pool {index}"),
         workers: dice.pick(&[1, 1, 2, 3]),
         gpus_per_worker: 1,
-        engine: config(engine).into(),
+        engine: match dice.between(0, 9) {
+            0..=3 => sglang(&mut dice, engine).into(),
+            4..=5 => trtllm(&mut dice, engine).into(),
+            _ => config(engine).into(),
+        },
     };
     case.spec.pools = engines.iter().enumerate().map(pool).collect();
-    let timing = |(kind, engine): (&TimingKind, &Engine)| match kind {
+    let timing = |(kind, pool): (&TimingKind, &PoolSpec)| match kind {
         TimingKind::Linear => linear.clone(),
         TimingKind::Zigzag => Arc::new(Zigzag {
             seed,
             base: Span::from_ns(tick_ns(&scenario)),
         }),
-        TimingKind::Polynomial => polynomial(&config(engine)),
+        TimingKind::Polynomial => polynomial(&pool.engine),
     };
-    case.timing = kinds.iter().zip(&engines).map(timing).collect();
+    case.timing = kinds.iter().zip(&case.spec.pools).map(timing).collect();
     case
 }
 
@@ -71,10 +76,54 @@ impl TimingKind {
 }
 
 /// The reference simulator's curve for the capacity of a worker.
-pub fn polynomial(config: &VllmConfig) -> Arc<dyn StepTime> {
-    let tokens = u64::from(config.usable_blocks()) * u64::from(config.block_size);
-    let polynomial = Polynomial::new(PolynomialSpec::default(), tokens);
+pub fn polynomial(config: &EngineConfig) -> Arc<dyn StepTime> {
+    let polynomial = Polynomial::new(PolynomialSpec::default(), config.usable_tokens());
     Arc::new(polynomial.expect("a worker has a block, and not too many"))
+}
+
+/// SGLang with as much memory and as many seats, in pages of a block.
+fn sglang(dice: &mut Dice, engine: &Engine) -> SglangConfig {
+    let page_size = engine.block_size as u32;
+    let chunk = page_size * dice.between(1, 1 + 60 / engine.block_size) as u32;
+    let chunked_prefill_size = dice.chance(75).then_some(chunk);
+    SglangConfig {
+        max_total_tokens: (engine.usable_blocks() * engine.block_size) as u32,
+        max_running_requests: engine.max_num_seqs as u32,
+        chunked_prefill_size,
+        max_prefill_tokens: engine.max_num_batched_tokens as u32,
+        schedule_policy: dice.pick(&[
+            SglangPolicy::Fcfs,
+            SglangPolicy::Lpm,
+            SglangPolicy::DfsWeight,
+        ]),
+        schedule_conservativeness: dice.pick(&[0.05, 0.1, 0.3, 1.0]),
+        disable_radix_cache: !engine.enable_prefix_caching,
+        mixed_chunk: chunked_prefill_size.is_some() && dice.chance(40),
+        page_size,
+        context_length: engine.max_model_len.max(8) as u32,
+        ignore_eos: dice.chance(25),
+    }
+}
+
+/// TensorRT-LLM with as much memory and as many seats.
+fn trtllm(dice: &mut Dice, engine: &Engine) -> TrtllmConfig {
+    let block = engine.block_size as u32;
+    let pauses = dice.chance(50);
+    let enable_chunked_prefill = pauses || engine.enable_chunked_prefill;
+    TrtllmConfig {
+        tokens_per_block: block,
+        num_blocks: engine.usable_blocks() as u32,
+        max_batch_size: engine.max_num_seqs as u32,
+        max_num_tokens: (engine.max_num_batched_tokens as u32).max(block),
+        max_seq_len: engine.max_model_len as u32,
+        enable_block_reuse: engine.enable_prefix_caching,
+        enable_chunked_prefill,
+        capacity_scheduler_policy: if pauses {
+            CapacityPolicy::MaxUtilization
+        } else {
+            CapacityPolicy::GuaranteedNoEvict
+        },
+    }
 }
 
 /// An engine with other settings; block sizes are equal, because a KV router counts in one.

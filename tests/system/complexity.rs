@@ -29,7 +29,7 @@ fn case(trace: &Trace, block_size: u32, router: RouterSpec) -> Case {
         ..VllmConfig::default()
     };
     Case {
-        timing: vec![polynomial(&engine)],
+        timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {
             pools: vec![PoolSpec {
                 name: "all".to_owned(),

@@ -36,7 +36,7 @@ fn run(workload: Arc<Workload>, block_size: u32, num_gpu_blocks: u32) -> (Record
     };
     let case = Case {
         workload,
-        timing: vec![polynomial(&engine)],
+        timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {
             pools: vec![PoolSpec {
                 name: "all".to_owned(),

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::thread;
 
+use engine::EngineConfig;
 use sim::event::{Action, Event};
-use sim::{Recording, RouterSpec};
+use sim::{PoolSpec, Recording, RouterSpec};
 
 use crate::cases::case;
 use crate::fast::{Case, difference};
@@ -41,7 +42,7 @@ fn coasting_threads_and_block_ids_change_nothing() {
 }
 
 /// What the cases have to reach, in the order of [`marks`].
-const MARKS: [&str; 8] = [
+const MARKS: [&str; 14] = [
     "asynchronous",
     "two pools at work",
     "preemption",
@@ -50,6 +51,12 @@ const MARKS: [&str; 8] = [
     "coast cut short",
     "router found an overlap",
     "random router",
+    "SGLang under a KV router",
+    "SGLang retracted",
+    "SGLang coasted over pieces",
+    "SGLang beside vLLM",
+    "TensorRT-LLM paused",
+    "TensorRT-LLM coasted over pieces",
 ];
 
 fn compare(case: &Case) -> Result<Vec<&'static str>, String> {
@@ -58,7 +65,8 @@ fn compare(case: &Case) -> Result<Vec<&'static str>, String> {
         return Err(format!("coasting, then stepping: {difference}"));
     }
     let mut with_block_ids = case.clone();
-    with_block_ids.spec.track_block_ids = true;
+    // SGLang's scheduler keeps none.
+    with_block_ids.spec.track_block_ids = !case.spec.pools.iter().any(is_sglang);
     let again = thread::scope(|scope| {
         let twins = [case, case, &with_block_ids].map(|case| scope.spawn(|| case.run()));
         twins.map(|twin| twin.join())
@@ -75,6 +83,14 @@ fn compare(case: &Case) -> Result<Vec<&'static str>, String> {
     Ok(marks(case, &coasted))
 }
 
+fn is_sglang(pool: &PoolSpec) -> bool {
+    pool.engine.as_sglang().is_some()
+}
+
+fn is_trtllm(pool: &PoolSpec) -> bool {
+    matches!(pool.engine, EngineConfig::Trtllm(_))
+}
+
 fn marks(case: &Case, recording: &Recording) -> Vec<&'static str> {
     let workers = &recording.workers;
     let is_pool_at_work = |pool: u32| {
@@ -82,14 +98,24 @@ fn marks(case: &Case, recording: &Recording) -> Vec<&'static str> {
             .iter()
             .any(|worker| worker.pool == pool && worker.steps > 0)
     };
+    let runs = |is: fn(&PoolSpec) -> bool| -> Vec<bool> {
+        let pools = workers.iter().map(|worker| worker.pool as usize);
+        pools.map(|pool| is(&case.spec.pools[pool])).collect()
+    };
+    let (runs_sglang, runs_trtllm) = (runs(is_sglang), runs(is_trtllm));
     let (mut longest, mut pieces, mut cuts) = (0, 0, 0);
+    let (mut pieces_of_sglang, mut pieces_of_trtllm) = (0, 0);
     // By worker: whether it was asked to run something since its last report.
     let mut is_asked = vec![false; workers.len()];
     case.run_observed(|_, event, actions| {
         if let Event::Ran(ran) = event {
             longest = longest.max(ran.steps);
             let was_asked = std::mem::take(&mut is_asked[ran.worker.0 as usize]);
-            pieces += u32::from(ran.steps > 1 && !was_asked);
+            let is_further_piece = ran.steps > 1 && !was_asked;
+            pieces += u32::from(is_further_piece);
+            let worker = ran.worker.0 as usize;
+            pieces_of_sglang += u32::from(is_further_piece && runs_sglang[worker]);
+            pieces_of_trtllm += u32::from(is_further_piece && runs_trtllm[worker]);
         }
         for action in actions {
             match action {
@@ -99,6 +125,10 @@ fn marks(case: &Case, recording: &Recording) -> Vec<&'static str> {
             }
         }
     });
+    let preempted = |runs: &[bool]| {
+        let mut both = workers.iter().zip(runs);
+        both.any(|(worker, is_it)| *is_it && worker.preemptions > 0)
+    };
     let verdicts = [
         case.spec.pools.iter().any(|pool| pool.engine.depth() > 1),
         is_pool_at_work(0) && is_pool_at_work(1),
@@ -114,6 +144,17 @@ fn marks(case: &Case, recording: &Recording) -> Vec<&'static str> {
             case.spec.router,
             RouterSpec::Random | RouterSpec::PowerOfTwo
         ),
+        matches!(case.spec.router, RouterSpec::Kv(_)) && runs_sglang.contains(&true),
+        preempted(&runs_sglang),
+        pieces_of_sglang > 0,
+        runs_sglang.contains(&true)
+            && case
+                .spec
+                .pools
+                .iter()
+                .any(|pool| pool.engine.as_vllm().is_some()),
+        preempted(&runs_trtllm),
+        pieces_of_trtllm > 0,
     ];
     let earned = MARKS
         .iter()

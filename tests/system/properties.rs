@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use engine::Time;
-use engine::vllm::VllmConfig;
+use engine::vllm::SchedulingPolicy;
+use engine::{EngineConfig, Time};
 use sim::event::Event;
-use sim::{Cluster, Outcome, PoolSpec, Recording, RequestRecord, summarize};
+use sim::{Cluster, Outcome, Recording, RequestRecord, summarize};
 
 use crate::cases::case;
 use crate::fast::{Case, gap_counts};
@@ -62,7 +62,7 @@ fn requests_are_done_rejected_or_unfinished() {
         assert!(unsent == 0 || case.spec.load.duration.is_some() || unfinished > 0);
         let mut pools = case.spec.pools.iter();
         let may_circle =
-            pools.any(|pool| vllm(pool).policy == engine::vllm::SchedulingPolicy::Priority);
+            pools.any(|pool| matches!(&pool.engine, EngineConfig::Vllm(config) if config.policy == SchedulingPolicy::Priority));
         assert!(unfinished == 0 || may_circle);
 
         // Requests that were never due are not part of the run.
@@ -104,12 +104,22 @@ fn every_life_runs_forward() {
                     );
                     let pool = recording.workers[life.worker as usize].pool;
                     let pool = &case.spec.pools[pool as usize];
-                    let room = vllm(pool).max_model_len - asked.input_tokens;
-                    assert_eq!(
-                        life.output_tokens,
-                        asked.output_tokens.min(room),
-                        "{life:?}"
-                    );
+                    let goal = match &pool.engine {
+                        EngineConfig::Vllm(config) => {
+                            let room = config.max_model_len - asked.input_tokens;
+                            asked.output_tokens.min(room)
+                        }
+                        EngineConfig::Trtllm(config) => {
+                            let room = config.max_seq_len - asked.input_tokens;
+                            asked.output_tokens.min(room)
+                        }
+                        EngineConfig::Sglang(config) => {
+                            // One token of the pool and one of the context stay unused, and one for the next token.
+                            let longest = config.context_length.min(config.usable_tokens()) - 2;
+                            asked.output_tokens.min(longest - asked.input_tokens)
+                        }
+                    };
+                    assert_eq!(life.output_tokens, goal, "{life:?}");
                     assert!(life.cached_tokens < asked.input_tokens, "{life:?}");
                 }
                 Outcome::Rejected(_) => {
@@ -192,11 +202,6 @@ fn tokens_are_conserved() {
         }
         is_exact
     });
-}
-
-/// The settings of a pool; the random cases run vLLM.
-fn vllm(pool: &PoolSpec) -> &VllmConfig {
-    pool.engine.as_vllm().expect("the cases run vLLM")
 }
 
 /// Requests placed and not finished, by worker, as the schedulers see it.

@@ -5,17 +5,12 @@
 //! KV bytes = (memory − context − collectives) · mem_fraction_static − weights
 //! ```
 //!
-//! Unless given, the share follows from what is reserved, in MiB (`ServerArgs` of SGLang 0.5, tiers by GPU memory):
-//!
-//! ```text
-//! reserved            = 512 + 1.5 · max(chunked_prefill_size, 2048) + 2 · cuda_graph_max_bs + 1024 · tp / 8
-//!                       and at least 10,240 on more than 60 GiB
-//! mem_fraction_static = round((memory − reserved) / memory, 3 digits)
-//! ```
+//! Unless given, the share is what its server decides (`engine::sglang::defaults`).
 //!
 //! Layers with a window have a pool of their own with `swa_full_tokens_ratio`, 0.8, times the tokens of the other one.
 
 use super::{Budget, KvQuestion, MIB, fraction};
+use engine::sglang::defaults::WorkerGpus;
 
 /// `swa_full_tokens_ratio`, in tenths.
 const WINDOW_TENTHS: u64 = 8;
@@ -54,30 +49,10 @@ pub(super) fn bytes_per_token(question: &KvQuestion<'_>) -> u64 {
 
 /// `mem_fraction_static` where nobody gives one.
 pub(super) fn default_fraction(question: &KvQuestion<'_>) -> f64 {
-    let memory_mib = question.gpu.memory_bytes.value as f64 / MIB as f64;
-    let tp = question.tensor_parallel;
-    let chunk = f64::from(question.max_num_batched_tokens.max(2_048));
-    let reserved = 512.0
-        + 1.5 * chunk
-        + 2.0 * f64::from(largest_graph(memory_mib, tp))
-        + 1_024.0 * f64::from(tp) / 8.0;
-    let least = if memory_mib > 60.0 * 1_024.0 {
-        10_240.0
-    } else {
-        0.0
+    let gpus = WorkerGpus {
+        memory_bytes: question.gpu.memory_bytes.value,
+        tensor_parallel: question.tensor_parallel,
     };
-    let fraction = (memory_mib - reserved.max(least)) / memory_mib;
-    ((fraction * 1e3).round() / 1e3).max(0.001)
-}
-
-/// `cuda_graph_max_bs`: the largest batch with a CUDA graph.
-fn largest_graph(memory_mib: f64, tp: u32) -> u32 {
-    let (narrow, wide) = match memory_mib / 1_024.0 {
-        gib if gib < 20.0 => (8, 8),
-        gib if gib < 35.0 => (24, 80),
-        gib if gib < 60.0 => (32, 160),
-        gib if gib < 160.0 => (256, 512),
-        _ => (512, 512),
-    };
-    if tp < 4 { narrow } else { wide }
+    gpus.mem_fraction_static(question.max_num_batched_tokens)
+        .max(0.001)
 }

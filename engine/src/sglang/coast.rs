@@ -10,46 +10,14 @@
 
 use super::Scheduler;
 use super::sequence::SequenceId;
+use crate::flight::Flight;
 use crate::plan::StepPlan;
-
-/// A plan that was handed out and is not finished.
-#[derive(Debug, Clone)]
-pub(super) struct Flight {
-    pub plan: StepPlan,
-    /// Steps it may take in all.
-    allowed: u32,
-    /// Steps whose memory is taken.
-    scheduled: u32,
-    /// Steps whose outputs have arrived.
-    delivered: u32,
-}
-
-impl Flight {
-    pub fn new(plan: StepPlan) -> Self {
-        Flight {
-            allowed: plan.up_to,
-            plan,
-            scheduled: 1,
-            delivered: 0,
-        }
-    }
-
-    pub fn note_delivered(&mut self, steps: u32) {
-        self.delivered += steps;
-        assert!(
-            self.delivered <= self.scheduled,
-            "outputs come only from steps that were scheduled"
-        );
-    }
-}
 
 impl Scheduler {
     /// Steps in flight.
     #[must_use]
     pub fn steps_in_flight(&self) -> u32 {
-        self.flight
-            .as_ref()
-            .map_or(0, |flight| flight.scheduled - flight.delivered)
+        self.flight.as_ref().map_or(0, Flight::in_flight)
     }
 
     /// The plan in flight.
@@ -77,7 +45,7 @@ impl Scheduler {
         let Some(mut flight) = self.flight.take() else {
             return false;
         };
-        let goes_on = flight.scheduled < flight.allowed;
+        let goes_on = flight.may_go_on();
         if goes_on {
             self.extend(&mut flight, 1);
         }
@@ -95,7 +63,7 @@ impl Scheduler {
 
     /// Keeps a plan in flight unless it is over.
     pub(super) fn put_back(&mut self, flight: Flight) {
-        if flight.delivered == flight.allowed {
+        if flight.is_over() {
             self.spare = flight.plan;
         } else {
             self.flight = Some(flight);
@@ -104,10 +72,9 @@ impl Scheduler {
 
     /// Schedules what must have been scheduled by the time the outputs of the next `steps` steps have arrived.
     pub(super) fn catch_up(&mut self, flight: &mut Flight, steps: u32) {
-        let due = flight.delivered + steps;
-        assert!(due <= flight.allowed, "only allowed steps run");
-        if flight.scheduled < due {
-            self.extend(flight, due - flight.scheduled);
+        let lacking = flight.lacking(steps);
+        if lacking > 0 {
+            self.extend(flight, lacking);
         }
     }
 

@@ -126,7 +126,15 @@ fn engine(args: &FitRequestsArgs) -> Result<engine::vllm::VllmConfig, Vec<String
             pool.workers
         )]);
     }
-    Ok(pool.engine)
+    match pool.engine {
+        engine::EngineConfig::Vllm(config) => Ok(config),
+        other => Err(vec![format!(
+            "{}: pools.{}.engine.backend: found {}, expected vllm: request logs of other engines are not fitted yet",
+            args.scenario.display(),
+            pool.name,
+            other.backend()
+        )]),
+    }
 }
 
 fn as_text(log: &RequestLog, fit: &RequestFit, has_prompts: bool) -> String {

@@ -275,17 +275,6 @@ impl Outcome<'_> {
             "{:.1} % of the simulated step time lies beyond the measured tables.",
             share * 100.0
         );
-        let others = self
-            .rows
-            .iter()
-            .filter(|(row, ..)| row.backend == "trtllm")
-            .count();
-        if others > 0 {
-            let _ = writeln!(
-                text,
-                "{others} rows of TensorRT-LLM run on vLLM's scheduler with their own tables and host times."
-            );
-        }
         if let Some(parameters) = &self.parameters {
             text.push_str(&parameters.as_text());
         }

@@ -1,10 +1,9 @@
 //! One benchmark, one simulation.
 //!
 //! A worker of the row's engine on the row's GPUs, clients in a closed loop, prompts that share nothing. Step times are
-//! those of measured tables with the engine's host times; KV blocks are computed from the GPU's memory.
-// Model: TensorRT-LLM runs on vLLM's scheduler with its own tables and host times until it has one; it reserves KV for
-// whole answers, so that at high concurrency requests wait longer there and decode faster, by 10 % and more. SGLang is
-// scheduled without overlap.
+//! those of measured tables with the engine's host times; KV blocks are computed from the GPU's memory. vLLM has the
+//! settings that benchmarks give it; SGLang decides by its GPUs, as its server does; TensorRT-LLM has its defaults.
+// Model: SGLang and TensorRT-LLM are scheduled without overlap.
 
 use super::recipe::{REQUESTS_PER_CLIENT, Recipe, Source, format_of};
 use super::rows::{Pair, Row};
@@ -13,6 +12,7 @@ use calibration::roofline::Deployment;
 use calibration::tables::{Backend, Dtype};
 use calibration::{CalibrationError, Gpu, KvQuestion, Model, Precision, kv_capacity};
 use engine::sglang::SglangConfig;
+use engine::trtllm::TrtllmConfig;
 use engine::vllm::VllmConfig;
 use engine::{EngineConfig, NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
 use rand::{RngExt, SeedableRng};
@@ -22,8 +22,10 @@ use sim::{
 };
 use std::path::Path;
 use std::sync::Arc;
+use sweeps::sglang_server::{Hardware, SglangOptions};
+use sweeps::trtllm_server::TrtllmOptions;
 
-/// Tokens of a step and sequences at once, the defaults of servers that run benchmarks.
+/// Tokens of a step and sequences at once, the defaults of vLLM servers that run benchmarks.
 const MAX_BATCHED_TOKENS: u32 = 8_192;
 const MAX_SEQUENCES: u32 = 1_024;
 const BLOCK_SIZE: u32 = 16;
@@ -34,7 +36,7 @@ pub struct Subject {
     pub source: Source,
     /// Whether the model is neither a mixture of experts nor has latent attention.
     pub is_dense: bool,
-    kv_blocks: u32,
+    engine: EngineConfig,
     timing: Measured,
 }
 
@@ -88,21 +90,20 @@ impl Subject {
         } else {
             1
         };
-        let question = KvQuestion {
-            // Until their schedulers exist all rows run on vLLM's, with its budget.
-            backend: Backend::Vllm,
+        let hardware = Hardware {
             model: &model,
             gpu,
             tensor_parallel: row.tp,
             expert_parallel,
             kv_cache,
-            block_size: BLOCK_SIZE,
-            memory_fraction: Some(0.9),
-            max_num_batched_tokens: MAX_BATCHED_TOKENS,
-            max_num_seqs: MAX_SEQUENCES,
         };
-        let kv_blocks = kv_capacity(&question).map_err(text)?.blocks;
-        if u64::from(row.isl + row.osl) > kv_blocks * u64::from(BLOCK_SIZE) {
+        let engine = match backend {
+            Backend::Sglang => sglang(&hardware),
+            Backend::Trtllm => trtllm(&hardware, row),
+            Backend::Vllm => vllm(&hardware),
+        };
+        let engine = engine.map_err(text)?;
+        if !fits(row, &engine) {
             return Err("a single request does not fit into the KV cache".to_owned());
         }
         let deployment = Deployment {
@@ -112,7 +113,7 @@ impl Subject {
             expert_parallel,
             kv_cache,
         };
-        let capacity = kv_blocks * u64::from(BLOCK_SIZE);
+        let capacity = engine.usable_tokens();
         let priced = |(gemm, experts)| {
             let spec = MeasuredSpec {
                 folder: tables.map(Path::to_owned),
@@ -132,7 +133,7 @@ impl Subject {
         Ok(Subject {
             source: Source::of(row, backend),
             is_dense: model.beyond_dense().is_none(),
-            kv_blocks: u32::try_from(kv_blocks).unwrap_or(u32::MAX),
+            engine,
             timing: timing.map_err(text)?,
         })
     }
@@ -177,33 +178,90 @@ impl Subject {
         }
     }
 
+    /// The engine as the recipe has it.
     fn engine(&self, row: &Row, recipe: Recipe) -> EngineConfig {
-        let budget = if recipe.prompts_per_step > 0.0 {
-            let tokens = f64::from(row.isl) * recipe.prompts_per_step;
-            (tokens as u32).max(MAX_SEQUENCES)
-        } else {
-            MAX_BATCHED_TOKENS
-        };
-        if self.source.backend == Backend::Sglang {
-            let tokens = u64::from(self.kv_blocks) * u64::from(BLOCK_SIZE);
-            return EngineConfig::Sglang(SglangConfig {
-                max_total_tokens: u32::try_from(tokens).unwrap_or(SglangConfig::UNLIMITED),
-                max_running_requests: MAX_SEQUENCES,
-                chunked_prefill_size: Some(budget),
-                ignore_eos: true,
-                ..SglangConfig::default()
-            });
+        let budget = (recipe.prompts_per_step > 0.0)
+            .then(|| (f64::from(row.isl) * recipe.prompts_per_step) as u32);
+        // Where prompts share nothing, looking for hits would find none.
+        let has_hits = recipe.distinct_prompts > 0;
+        match self.engine.clone() {
+            EngineConfig::Vllm(config) => EngineConfig::Vllm(VllmConfig {
+                max_num_batched_tokens: budget.map_or(config.max_num_batched_tokens, |tokens| {
+                    tokens.max(MAX_SEQUENCES)
+                }),
+                enable_prefix_caching: has_hits,
+                ..config
+            }),
+            EngineConfig::Sglang(config) => EngineConfig::Sglang(SglangConfig {
+                chunked_prefill_size: budget.or(config.chunked_prefill_size),
+                ..config
+            }),
+            EngineConfig::Trtllm(config) => EngineConfig::Trtllm(TrtllmConfig {
+                max_num_tokens: budget
+                    .map_or(config.max_num_tokens, |tokens| tokens + row.concurrency),
+                enable_block_reuse: has_hits,
+                ..config
+            }),
         }
-        EngineConfig::Vllm(VllmConfig {
-            block_size: BLOCK_SIZE,
-            num_gpu_blocks: self.kv_blocks,
-            max_num_seqs: MAX_SEQUENCES,
-            max_num_batched_tokens: budget,
-            // Where prompts share nothing, looking for hits would find none.
-            enable_prefix_caching: recipe.distinct_prompts > 0,
-            ..VllmConfig::default()
-        })
     }
+}
+
+/// Whether an idle worker can take one of the row's requests.
+fn fits(row: &Row, engine: &EngineConfig) -> bool {
+    let has_admission = match engine {
+        EngineConfig::Vllm(_) => true,
+        EngineConfig::Sglang(config) => config.can_admit(row.isl, row.osl),
+        EngineConfig::Trtllm(config) => config.can_serve(row.isl, row.osl),
+    };
+    has_admission && u64::from(row.isl) + u64::from(row.osl) <= engine.usable_tokens()
+}
+
+fn vllm(hardware: &Hardware<'_>) -> Result<EngineConfig, CalibrationError> {
+    let capacity = kv_capacity(&KvQuestion {
+        model: hardware.model,
+        gpu: hardware.gpu,
+        tensor_parallel: hardware.tensor_parallel,
+        kv_cache: hardware.kv_cache,
+        block_size: BLOCK_SIZE,
+        expert_parallel: hardware.expert_parallel,
+        backend: Backend::Vllm,
+        memory_fraction: Some(0.9),
+        max_num_batched_tokens: MAX_BATCHED_TOKENS,
+        max_num_seqs: MAX_SEQUENCES,
+    })?;
+    Ok(EngineConfig::Vllm(VllmConfig {
+        block_size: BLOCK_SIZE,
+        num_gpu_blocks: u32::try_from(capacity.blocks).unwrap_or(u32::MAX),
+        max_num_seqs: MAX_SEQUENCES,
+        max_num_batched_tokens: MAX_BATCHED_TOKENS,
+        enable_prefix_caching: false,
+        ..VllmConfig::default()
+    }))
+}
+
+/// Benchmarks tell requests to ignore the end of the sequence.
+fn sglang(hardware: &Hardware<'_>) -> Result<EngineConfig, CalibrationError> {
+    let options = SglangOptions::new(SglangConfig {
+        context_length: hardware.model.max_position_embeddings,
+        ignore_eos: true,
+        ..SglangConfig::default()
+    });
+    let (config, _) = options.on(hardware)?;
+    Ok(config.into())
+}
+
+/// A server's defaults, with steps that take a whole prompt beside a decode of every client: prompts are not cut, and a
+/// smaller budget would let nobody start while others decode, which no benchmark is run with.
+fn trtllm(hardware: &Hardware<'_>, row: &Row) -> Result<EngineConfig, CalibrationError> {
+    let default = TrtllmConfig::default();
+    let options = TrtllmOptions::new(TrtllmConfig {
+        max_num_tokens: default.max_num_tokens.max(row.isl + row.concurrency),
+        max_seq_len: hardware.model.max_position_embeddings,
+        enable_block_reuse: false,
+        ..default
+    });
+    let (config, _) = options.on(hardware)?;
+    Ok(config.into())
 }
 
 /// The requests of a benchmark: each from a session of its own, lengths by the recipe, the same draws for every row.

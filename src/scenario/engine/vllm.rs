@@ -1,30 +1,33 @@
-//! `engine`: the settings of a worker's scheduler, under vLLM's own names, and what does not go together.
+//! vLLM's options that its scheduler looks at, under vLLM's own names, and what does not go together.
 
-use super::section::Section;
+use super::{Section, Settings};
 use ::engine::vllm::{SchedulingPolicy, VllmConfig, VllmVersion};
-use calibration::Precision;
 use sweeps::scenario::DEFAULT_GPU_MEMORY_UTILIZATION;
 
 const POLICIES: [(&str, SchedulingPolicy); 2] = [
     ("fcfs", SchedulingPolicy::Fcfs),
     ("priority", SchedulingPolicy::Priority),
 ];
-const QUANTIZATIONS: [(&str, Precision); 1] = [("fp8", Precision::Fp8)];
-const KV_DTYPES: [(&str, Precision); 7] = [
-    ("auto", Precision::Bf16),
-    ("bfloat16", Precision::Bf16),
-    ("float16", Precision::Bf16),
-    ("bf16", Precision::Bf16),
-    ("fp8", Precision::Fp8),
-    ("fp8_e4m3", Precision::Fp8),
-    ("fp8_e5m2", Precision::Fp8),
-];
-const DTYPES: [(&str, ()); 5] = [
-    ("auto", ()),
-    ("bfloat16", ()),
-    ("float16", ()),
-    ("bf16", ()),
-    ("half", ()),
+
+/// Its own fields.
+pub const FIELDS: [&str; 17] = [
+    "block_size",
+    "num_gpu_blocks",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_model_len",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+    "long_prefill_token_threshold",
+    "long_prefill_token_threshold_adaptive",
+    "scheduler_reserve_full_isl",
+    "max_num_active_seqs",
+    "scheduling_policy",
+    "policy",
+    "watermark",
+    "async_scheduling",
+    "version",
 ];
 
 /// Options of vLLM that change what a scheduler does and are not modelled.
@@ -61,28 +64,12 @@ const ELSEWHERE: [(&str, &str); 4] = [
     ("seed", "seed"),
 ];
 
-/// What an engine section says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EngineFields {
-    /// Scheduler settings; `num_gpu_blocks` holds the default where it is not written.
-    pub config: VllmConfig,
-    /// `num_gpu_blocks` is written.
-    pub has_blocks: bool,
-    /// Share of the GPU memory the engine may use.
-    pub gpu_memory_utilization: f64,
-    /// Storage of the KV cache.
-    pub kv_cache: Precision,
-    /// Storage of the weights where it is not the model's own.
-    pub weights: Option<Precision>,
-}
-
-/// Reads the section: a pool's over the scenario's, or the scenario's alone. `model_len` is the model's longest context.
-pub fn read(section: &Section<'_>, model_len: Option<u32>) -> EngineFields {
+/// Reads its fields. `model_len` is the model's longest context.
+pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
     section.not_modelled(&NOT_MODELLED);
     for (name, place) in ELSEWHERE {
         section.belongs_to(name, place);
     }
-    backend(section);
     let default = VllmConfig::default();
     let most = VllmConfig::UNLIMITED;
     let whole =
@@ -121,31 +108,12 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> EngineFields {
             .unwrap_or(default.watermark),
         async_scheduling: flag("async_scheduling", default.async_scheduling),
     };
-    let _ = section.choice("dtype", &DTYPES);
-    EngineFields {
+    Settings::Vllm {
         has_blocks: section.has("num_gpu_blocks"),
         gpu_memory_utilization: section
             .number("gpu_memory_utilization", 0.01..=1.0)
             .unwrap_or(DEFAULT_GPU_MEMORY_UTILIZATION),
-        kv_cache: section
-            .choice("kv_cache_dtype", &KV_DTYPES)
-            .unwrap_or(Precision::Bf16),
-        weights: section.choice("quantization", &QUANTIZATIONS),
         config,
-    }
-}
-
-fn backend(section: &Section<'_>) {
-    if let Some((backend, field)) = section.text("backend") {
-        match backend.to_lowercase().as_str() {
-            "vllm" => {}
-            "sglang" | "trtllm" | "tensorrt-llm" => {
-                section.unmodelled(&field, "the backend modelled is vllm")
-            }
-            _ => {
-                section.choice("backend", &[("vllm", ())]);
-            }
-        }
     }
 }
 

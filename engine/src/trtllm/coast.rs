@@ -1,0 +1,126 @@
+//! Coasting: how many equal decode steps may follow each other without asking the scheduler.
+//!
+//! A step that only decodes is followed by its like until a sequence reaches its goal or, with pauses, blocks lack. Nobody
+//! can start meanwhile: the tokens left of the budget stay the same; each block that a decode takes from the free ones was
+//! set aside for it (`GUARANTEED_NO_EVICT`) or is one fewer for everybody (`MAX_UTILIZATION`); and what steps aside for
+//! another's block does so as long as nobody finishes a prompt. With pauses a request that fits now and no longer later could
+//! stop those behind it, so there a batch coasts only if no request that has not started stands before one that has.
+
+use super::Scheduler;
+use super::config::CapacityPolicy;
+use super::sequence::SequenceId;
+use crate::flight::Flight;
+use crate::plan::StepPlan;
+
+impl Scheduler {
+    /// Steps in flight.
+    #[must_use]
+    pub fn steps_in_flight(&self) -> u32 {
+        self.flight.as_ref().map_or(0, Flight::in_flight)
+    }
+
+    /// The plan in flight.
+    #[must_use]
+    pub fn newest(&self) -> Option<&StepPlan> {
+        self.flight.as_ref().map(|flight| &flight.plan)
+    }
+
+    /// Steps of the plan whose outputs have arrived.
+    #[must_use]
+    pub fn delivered_steps(&self) -> u32 {
+        self.flight.as_ref().map_or(0, |flight| flight.delivered)
+    }
+
+    /// Schedules the next step of the plan if it may take one more.
+    pub fn coast_on(&mut self) -> bool {
+        let Some(mut flight) = self.flight.take() else {
+            return false;
+        };
+        let goes_on = flight.may_go_on();
+        if goes_on {
+            self.extend(&mut flight, 1);
+        }
+        self.flight = Some(flight);
+        goes_on
+    }
+
+    /// Forbids all steps that are not scheduled yet.
+    pub fn stop_coasting(&mut self) {
+        if let Some(mut flight) = self.flight.take() {
+            flight.allowed = flight.scheduled;
+            self.put_back(flight);
+        }
+    }
+
+    /// Keeps a plan in flight unless it is over.
+    pub(super) fn put_back(&mut self, flight: Flight) {
+        if flight.is_over() {
+            self.spare = flight.plan;
+        } else {
+            self.flight = Some(flight);
+        }
+    }
+
+    /// Schedules what must have been scheduled by the time the outputs of the next `steps` steps have arrived.
+    pub(super) fn catch_up(&mut self, flight: &mut Flight, steps: u32) {
+        let lacking = flight.lacking(steps);
+        if lacking > 0 {
+            self.extend(flight, lacking);
+        }
+    }
+
+    fn extend(&mut self, flight: &mut Flight, steps: u32) {
+        for part in &flight.plan.scheduled {
+            self.advance(part.sequence, steps);
+        }
+        flight.scheduled += steps;
+        self.note_peak();
+    }
+
+    /// How many steps the batch just scheduled may take.
+    pub(super) fn coast_limit(&self, plan: &StepPlan) -> u32 {
+        if !plan.prefill.is_empty() || !plan.preempted.is_empty() {
+            return 1;
+        }
+        let missing = |&id: &SequenceId| self.sequences[id as usize].missing();
+        let limit = self.decodes.iter().map(missing).min();
+        let limit = limit.expect("a plan without prompts decodes");
+        match self.config.capacity_scheduler_policy {
+            CapacityPolicy::GuaranteedNoEvict => limit,
+            CapacityPolicy::MaxUtilization => self.limit_by_blocks(limit),
+        }
+    }
+
+    fn limit_by_blocks(&self, limit: u32) -> u32 {
+        let decodes = |&id: &SequenceId| self.sequences[id as usize].decodes();
+        let started = self.active.iter().take_while(|id| decodes(id)).count();
+        if started != self.decodes.len() || started != self.started {
+            return 1;
+        }
+        let free = u64::from(self.cache.free_blocks());
+        if self.blocks_for_more(limit - 1) <= free {
+            return limit;
+        }
+        // The largest number of steps whose blocks are there; the first step has its blocks already.
+        let (mut enough, mut too_many) = (1, limit);
+        while too_many - enough > 1 {
+            let middle = enough + (too_many - enough) / 2;
+            if self.blocks_for_more(middle - 1) <= free {
+                enough = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        enough
+    }
+
+    /// Blocks that the decoding sequences lack for `steps` more tokens each.
+    fn blocks_for_more(&self, steps: u32) -> u64 {
+        let lacking = |&id: &SequenceId| {
+            let sequence = &self.sequences[id as usize];
+            let all = self.config.blocks_for(sequence.computed + steps);
+            u64::from(all.saturating_sub(sequence.table.blocks()))
+        };
+        self.decodes.iter().map(lacking).sum()
+    }
+}

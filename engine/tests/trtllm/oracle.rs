@@ -1,0 +1,385 @@
+//! Random scenarios: our scheduler, asked before every step, coasting step by step and coasting in one go, does what the
+//! naive one does, at every step and to the block.
+
+use crate::naive::{Line, Naive, Oracle};
+use engine::trtllm::{CapacityPolicy, Scheduler, TrtllmConfig};
+use engine::{KvEvent, NewRequest, NodeId, RequestId, Run, Time, Tracking, WorkloadBuilder};
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+struct Scenario {
+    config: TrtllmConfig,
+    requests: Vec<Arrival>,
+}
+
+/// Time since the arrival before, prompt as (content, tokens), outputs, and whether it goes on from the answer before.
+type Arrival = (u64, Vec<(u64, u32)>, u32, bool);
+
+fn scenarios() -> impl Strategy<Value = Scenario> {
+    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.85));
+    let sizes = (
+        prop_oneof![Just(1u32), Just(2), Just(4), Just(8), Just(16)],
+        60u32..600,
+        1u32..14,
+        prop_oneof![16u32..80, 60u32..400],
+    );
+    let request = (
+        prop_oneof![Just(0), 0u64..6000, 0u64..40_000],
+        prop::collection::vec((0u64..4, 1u32..60), 1..4),
+        1u32..60,
+        prop::bool::weighted(0.2),
+    );
+    (flags, sizes, prop::collection::vec(request, 1..30)).prop_map(
+        |((pauses, chunks, reuse), (block, tokens, seats, budget), requests)| Scenario {
+            config: TrtllmConfig {
+                tokens_per_block: block,
+                num_blocks: 1 + tokens / block,
+                max_batch_size: seats,
+                max_num_tokens: budget,
+                max_seq_len: 400,
+                enable_block_reuse: reuse,
+                enable_chunked_prefill: pauses || chunks,
+                capacity_scheduler_policy: if pauses {
+                    CapacityPolicy::MaxUtilization
+                } else {
+                    CapacityPolicy::GuaranteedNoEvict
+                },
+            },
+            requests,
+        },
+    )
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mode {
+    Stepping,
+    Coasting,
+    InOneGo,
+}
+
+/// Both sides of a comparison.
+struct Pair {
+    oracle: Oracle,
+    scheduler: Scheduler,
+    arrivals: Vec<u64>,
+    next: usize,
+    now: u64,
+    further: usize,
+    marks: Marks,
+    /// Copies of each block that a router which hears the events believes to be there.
+    heard: HashMap<(NodeId, u32), u32>,
+    hears: bool,
+}
+
+fn pair(scenario: &Scenario, mode: Mode) -> Pair {
+    let config = &scenario.config;
+    let mut builder = WorkloadBuilder::new();
+    let mut oracle = Oracle::new(config);
+    let (mut now, mut arrivals, mut before): (u64, Vec<u64>, Option<Vec<Run>>) =
+        (0, Vec::new(), None);
+    for (gap, segments, outputs, quotes) in &scenario.requests {
+        now += gap;
+        let mut prompt: Vec<Run> = match &before {
+            Some(before) if *quotes => before.clone(),
+            _ => Vec::new(),
+        };
+        prompt.extend(segments.iter().map(|&(id, len)| Run {
+            first: (1 << 62) + id * 4096,
+            len,
+        }));
+        let tokens: u32 = prompt.iter().map(|run| run.len).sum();
+        let goal = config.output_goal(tokens, *outputs);
+        if goal == 0 || !config.can_serve(tokens, goal) {
+            continue;
+        }
+        let index = builder.len() as u32;
+        builder.push(NewRequest {
+            arrival: Time::from_ns(now),
+            prompt: &prompt,
+            output_tokens: *outputs,
+            priority: 0,
+            session: index,
+            dependencies: &[],
+        });
+        let answer = Run {
+            first: WorkloadBuilder::output_token(index, 0),
+            len: *outputs,
+        };
+        let all = prompt.iter().chain([&answer]);
+        let all: Vec<u64> = all
+            .flat_map(|run| run.first..run.first + u64::from(run.len))
+            .collect();
+        oracle
+            .requests
+            .push(Naive::new(all, tokens as usize, goal as usize));
+        arrivals.push(now);
+        prompt.push(answer);
+        before = Some(prompt);
+    }
+    let tracking = Tracking {
+        events: mode == Mode::Coasting,
+        ..Tracking::default()
+    };
+    Pair {
+        oracle,
+        scheduler: Scheduler::new(config.clone(), Arc::new(builder.finish()), tracking),
+        arrivals,
+        next: 0,
+        now: 0,
+        further: 0,
+        marks: Marks::default(),
+        heard: HashMap::new(),
+        hears: tracking.events,
+    }
+}
+
+impl Pair {
+    fn arrive(&mut self) {
+        let is_due = |pair: &Pair| {
+            let next = pair.arrivals.get(pair.next);
+            next.is_some_and(|&at| at <= pair.now)
+        };
+        while is_due(self) {
+            self.scheduler.stop_coasting();
+            self.scheduler.submit(RequestId(self.next as u32));
+            self.oracle.submit(self.next);
+            self.next += 1;
+        }
+    }
+
+    fn run(&mut self, mode: Mode) -> Result<(), TestCaseError> {
+        loop {
+            self.arrive();
+            if mode == Mode::Stepping {
+                self.scheduler.stop_coasting();
+            }
+            let goes_on = self.scheduler.coast_on();
+            self.further = if goes_on { self.further + 1 } else { 0 };
+            let has_plan = goes_on || self.scheduler.plan().is_some();
+            let line = self.oracle.step();
+            prop_assert_eq!(has_plan, line.is_some(), "at {}", self.now);
+            let Some(line) = line else {
+                let Some(&next) = self.arrivals.get(self.next) else {
+                    prop_assert_eq!(self.scheduler.waiting() + self.scheduler.running(), 0);
+                    prop_assert_eq!(self.free(), self.scheduler.config().num_blocks as usize);
+                    return Ok(());
+                };
+                self.now = next;
+                continue;
+            };
+            self.check_plan(&line, goes_on)?;
+            self.marks.note(&line, goes_on, self.scheduler.waiting());
+            self.advance(&line);
+            if mode == Mode::InOneGo {
+                self.take_the_coast(line)?;
+            } else {
+                self.check_results(&line, 1)?;
+            }
+        }
+    }
+
+    fn advance(&mut self, line: &Line) {
+        let cost = |&(_, new, before): &(usize, usize, usize)| 10 * new + new + before;
+        self.now += 1000 + line.rows.iter().map(cost).sum::<usize>() as u64;
+    }
+
+    /// Lets the oracle go on until an arrival or the end of the coast, and our scheduler as far in one go.
+    fn take_the_coast(&mut self, mut line: Line) -> Result<(), TestCaseError> {
+        let up_to = self.scheduler.newest().expect("just planned").up_to;
+        let mut steps = 1;
+        while steps < up_to && self.arrivals.get(self.next).is_none_or(|&at| at > self.now) {
+            prop_assert!(
+                line.finished.is_empty(),
+                "only the last step of a coast ends requests"
+            );
+            line = self.oracle.step().expect("a coast has steps");
+            prop_assert!(line.paused.is_empty() && line.prefills == 0);
+            self.advance(&line);
+            steps += 1;
+        }
+        self.check_results(&line, steps)
+    }
+
+    fn check_plan(&self, line: &Line, goes_on: bool) -> Result<(), TestCaseError> {
+        let plan = self.scheduler.newest().expect("just planned");
+        let rows: Vec<_> = plan
+            .scheduled
+            .iter()
+            .map(|part| {
+                let before = part.computed_before as usize + self.further;
+                (part.request.0 as usize, part.new_tokens as usize, before)
+            })
+            .collect();
+        prop_assert_eq!(&rows, &line.rows, "rows at {}", self.now);
+        prop_assert_eq!(plan.prefill.len(), line.prefills);
+        if !goes_on {
+            let paused: Vec<usize> = plan.preempted.iter().map(|id| id.0 as usize).collect();
+            prop_assert_eq!(&paused, &line.paused);
+            let started = plan.admitted.iter();
+            let started: Vec<_> = started
+                .map(|admitted| (admitted.request.0 as usize, admitted.hit_tokens as usize))
+                .collect();
+            prop_assert_eq!(&started, &line.started);
+        }
+        prop_assert_eq!(self.free(), line.free_after_plan, "free at {}", self.now);
+        Ok(())
+    }
+
+    fn check_results(&mut self, line: &Line, steps: u32) -> Result<(), TestCaseError> {
+        let mut ended = Vec::new();
+        self.scheduler.finish(steps, &mut ended);
+        let ended: Vec<usize> = ended.iter().map(|id| id.0 as usize).collect();
+        prop_assert_eq!(&ended, &line.finished);
+        prop_assert_eq!(self.free(), line.free_after, "free after {}", self.now);
+        if self.hears {
+            self.hear()?;
+        }
+        Ok(())
+    }
+
+    /// The events since the last step add up to what can be found now.
+    fn hear(&mut self) -> Result<(), TestCaseError> {
+        let mut events = Vec::new();
+        self.scheduler.drain_events(&mut events);
+        for event in events {
+            match event {
+                KvEvent::Stored { node, lo, hi, .. } => {
+                    for block in lo..hi {
+                        *self.heard.entry((node, block)).or_default() += 1;
+                    }
+                }
+                KvEvent::Removed { node, lo, hi } => {
+                    for block in lo..hi {
+                        let copies = self.heard.get_mut(&(node, block));
+                        let copies = copies.filter(|copies| **copies > 0);
+                        prop_assert!(copies.is_some(), "only what is there goes");
+                        *copies.unwrap() -= 1;
+                    }
+                }
+            }
+        }
+        let distinct = self.heard.values().filter(|copies| **copies > 0).count();
+        prop_assert_eq!(distinct as u64, self.scheduler.cache().distinct_blocks());
+        Ok(())
+    }
+
+    fn free(&self) -> usize {
+        self.scheduler.cache().free_blocks() as usize
+    }
+}
+
+/// How often what is to be tested came about.
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks {
+    steps: u32,
+    coasted: u32,
+    hits: u32,
+    paused: u32,
+    /// A prompt that did not end in its step.
+    cut: u32,
+    mixed: u32,
+    /// Coasted while somebody could not start.
+    beside_waiting: u32,
+}
+
+impl Marks {
+    fn note(&mut self, line: &Line, goes_on: bool, waiting: usize) {
+        let count = |mark: &mut u32, happened: bool| *mark += u32::from(happened);
+        count(&mut self.steps, true);
+        count(&mut self.coasted, goes_on);
+        count(
+            &mut self.hits,
+            line.started.iter().any(|&(_, found)| found > 0),
+        );
+        count(&mut self.paused, !line.paused.is_empty());
+        let (prompts, decodes) = line.rows.split_at(line.prefills);
+        let goes_on_later = |row: &(usize, usize, usize)| {
+            row.2 > 0 && line.started.iter().all(|&(request, _)| request != row.0)
+        };
+        count(&mut self.cut, prompts.iter().any(goes_on_later));
+        count(&mut self.mixed, !prompts.is_empty() && !decodes.is_empty());
+        count(&mut self.beside_waiting, goes_on && waiting > 0);
+    }
+
+    fn all(&self) -> [u32; 7] {
+        let Marks {
+            steps,
+            coasted,
+            hits,
+            paused,
+            cut,
+            mixed,
+            beside_waiting,
+        } = *self;
+        [steps, coasted, hits, paused, cut, mixed, beside_waiting]
+    }
+}
+
+#[test]
+fn the_scheduler_does_what_the_naive_one_does() {
+    let config = ProptestConfig {
+        cases: 1_500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    let mut runner = TestRunner::new_with_rng(config, random);
+    let seen = std::cell::RefCell::new([0u32; 7]);
+    let result = runner.run(&scenarios(), |scenario| {
+        for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
+            let mut pair = pair(&scenario, mode);
+            pair.run(mode)?;
+            let mut seen = seen.borrow_mut();
+            for (sum, mark) in seen.iter_mut().zip(pair.marks.all()) {
+                *sum += mark;
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    println!("{:?}", seen.borrow());
+    assert!(seen.borrow().iter().all(|&mark| mark > 500), "{seen:?}");
+}
+
+#[test]
+fn nobody_starts_whose_answer_might_not_fit() {
+    // Blocks of 4; 10 of them. Two requests of 8 + 16 tokens are 6 blocks each: the second waits for the first under
+    // GUARANTEED_NO_EVICT, though 8 of the 10 blocks are free at first. Under MAX_UTILIZATION both start, the blocks are used
+    // up when each has 5 (20 tokens: prompt and 12 outputs), and the second is paused.
+    let run = |policy| {
+        let mut scenario = Scenario {
+            config: TrtllmConfig {
+                tokens_per_block: 4,
+                num_blocks: 10,
+                max_num_tokens: 64,
+                max_seq_len: 100,
+                enable_chunked_prefill: true,
+                capacity_scheduler_policy: policy,
+                ..TrtllmConfig::default()
+            },
+            requests: Vec::new(),
+        };
+        scenario.requests = vec![(0, vec![(1, 8)], 16, false), (0, vec![(2, 8)], 16, false)];
+        let mut pair = pair(&scenario, Mode::Stepping);
+        pair.arrive();
+        let (mut steps, mut pauses, mut most) = (0, 0, 0);
+        while let Some(plan) = pair.scheduler.plan() {
+            most = most.max(plan.scheduled.len());
+            pauses += plan.preempted.len();
+            steps += 1;
+            pair.scheduler.stop_coasting();
+            pair.scheduler.finish(1, &mut Vec::new());
+        }
+        (steps, pauses, most)
+    };
+    // 16 steps each, one behind the other.
+    assert_eq!(run(CapacityPolicy::GuaranteedNoEvict), (32, 0, 1));
+    // Paused with 13 outputs when both lack a sixth block, in step 14, and one block of it goes to the first, which ends in
+    // step 16. Then it prefills 21 tokens, 16 of them found, which gives its 14th output, and decodes twice: 16 + 3.
+    assert_eq!(run(CapacityPolicy::MaxUtilization), (19, 1, 2));
+}
