@@ -15,12 +15,12 @@
 //!
 //! **Windows.** vLLM's hybrid KV cache sorts the layers into groups of equally many, each of one kind, and deals out pages of
 //! block_size tokens of one group. A sequence of f full blocks holds f pages for every group of full layers and at most
-//! w = ⌈(window − 1 + chunk) / block_size⌉ + 1 for every group with a window. The scheduler here counts blocks of the full
-//! layers alone, so that the pages of the others are set aside: of P pages, with F and W groups and n sequences, so many
-//! blocks hold whatever the lengths of the sequences are:
+//! w = ⌈(window − 1) / block_size⌉ + 1 for every group with a window, and the chunks of a step c = ⌈budget / block_size⌉
+//! more. The scheduler here counts blocks of the full layers alone, so that the pages of the others are set aside: of P
+//! pages, with F and W groups and n sequences, so many blocks hold whatever the lengths of the sequences are:
 //!
 //! ```text
-//! blocks = max(P / (F + W), (P − n · W · w) / F)
+//! blocks = max(P / (F + W), (P − W · (n · w + c)) / F)
 //! ```
 
 use super::{Budget, KvQuestion, MIB, fraction, working_space};
