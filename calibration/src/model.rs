@@ -196,6 +196,18 @@ impl Model {
         EMBEDDED.iter().map(|row| row.id).chain(mixtures::ids())
     }
 
+    /// The storage of its weights in words: `fp8 weights`, `bf16 weights with mxfp4 experts`.
+    #[must_use]
+    pub fn storage(&self) -> String {
+        let has_mxfp4 = |experts: Experts| experts.storage == ExpertStorage::Mxfp4;
+        let experts = if self.experts.is_some_and(has_mxfp4) {
+            " with mxfp4 experts"
+        } else {
+            ""
+        };
+        format!("{} weights{experts}", self.weights.name())
+    }
+
     /// What it has that not every formula covers, in words; none for a dense decoder with grouped heads.
     #[must_use]
     pub fn beyond_dense(&self) -> Option<String> {

@@ -225,9 +225,9 @@ fn source(spec: &RooflineSpec, deployment: &Deployment<'_>) -> TimingSource {
         name: "roofline".to_owned(),
         basis: Basis::Estimated,
         detail: format!(
-            "{} ({} weights, {} KV cache) on {tensor_parallel} x {}",
+            "{} ({}, {} KV cache) on {tensor_parallel} x {}",
             model.id,
-            model.weights.name(),
+            model.storage(),
             kv_cache.name(),
             gpu.name
         ),

@@ -396,7 +396,9 @@ fn splits(parallel: Parallel, hardware: &Hardware, section: &Section<'_>) -> boo
             .collect();
         let hint = format!("{} can be split over {} GPUs", model.id, legal.join(", "));
         refuse("tp", tensor, format!("a width that {why}"), &hint);
-    } else if let Err((expected, hint)) = deals_out_experts(parallel, hardware.model.as_ref()) {
+    } else if hardware.is_resolved
+        && let Err((expected, hint)) = deals_out_experts(parallel, hardware.model.as_ref())
+    {
         refuse("ep", parallel.expert, expected, &hint);
     }
     is_split

@@ -288,6 +288,9 @@ fn four_bit_experts_decode_faster_than_sixteen_bit_ones() {
         let roofline = Roofline::new(RooflineSpec::default(), deployment).expect("legal");
         roofline.decode(64, 64_000).time(64_000).as_ms()
     };
+    let source = roofline("openai/gpt-oss-20b", "h100_sxm", 2).source();
+    let storage = "(bf16 weights with mxfp4 experts, bf16 KV cache)";
+    assert!(source.detail.contains(storage), "{}", source.detail);
     assert!(
         at(&model) < 0.6 * at(&wide),
         "{} and {}",

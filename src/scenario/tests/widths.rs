@@ -81,6 +81,14 @@ fn widths_that_cannot_be_are_told_with_those_that_can() {
                 "name a mixture of experts",
             ],
         ),
+        // A name that was not understood says nothing about widths.
+        (
+            vec![
+                ("model", "Qwen/Qwen3-235B-A2B"),
+                ("pools.agg.parallel.ep", "8"),
+            ],
+            vec!["did you mean `Qwen/Qwen3-235B-A22B`"],
+        ),
         (
             vec![("pools.agg.parallel.pp", "2")],
             vec![
