@@ -205,7 +205,7 @@ mod tests {
             ["latency", metric, statistic] => {
                 vec![format!("latency.{metric}.*"), format!("*.{statistic}")]
             }
-            ["overrides", ..] => vec!["overrides.*".to_owned()],
+            [family @ ("overrides" | "engines"), ..] => vec![format!("{family}.*")],
             ["requests", "rejected_by", _] => vec!["requests.rejected_by.*".to_owned()],
             _ => vec![field.to_owned()],
         }

@@ -190,7 +190,11 @@ impl Oracle {
             line.rows.push((request, 1, before));
             if self.lacking(request, before + 1) > 0 {
                 let block = self.take_block();
-                self.requests[request].blocks.as_mut().unwrap().push(block);
+                self.requests[request]
+                    .blocks
+                    .as_mut()
+                    .expect("it has started")
+                    .push(block);
             }
             self.requests[request].computed += 1;
         }

@@ -256,7 +256,7 @@ impl Pair {
                         let copies = self.heard.get_mut(&(node, block));
                         let copies = copies.filter(|copies| **copies > 0);
                         prop_assert!(copies.is_some(), "only what is there goes");
-                        *copies.unwrap() -= 1;
+                        *copies.expect("checked a line above") -= 1;
                     }
                 }
             }
