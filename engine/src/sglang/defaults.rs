@@ -4,7 +4,7 @@
 //! token of a chunk), CUDA graphs (2 MiB for each sequence of the largest one) and the runtime; weights and KV pool get the
 //! rest. Seats follow from the pool: 512 for each longest sequence that fits, 2,048 to 4,096, but no more than one for two
 //! tokens. Source: the handling of GPU memory settings in SGLang's server arguments and of request slots in its model
-//! runner, release 0.5.
+//! runner, in a public copy of a 0.5 release; not compared with 0.5.23.
 
 const MIB: f64 = (1u64 << 20) as f64;
 const GIB_IN_MIB: f64 = 1024.0;

@@ -17,8 +17,8 @@ pub(super) struct Prefill {
 
 impl Scheduler {
     /// Leaves prompts in `self.prefills` and decodes in `self.decodes`.
-    // Model: what a prompt will find in the cache counts against the budget, as up to release 1.2; later ones estimate
-    // it and take more prompts into a step.
+    // Model: what a prompt will find in the cache counts against the budget, as in the scheduler that was
+    // read; newer ones are said to estimate it and take more prompts into a step.
     pub(super) fn choose_by_tokens(&mut self) {
         self.prefills.clear();
         self.decodes.clear();

@@ -1,11 +1,13 @@
-//! TensorRT-LLM's scheduler, as its sources have it, without overlap.
+//! TensorRT-LLM's scheduler by rules taken from its sources, without overlap.
 //!
 //! In words: up to `max_batch_size` requests are active, in order of arrival. Each step, a *capacity* rule says who may take
 //! part by KV blocks, and a *micro-batch* rule who does by tokens; prompts and decodes share a step. By default nobody starts
 //! whose whole answer does not fit beside those of all others, so that nobody is ever stopped.
 //!
-//! The rules, read in release 1.2 (its Python scheduler, written line by line after the C++ one, and the C++ KV cache
-//! manager). No schedule of the real one was recorded; a naive scheduler written from these rules is the check.
+//! Where the rules are from: T2–T5 were read in a public copy of its Python scheduler (written after the C++ one; about
+//! release 1.2, the copy does not say), the block counts of T2 and T3 in copies of its C++ KV cache manager. T1 and T6–T9
+//! are its known behaviour, not checked against the text. No schedule of the real one was recorded; a naive scheduler
+//! written from these rules is the check, which shows that the rules are kept and not that they are TensorRT-LLM's.
 //!
 //! * T1 `max_batch_size` seats; whoever waits takes one in order of arrival. A seat is given back at the end.
 //! * T2 `GUARANTEED_NO_EVICT`: free blocks (reusable ones are free) less what started requests can still need, each

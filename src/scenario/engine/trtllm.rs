@@ -95,7 +95,7 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> TrtllmOptions {
     }
 }
 
-/// The release whose rules were read.
+/// The release that the rules are nearest to.
 fn version(section: &Section<'_>) {
     let Some((text, _)) = section.text("version") else {
         return;
@@ -105,7 +105,7 @@ fn version(section: &Section<'_>) {
         section.mistake(
             "version",
             format!("`{text}`"),
-            "1.2, the release whose rules were read",
+            "1.2, the release that the rules are nearest to",
             "choose it, or leave it out",
         );
     }
