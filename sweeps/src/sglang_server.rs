@@ -165,6 +165,7 @@ mod tests {
                 model: &model,
                 gpu: Gpu::find(gpu).expect("known"),
                 tensor_parallel: 1,
+                expert_parallel: 1,
                 kv_cache: Precision::Bf16,
             };
             options.on(&hardware).expect("8B fits")
