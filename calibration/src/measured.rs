@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Two tables hold the launch time of the loop that measured them, which engines hide in CUDA graphs: fp8_block GEMMs of
-//! vLLM (56 to 80 us at few rows) and fp8 GEMMs of TensorRT-LLM (12 us). In their place stand SGLang's of the same GPU.
+//! vLLM (56 to 80 us at few rows), for which SGLang's of the same GPU stand, and fp8 GEMMs of TensorRT-LLM (12 us), for which
+//! vLLM's do.
 //!
 //! **Pieces.** Decode attention is read along the KV length, where the tables are linear between measured lengths. For
 //! each batch, when it is first asked for, the summed context is cut at those lengths, and between them wherever a chord
@@ -349,16 +350,21 @@ fn without_launch_floor(
     gemm: Dtype,
 ) -> Result<&'static Profile, CalibrationError> {
     let profile = library::find(folder, gpu, tables)?;
-    if !has_launch_floor(tables, gemm) {
-        return Ok(profile);
-    }
-    let Ok(sglang) = library::find(folder, gpu, Backend::Sglang) else {
+    let Some(donor) = donor(tables, gemm) else {
         return Ok(profile);
     };
-    let Some(table) = sglang.gemm.get(&gemm) else {
+    let Ok(other) = library::find(folder, gpu, donor) else {
         return Ok(profile);
     };
-    let name = format!("{} with SGLang's {} GEMMs", profile.name(), gemm.name());
+    let Some(table) = other.gemm.get(&gemm) else {
+        return Ok(profile);
+    };
+    let name = format!(
+        "{} with {}'s {} GEMMs",
+        profile.name(),
+        donor.name(),
+        gemm.name()
+    );
     Ok(library::shelved(folder, &name, || {
         let mut replaced = profile.clone();
         replaced.gemm.insert(gemm, table.clone());
@@ -366,11 +372,13 @@ fn without_launch_floor(
     }))
 }
 
-fn has_launch_floor(tables: Backend, gemm: Dtype) -> bool {
-    matches!(
-        (tables, gemm),
-        (Backend::Vllm, Dtype::Fp8Block) | (Backend::Trtllm, Dtype::Fp8)
-    )
+/// Whose GEMMs stand for those that hold launch time.
+fn donor(tables: Backend, gemm: Dtype) -> Option<Backend> {
+    match (tables, gemm) {
+        (Backend::Vllm, Dtype::Fp8Block) => Some(Backend::Sglang),
+        (Backend::Trtllm, Dtype::Fp8) => Some(Backend::Vllm),
+        _ => None,
+    }
 }
 
 fn source(
@@ -395,10 +403,11 @@ fn source(
         "the host takes {step_us} us per step, {sequence_us} us per sequence of it and {prefill_step_us} us more with a \
          prompt{origin}"
     )];
-    if has_launch_floor(spec.tables, formats.gemm) {
+    if let Some(donor) = donor(spec.tables, formats.gemm) {
         guesses.push(format!(
-            "{} GEMMs are SGLang's of the same GPU: those of {} hold launch time of the measuring loop",
+            "{} GEMMs are those of {} on the same GPU: those of {} hold launch time of the measuring loop",
             formats.gemm.name(),
+            donor.name(),
             spec.tables.name()
         ));
     }

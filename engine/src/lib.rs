@@ -16,9 +16,9 @@ pub mod vllm;
 pub mod workload;
 
 pub use kv_cache::KvEvent;
-pub use plan::StepPlan;
+pub use plan::{Reserved, StepPlan};
 pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
-pub use scheduler::{EngineConfig, Scheduler, Tracking};
+pub use scheduler::{EngineConfig, Part, Scheduler, Tracking};
 pub use time::{Span, Time};
 pub use timing::{Basis, Chunk, Piece, StepShape, StepTime, TimingSource};
 pub use workload::{

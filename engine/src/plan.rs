@@ -12,6 +12,10 @@ pub struct StepPlan {
     pub admitted: Vec<Admitted>,
     /// Sequences that lost their blocks while this step was planned, in order.
     pub preempted: Vec<RequestId>,
+    /// Sequences that were computed elsewhere and got room for their KV while this step was planned, in order.
+    pub reserved: Vec<Reserved>,
+    /// Sequences that start with KV from elsewhere: their first token comes out of this step.
+    pub arrived: Vec<RequestId>,
     /// The prefill part of the batch, as timing models see it.
     pub prefill: Vec<Chunk>,
     /// Number of sequences that decode one token.
@@ -51,6 +55,17 @@ pub struct Admitted {
     pub is_resumed: bool,
 }
 
+/// A sequence whose blocks are there and whose KV is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved {
+    /// The request.
+    pub request: RequestId,
+    /// Tokens of its prompt that the worker has already: whole blocks.
+    pub hit_tokens: u32,
+    /// Tokens of the blocks that are to be filled.
+    pub missing_tokens: u32,
+}
+
 impl StepPlan {
     /// The plan as timing models see it.
     #[must_use]
@@ -85,6 +100,8 @@ impl StepPlan {
         self.scheduled.clear();
         self.admitted.clear();
         self.preempted.clear();
+        self.reserved.clear();
+        self.arrived.clear();
         self.prefill.clear();
         self.decode_batch = 0;
         self.decode_context = 0;

@@ -10,7 +10,7 @@ use crate::sglang::{self, SglangConfig};
 use crate::time::Time;
 use crate::trtllm::{self, TrtllmConfig};
 use crate::vllm::{self, VllmConfig};
-use crate::workload::{RequestId, Workload};
+use crate::workload::{Request, RequestId, Workload};
 use std::sync::Arc;
 
 /// What a scheduler keeps besides what its decisions need.
@@ -20,6 +20,29 @@ pub struct Tracking {
     pub block_ids: bool,
     /// KV events, for routers.
     pub events: bool,
+}
+
+/// What of a request a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// All.
+    #[default]
+    Whole,
+    /// The prompt and one token; then its blocks are kept until they are [released](Scheduler::release).
+    Prefill,
+    /// All tokens, once the KV of the prompt, for which blocks are reserved, is [received](Scheduler::receive).
+    Decode,
+}
+
+impl Part {
+    /// Tokens to generate.
+    #[must_use]
+    pub fn output_tokens(self, request: &Request) -> u32 {
+        match self {
+            Part::Prefill => request.output_tokens.min(1),
+            Part::Whole | Part::Decode => request.output_tokens,
+        }
+    }
 }
 
 /// Settings of a worker: its engine and that engine's own.
@@ -147,6 +170,9 @@ impl EngineConfig {
     }
 }
 
+/// Why parts reach only vLLM's scheduler.
+const NO_PARTS: &str = "a deployment that hands KV over runs vLLM's scheduler";
+
 /// Scheduler and KV cache of one worker.
 #[derive(Debug, Clone)]
 pub enum Scheduler {
@@ -204,8 +230,41 @@ impl Scheduler {
         }
     }
 
+    /// The same for a part of the request. Only vLLM's scheduler takes parts.
+    pub fn submit_part(&mut self, id: RequestId, arrival: Time, part: Part) {
+        match (self, part) {
+            (Scheduler::Vllm(scheduler), part) => scheduler.submit_part(id, arrival, part),
+            (Scheduler::Sglang(scheduler), Part::Whole) => scheduler.submit(id),
+            (Scheduler::Trtllm(scheduler), Part::Whole) => scheduler.submit(id),
+            (Scheduler::Sglang(_) | Scheduler::Trtllm(_), _) => unreachable!("{NO_PARTS}"),
+        }
+    }
+
+    /// Gives back the blocks of a request whose prefill was done here; nobody reads them any more.
+    pub fn release(&mut self, id: RequestId) {
+        self.with_parts().release(id);
+    }
+
+    /// The KV for which blocks were reserved is there: the request may decode.
+    pub fn receive(&mut self, id: RequestId) {
+        self.with_parts().receive(id);
+    }
+
+    /// The KV for which blocks were reserved will not come: they are given back, and the request is computed here from
+    /// its prompt on, ahead of all that wait.
+    pub fn compute_after_all(&mut self, id: RequestId) {
+        self.with_parts().compute_after_all(id);
+    }
+
+    fn with_parts(&mut self) -> &mut vllm::Scheduler {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler,
+            Scheduler::Sglang(_) | Scheduler::Trtllm(_) => unreachable!("{NO_PARTS}"),
+        }
+    }
+
     /// Decides the next step, or `None` if there is nothing to run. A plan without scheduled sequences comes back only
-    /// when planning preempted somebody: it takes no time, is not in flight and needs no `finish`.
+    /// when planning preempted somebody or reserved blocks: it takes no time, is not in flight and needs no `finish`.
     pub fn plan(&mut self) -> Option<&StepPlan> {
         any!(self, scheduler => scheduler.plan())
     }

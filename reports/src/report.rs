@@ -202,8 +202,8 @@ mod tests {
     /// How the page names a field: itself, or a family and a member for distributions, or a family for reasons.
     fn names(field: &str) -> Vec<String> {
         match field.split('.').collect::<Vec<_>>()[..] {
-            ["latency", metric, statistic] => {
-                vec![format!("latency.{metric}.*"), format!("*.{statistic}")]
+            [family @ ("latency" | "transfers"), metric, statistic] => {
+                vec![format!("{family}.{metric}.*"), format!("*.{statistic}")]
             }
             [family @ ("overrides" | "engines"), ..] => vec![format!("{family}.*")],
             ["requests", "rejected_by", _] => vec!["requests.rejected_by.*".to_owned()],

@@ -1,8 +1,12 @@
 //! A small run for tests: two completed requests, a rejected one and one cut off by the end of the run.
 
 use crate::report::{Provenance, Report, Timing};
-use engine::{Span, Time};
-use sim::{GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, WorkerRecord, summarize};
+use engine::{RequestId, Span, Time};
+use sim::event::WorkerId;
+use sim::{
+    GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, TransferRecord, WorkerRecord,
+    summarize,
+};
 
 pub(crate) fn pools() -> Vec<String> {
     vec!["main".to_owned()]
@@ -90,10 +94,23 @@ pub(crate) fn recording() -> Recording {
         steps,
         sequences: 1,
     };
+    let moved = TransferRecord {
+        request: RequestId(1),
+        from: WorkerId(0),
+        to: WorkerId(1),
+        prefilled: ms(420.0),
+        reserved: ms(430.0),
+        began: ms(430.0),
+        ended: ms(480.0),
+        hit_tokens: 16,
+        bytes: 6_291_456_000,
+        has_failed: false,
+    };
     Recording {
         requests: vec![first, second, refused, cut_off],
         workers: vec![worker, other],
         gaps: vec![gap(100.0, 4), gap(200.0, 2)],
+        transfers: vec![moved],
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
-use sim::summary::{Distribution, Goodput, Summary, WorkerSummary};
+use sim::summary::{Distribution, Goodput, Summary, Transfers, WorkerSummary};
 
 /// Runs with more workers list the pools only.
 const MOST_WORKERS_LISTED: usize = 32;
@@ -205,10 +205,37 @@ fn memory(summary: &Summary) -> String {
         .goodput
         .iter()
         .map(|goodput| ("Goodput", goodput_in_words(goodput)));
+    let moved = summary
+        .transfers
+        .iter()
+        .map(|transfers| ("KV transfers", transfers_in_words(transfers)));
     facts(
         &goodput
             .chain([("Prefix reuse", reuse), ("KV cache", used)])
+            .chain(moved)
             .collect::<Vec<_>>(),
+    )
+}
+
+fn transfers_in_words(transfers: &Transfers) -> String {
+    let of = |times: &Distribution| {
+        let [mean, p99] = [times.mean, times.p99].map(|ms| separated(ms, 1));
+        format!("{mean} and {p99} ms")
+    };
+    let failed = match transfers.failed {
+        0 => String::new(),
+        failed => format!(", {} failed", count(failed)),
+    };
+    format!(
+        "{}, {} GB{failed} · {} of their prompt tokens were there already\n\
+         mean and p99: {} each\n\
+         after the prefill {}, {} of it for blocks",
+        counted(transfers.count, "transfer"),
+        separated(transfers.bytes as f64 / 1e9, 1),
+        percent(transfers.hit_share),
+        of(&transfers.transfer_ms),
+        of(&transfers.exposed_ms),
+        of(&transfers.wait_ms),
     )
 }
 

@@ -31,6 +31,7 @@ fn an_hour() -> Recording {
         requests,
         workers: vec![worker; 8],
         gaps,
+        transfers: Vec::new(),
     }
 }
 

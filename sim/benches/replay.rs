@@ -11,8 +11,10 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::vllm::VllmConfig;
-use engine::{EngineConfig, StepTime, Time, Workload};
+use engine::{EngineConfig, Span, StepTime, Time, Workload};
+use sim::disaggregation::{DisaggregationSpec, HandoffOrder, Role};
 use sim::event::Event;
+use sim::links::{NetworkSpec, Transport};
 use sim::router::KvRouterSpec;
 use sim::{Cluster, ClusterSpec, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
 use std::fmt;
@@ -72,6 +74,8 @@ struct Case {
     router: RouterSpec,
     /// Workers run SGLang in this order, else vLLM.
     sglang: Option<SglangPolicy>,
+    /// Half of the workers prefill, the other half decode.
+    is_disaggregated: bool,
 }
 
 const BASE: Case = Case {
@@ -82,6 +86,7 @@ const BASE: Case = Case {
     speedup: 1,
     router: RouterSpec::RoundRobin,
     sglang: None,
+    is_disaggregated: false,
 };
 
 const SGLANG: Case = Case {
@@ -110,7 +115,7 @@ impl Case {
     }
 }
 
-fn cases() -> [Case; 12] {
+fn cases() -> [Case; 14] {
     let kv = RouterSpec::Kv(KvRouterSpec::default());
     [
         BASE,
@@ -144,6 +149,17 @@ fn cases() -> [Case; 12] {
             name: "kv router, block 16",
             router: kv,
             block_size: 16,
+            ..BASE
+        },
+        Case {
+            name: "disaggregated",
+            is_disaggregated: true,
+            ..BASE
+        },
+        Case {
+            name: "disaggregated, kv",
+            is_disaggregated: true,
+            router: kv,
             ..BASE
         },
         SGLANG,
@@ -181,33 +197,58 @@ impl fmt::Display for Case {
 /// A case ready to run, as often as wanted.
 struct Replay {
     cluster: Cluster,
-    timing: [Arc<dyn StepTime>; 1],
+    /// By pool.
+    timing: Vec<Arc<dyn StepTime>>,
 }
 
 impl Replay {
     fn new(case: &Case, workload: &Arc<Workload>) -> Replay {
         let timing = Polynomial::new(PolynomialSpec::default(), u64::from(case.pool_tokens));
-        let pool = PoolSpec {
-            name: "aggregated".to_owned(),
-            workers: case.workers,
+        let pool = |name: &str, workers: u32| PoolSpec {
+            name: name.to_owned(),
+            workers,
             gpus_per_worker: 1,
             engine: case.engine(),
         };
+        let half = case.workers / 2;
         let spec = ClusterSpec {
-            pools: vec![pool],
+            pools: match case.is_disaggregated {
+                false => vec![pool("aggregated", case.workers)],
+                true => vec![pool("prefill", half), pool("decode", half)],
+            },
             router: case.router,
             load: LoadSpec::default(),
             frontend: sim::FrontendSpec::default(),
             seed: SEED,
             coasting: true,
+            disaggregation: case.is_disaggregated.then(handover),
             track_block_ids: false,
         };
+        let timing: Arc<dyn StepTime> =
+            Arc::new(timing.expect("the default curve fits every pool of the cases"));
         Replay {
             cluster: Cluster::new(&spec, sped_up(workload, case.speedup)),
-            timing: [Arc::new(
-                timing.expect("the default curve fits every pool of the cases"),
-            )],
+            timing: vec![timing; spec.pools.len()],
         }
+    }
+}
+
+/// vLLM's order over one port of InfiniBand NDR each; KV of Llama-3.1-8B.
+fn handover() -> DisaggregationSpec {
+    let transport = Transport::InfinibandNdr.preset();
+    DisaggregationSpec {
+        roles: vec![Role::Prefill, Role::Decode],
+        order: HandoffOrder::SourceFirst,
+        conditional: None,
+        network: NetworkSpec {
+            bytes_per_s: transport.bytes_per_s,
+            per_gpu: false,
+            core_bytes_per_s: None,
+            latency: transport.latency,
+            setup: Span::ZERO,
+        },
+        kv_bytes_per_token: 131_072,
+        failure_rate: 0.0,
     }
 }
 
@@ -259,7 +300,7 @@ impl Counts {
             virtual_clock::run_observed(replay.cluster.clone(), &replay.timing, |_, event, _| {
                 match event {
                     Event::Arrival { .. } => counts.arrivals += 1,
-                    Event::Received { .. } => {}
+                    Event::Received { .. } | Event::Links => {}
                     Event::Plan { .. } => counts.plans += 1,
                     Event::Ran(ran) => {
                         counts.runs += 1;

@@ -3,13 +3,18 @@
 //! [`Cluster::handle`] holds the one `match` on everything that can happen. It does no I/O, reads no clock and draws no
 //! time: a driver (virtual or live) owns time, runs the steps and hands events in, ordered by [`Event::order`].
 
+mod handoff;
+
+use crate::disaggregation::DisaggregationSpec;
 use crate::event::{Action, Event, Ran, WorkerId};
-use crate::frontend::{Frontend, FrontendSpec, refusal};
+use crate::frontend::{Frontend, FrontendSpec};
+use crate::group::{Group, GroupSpec};
 use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
-use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
+use crate::router::{Placement, RouterSpec};
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
-use engine::{EngineConfig, RequestId, Time, Workload};
+use engine::{EngineConfig, Part, RequestId, Reserved, Time, Workload};
+use handoff::Disaggregated;
 use std::sync::Arc;
 
 /// A deployment and how it is used.
@@ -17,6 +22,8 @@ use std::sync::Arc;
 pub struct ClusterSpec {
     /// Groups of equal workers.
     pub pools: Vec<PoolSpec>,
+    /// Which pools prefill for which to decode; `None` where each worker does both.
+    pub disaggregation: Option<DisaggregationSpec>,
     /// Who gets which request.
     pub router: RouterSpec,
     /// How requests are sent.
@@ -51,67 +58,56 @@ pub struct Cluster {
     load: Load,
     frontend: Frontend,
     pools: Vec<PoolSpec>,
-    router: Router,
+    /// Workers that requests come to first: all, or those that prefill.
+    entry: Group,
+    disaggregated: Option<Box<Disaggregated>>,
     workers: Vec<Worker>,
-    all_workers: Vec<WorkerId>,
-    able_workers: Vec<WorkerId>,
-    /// By worker: requests placed and not ended.
-    active: Vec<u32>,
     recording: Recording,
     last_token: Vec<Time>,
     outputs: Outputs,
-    /// Requests that have just got a worker.
-    placed: Vec<Placement>,
+    /// Blocks reserved by the plan just made.
+    reserved: Vec<Reserved>,
+    seed: u64,
     warmup_requests: u32,
 }
 
 impl Cluster {
     /// An idle deployment in front of the clients of `workload`.
     #[must_use]
-    pub fn new(spec: &ClusterSpec, workload: Arc<Workload>) -> Self {
+    pub fn new(asked: &ClusterSpec, workload: Arc<Workload>) -> Self {
         assert!(
-            spec.pools.iter().any(|pool| pool.workers > 0),
+            asked.pools.iter().any(|pool| pool.workers > 0),
             "a deployment has a worker"
         );
-        let workers: u32 = spec.pools.iter().map(|pool| pool.workers).sum();
-        let each_worker = || {
-            let pools = spec.pools.iter();
-            pools.flat_map(|pool| std::iter::repeat_n(pool, pool.workers as usize))
-        };
-        let batched = |pool: &PoolSpec| u64::from(pool.engine.max_num_batched_tokens());
-        let fleet = Fleet {
-            block_size: spec.pools[0].engine.block_size(),
-            max_num_batched_tokens: each_worker().map(batched).collect(),
-            has_gpu: each_worker().map(|pool| pool.gpus_per_worker > 0).collect(),
-        };
-        let router = Router::new(spec.router, spec.seed, fleet);
-        let options = WorkerOptions {
-            // Events that travel need the time of their step.
-            coasts: spec.coasting && !router.wants_each_step(),
-            track_block_ids: spec.track_block_ids,
-            track_kv_events: router.wants_kv_events(),
+        let workers: u32 = asked.pools.iter().map(|pool| pool.workers).sum();
+        let (entry, disaggregated) = match &asked.disaggregation {
+            None => (Group::new(whole(asked), &asked.pools, |_| true), None),
+            Some(disaggregation) => {
+                let (entry, parts) = Disaggregated::new(asked, disaggregation, &workload);
+                (entry, Some(Box::new(parts)))
+            }
         };
         let mut cluster = Cluster {
-            load: Load::new(spec.load, workload.clone()),
-            frontend: Frontend::new(spec.frontend),
-            pools: spec.pools.clone(),
-            router,
+            load: Load::new(asked.load, workload.clone()),
+            frontend: Frontend::new(asked.frontend),
+            pools: asked.pools.clone(),
+            entry,
+            disaggregated,
             workers: Vec::with_capacity(workers as usize),
-            all_workers: (0..workers).map(WorkerId).collect(),
-            able_workers: Vec::new(),
-            active: vec![0; workers as usize],
             recording: Recording::default(),
             last_token: vec![Time::MAX; workload.requests.len()],
             outputs: Outputs::default(),
-            placed: Vec::new(),
-            warmup_requests: spec.load.warmup_requests,
+            reserved: Vec::new(),
+            seed: asked.seed,
+            warmup_requests: asked.load.warmup_requests,
             workload,
         };
-        for (pool, spec) in cluster.pools.iter().enumerate() {
+        for (pool, spec) in asked.pools.iter().enumerate() {
             for _ in 0..spec.workers {
                 let id = WorkerId(cluster.workers.len() as u32);
                 let workload = cluster.workload.clone();
                 let engine = spec.engine.clone();
+                let options = cluster.options_of(id, asked);
                 cluster.workers.push(Worker::new(
                     id,
                     pool as u32,
@@ -162,10 +158,35 @@ impl Cluster {
         &self.pools
     }
 
-    /// True if routing looks at what happened inside steps, so that a driver has to deliver them as they end.
+    /// The group that a worker belongs to.
+    fn group_of(&mut self, worker: WorkerId) -> &mut Group {
+        match &mut self.disaggregated {
+            Some(parts) if parts.is_decode_worker(worker) => &mut parts.decode,
+            _ => &mut self.entry,
+        }
+    }
+
+    fn options_of(&mut self, worker: WorkerId, spec: &ClusterSpec) -> WorkerOptions {
+        let is_prefill = spec.disaggregation.is_some();
+        let group = self.group_of(worker);
+        WorkerOptions {
+            // Events that travel need the time of their step.
+            coasts: spec.coasting && !group.wants_each_step(),
+            track_block_ids: spec.track_block_ids,
+            track_kv_events: group.wants_kv_events(),
+            only_prefills: is_prefill && !self.is_decode_worker(worker),
+        }
+    }
+
+    /// The workers of which routing looks at what happens inside steps, so that a driver has to deliver them as they end.
     #[must_use]
-    pub fn observes_steps(&self) -> bool {
-        self.router.wants_kv_events()
+    pub fn observed_workers(&self) -> Vec<WorkerId> {
+        let decode = self.disaggregated.as_ref().map(|parts| &parts.decode);
+        let groups = std::iter::once(&self.entry).chain(decode);
+        groups
+            .filter(|group| group.wants_kv_events())
+            .flat_map(|group| group.workers().iter().copied())
+            .collect()
     }
 
     /// Opens the doors.
@@ -179,6 +200,7 @@ impl Cluster {
             Event::Ran(ran) => self.ran(now, &ran, actions),
             Event::Arrival { request } => self.arrive(now, request, actions),
             Event::Received { request } => self.place(now, request, actions),
+            Event::Links => self.move_kv(now, actions),
             Event::Plan { worker } => self.plan(now, worker, actions),
         }
     }
@@ -187,9 +209,12 @@ impl Cluster {
     fn plan(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
         let worker = &mut self.workers[id.0 as usize];
         worker.is_woken = false;
-        if worker.plan(&mut self.recording.requests, actions) {
+        let mut reserved = std::mem::take(&mut self.reserved);
+        if worker.plan(now, &mut self.recording.requests, actions, &mut reserved) {
             self.wake(now, id, actions);
         }
+        self.note_reserved(now, &mut reserved, actions);
+        self.reserved = reserved;
     }
 
     /// A client sends a request: refuse it, or let the front end have it.
@@ -215,75 +240,72 @@ impl Cluster {
         }
     }
 
-    /// The router gives a request that some worker can hold to one.
+    /// A router gives a request that some worker can hold to one.
     fn place(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
-        let refusal = self.find_able_workers(id);
-        assert!(refusal.is_none(), "the front end refused it");
-        let workers = if self.able_workers.is_empty() {
-            &self.all_workers
-        } else {
-            &self.able_workers
-        };
-        let candidate = Candidate {
-            request: id,
-            workload: &self.workload,
-            workers,
-            active: &self.active,
-        };
-        self.router.place(now, &candidate, &mut self.placed);
+        match &mut self.disaggregated {
+            Some(parts) if parts.chooses_decode_first() => {
+                parts.decode.place(now, id, &self.workload, &self.pools);
+            }
+            _ => self.entry.place(now, id, &self.workload, &self.pools),
+        }
         self.submit_placed(now, actions);
     }
 
     /// Hands requests that got a worker to its scheduler.
     fn submit_placed(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let mut placed = std::mem::take(&mut self.placed);
-        for placement in placed.drain(..) {
-            let record = &mut self.recording.requests[placement.request.0 as usize];
-            record.placed = now;
-            record.worker = placement.worker.0;
-            record.router_overlap_tokens = placement.overlap_tokens;
-            self.active[placement.worker.0 as usize] += 1;
-            let worker = &mut self.workers[placement.worker.0 as usize];
-            worker.record.requests += 1;
-            worker.scheduler.submit(placement.request, now);
-            if worker.scheduler.is_idle() {
-                self.wake(now, placement.worker, actions);
-            } else if !worker.is_cut {
-                worker.is_cut = true;
-                actions.push(Action::Cut {
-                    worker: placement.worker,
-                });
-            }
+        if self.disaggregated.is_some() {
+            return self.submit_parts(now, actions);
         }
-        self.placed = placed;
+        while let Some(placement) = self.entry.next_placed() {
+            self.note_placed(now, &placement);
+            self.submit(
+                now,
+                placement.request,
+                placement.worker,
+                Part::Whole,
+                actions,
+            );
+        }
     }
 
-    /// Fills `able_workers` with those that can hold the request (left empty if all can), or says why none can.
+    fn note_placed(&mut self, now: Time, placement: &Placement) {
+        let record = &mut self.recording.requests[placement.request.0 as usize];
+        record.placed = record.placed.min(now);
+        record.worker = placement.worker.0;
+        record.router_overlap_tokens = placement.overlap_tokens;
+        self.workers[placement.worker.0 as usize].record.requests += 1;
+    }
+
+    fn submit(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        worker: WorkerId,
+        part: Part,
+        actions: &mut Vec<Action>,
+    ) {
+        let scheduler = &mut self.workers[worker.0 as usize].scheduler;
+        scheduler.submit_part(request, now, part);
+        self.notify(now, worker, actions);
+    }
+
+    /// A worker has more to think about: it plans at once if it is idle, at its next step boundary if not.
+    fn notify(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
+        let worker = &mut self.workers[id.0 as usize];
+        if worker.scheduler.is_idle() {
+            self.wake(now, id, actions);
+        } else if worker.cut_at.is_none() {
+            worker.cut_at = Some(now);
+            actions.push(Action::Cut { worker: id });
+        }
+    }
+
+    /// Why no worker can serve the request, if none can.
     fn find_able_workers(&mut self, id: RequestId) -> Option<Rejection> {
-        self.able_workers.clear();
-        let request = &self.workload.requests[id.0 as usize];
-        let refusals = |pool: &PoolSpec| refusal(request, &pool.engine);
-        let mut reasons = self.pools.iter().map(refusals);
-        if reasons.all(|reason| reason.is_none()) {
-            return None;
-        }
-        let mut reason = None;
-        let mut first = 0;
-        for pool in &self.pools {
-            match refusals(pool) {
-                None => self
-                    .able_workers
-                    .extend((first..first + pool.workers).map(WorkerId)),
-                // Of several reasons the last in their order is that of the pool that came closest.
-                Some(refused) => reason = reason.max(Some(refused)),
-            }
-            first += pool.workers;
-        }
-        if self.able_workers.is_empty() {
-            reason
-        } else {
-            None
-        }
+        let decode = self.disaggregated.as_mut();
+        let decode =
+            decode.and_then(|parts| parts.decode.find_able(id, &self.workload, &self.pools));
+        decode.or_else(|| self.entry.find_able(id, &self.workload, &self.pools))
     }
 
     /// Refuses a request, and with it all that wait for it.
@@ -311,29 +333,41 @@ impl Cluster {
             warmup_requests: self.warmup_requests,
         };
         self.workers[ran.worker.0 as usize].ran(ran, &mut books, &mut outputs);
+        let workload = self.workload.clone();
+        let group = self.group_of(ran.worker);
         for request in outputs.started.drain(..) {
-            self.router
-                .prefill_done(now, request, &self.workload, &mut self.placed);
+            group.prefill_done(now, request, &workload);
         }
-        self.router
-            .observe(now, ran.worker, &outputs.events, &self.workload);
+        group.observe(now, ran.worker, &outputs.events, &workload);
         outputs.events.clear();
+        for (request, computed) in outputs.computed.drain(..) {
+            self.note_computed(now, request, computed);
+        }
         for request in outputs.ended.drain(..) {
-            let pool = self.workers[ran.worker.0 as usize].pool();
-            let engine = &self.pools[pool].engine;
-            let asked = self.workload.requests[request.0 as usize];
-            let record = &mut self.recording.requests[request.0 as usize];
-            record.output_tokens = engine.output_goal(asked.input_tokens, asked.output_tokens);
-            record.finish = ran.end();
-            record.outcome = Outcome::Completed;
-            self.active[ran.worker.0 as usize] -= 1;
-            self.router
-                .ended(now, request, &self.workload, &mut self.placed);
-            self.load.ended(now, request, actions);
+            if self.workers[ran.worker.0 as usize].only_prefills() {
+                self.prefilled(now, request, actions);
+            } else {
+                self.complete(now, ran, request, actions);
+            }
         }
         self.outputs = outputs;
         self.wake(now, ran.worker, actions);
         self.submit_placed(now, actions);
+        self.ask_for_links(actions);
+    }
+
+    /// The last token of a request arrived.
+    fn complete(&mut self, now: Time, ran: &Ran, request: RequestId, actions: &mut Vec<Action>) {
+        let worker = ran.worker;
+        let engine = &self.pools[self.workers[worker.0 as usize].pool()].engine;
+        let asked = self.workload.requests[request.0 as usize];
+        let record = &mut self.recording.requests[request.0 as usize];
+        record.output_tokens = engine.output_goal(asked.input_tokens, asked.output_tokens);
+        record.finish = ran.end();
+        record.outcome = Outcome::Completed;
+        let workload = self.workload.clone();
+        self.group_of(worker).ended(now, worker, request, &workload);
+        self.load.ended(now, request, actions);
     }
 
     fn wake(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {
@@ -349,7 +383,26 @@ impl Cluster {
     /// Closes the books.
     #[must_use]
     pub fn finish(mut self) -> Recording {
+        let is_over = |(_, record): (usize, &RequestRecord)| record.outcome != Outcome::Unfinished;
+        let holds = |worker: &Worker| worker.scheduler.held_blocks() > 0;
+        assert!(
+            !self.recording.sent().all(is_over) || !self.workers.iter().any(holds),
+            "when all requests are over, all blocks are free"
+        );
         self.recording.workers = self.workers.iter().map(|worker| worker.record).collect();
+        if let Some(parts) = &self.disaggregated {
+            self.recording.transfers = parts.handoffs.records();
+        }
         self.recording
+    }
+}
+
+/// The group of a deployment whose workers do everything.
+fn whole(spec: &ClusterSpec) -> GroupSpec {
+    GroupSpec {
+        router: spec.router,
+        part: Part::Whole,
+        listens: true,
+        seed: spec.seed,
     }
 }

@@ -13,6 +13,8 @@ pub struct WorkerId(pub u32);
 pub enum Event {
     /// Steps of the oldest plan of a worker ended.
     Ran(Ran),
+    /// Something happens on the links: a transfer begins to move, or ends.
+    Links,
     /// A client sends a request.
     Arrival {
         /// Which.
@@ -75,12 +77,13 @@ pub(crate) type EventQueue<Entry> = BinaryHeap<Reverse<(Time, Order, Entry)>>;
 
 impl Event {
     /// What happens first at one instant: by rank, then by the stable number of what it concerns. Step finished,
-    /// (transfer finished, worker ready, fault or cancel: to come), arrival, received by the router, plan. No two events of one instant have
-    /// the same rank and number.
+    /// links, (worker ready, fault or cancel: to come), arrival, received by the router, plan. No two different events of
+    /// one instant have the same rank and number.
     #[must_use]
     pub fn order(&self) -> Order {
         match self {
             Event::Ran(ran) => (0, ran.worker.0),
+            Event::Links => (1, 0),
             Event::Arrival { request } => (4, request.0),
             Event::Received { request } => (5, request.0),
             Event::Plan { worker } => (6, worker.0),

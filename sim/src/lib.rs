@@ -1,9 +1,12 @@
 //! The serving system on a clock: cluster, routers, drivers, metrics.
 
 pub mod cluster;
+pub mod disaggregation;
 pub mod event;
 pub mod frontend;
+mod group;
 pub mod journal;
+pub mod links;
 pub mod live;
 pub mod load;
 pub mod metrics;
@@ -17,6 +20,7 @@ pub mod virtual_clock;
 pub mod worker;
 
 pub use cluster::{Cluster, ClusterSpec, PoolSpec};
+pub use disaggregation::{DisaggregationSpec, HandoffOrder, Role, TransferRecord};
 pub use frontend::FrontendSpec;
 pub use load::LoadSpec;
 pub use metrics::summarize;

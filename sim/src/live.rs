@@ -147,6 +147,7 @@ struct Driver {
 /// What a timer stands for; its order says the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EventKey {
+    Links,
     Arrival,
     Received,
     Plan,
@@ -193,6 +194,7 @@ impl Driver {
                 }
                 Action::At { time, event } => {
                     let key = match event {
+                        Event::Links => EventKey::Links,
                         Event::Arrival { .. } => EventKey::Arrival,
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
@@ -246,6 +248,7 @@ impl Driver {
 
 fn event(id: u32, key: EventKey) -> Event {
     match key {
+        EventKey::Links => Event::Links,
         EventKey::Arrival => Event::Arrival {
             request: engine::RequestId(id),
         },

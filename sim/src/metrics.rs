@@ -8,11 +8,12 @@
 //! sum over n. TPOT, a ratio, is a float per request; floats are summed as fixed-point integers, so that the order of the
 //! requests does not matter. A number without a base (no request, no time) is 0, never NaN or infinite.
 
+use crate::disaggregation::TransferRecord;
 use crate::quantile::values_at_ranks;
 use crate::record::{GapRun, Outcome, Recording, RequestRecord, WorkerRecord};
 use crate::summary::{
     Distribution, Goodput, KvUse, Latency, PrefixReuse, RequestCounts, Sla, Summary, Throughput,
-    WorkerSummary,
+    Transfers, WorkerSummary,
 };
 use engine::{Span, Time};
 use std::collections::BTreeMap;
@@ -74,6 +75,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         prefix: prefix_reuse(&counted, &recording.workers),
         kv: kv_use(&recording.workers, run),
         extrapolated_share: extrapolated_share(&recording.workers),
+        transfers: transfers(recording),
         workers: (0..)
             .zip(&recording.workers)
             .map(|(index, worker)| worker_summary(index, worker, pool_names, run))
@@ -385,6 +387,28 @@ fn extrapolated_share(workers: &[WorkerRecord]) -> f64 {
     let extrapolated: u64 = workers.iter().map(|worker| worker.extrapolated.0).sum();
     let busy: u64 = workers.iter().map(|worker| worker.busy.0).sum();
     share(extrapolated as f64, busy as f64)
+}
+
+/// What the handovers of a run took; `None` if there were none.
+fn transfers(recording: &Recording) -> Option<Transfers> {
+    let ended = || {
+        let all = recording.transfers.iter();
+        all.filter(|transfer| transfer.ended != Time::MAX)
+    };
+    let count = ended().count() as u64;
+    let prompt =
+        |transfer: &TransferRecord| u64::from(recording.request(transfer.request).input_tokens);
+    let hits: u64 = ended().map(|transfer| u64::from(transfer.hit_tokens)).sum();
+    let tokens: u64 = ended().map(prompt).sum();
+    (count > 0).then(|| Transfers {
+        count,
+        failed: ended().filter(|transfer| transfer.has_failed).count() as u64,
+        bytes: ended().map(|transfer| transfer.bytes).sum(),
+        hit_share: hits as f64 / tokens as f64,
+        wait_ms: spans_in_ms(ended().map(|it| it.reserved.since(it.prefilled))),
+        transfer_ms: spans_in_ms(ended().map(|it| it.ended.since(it.began))),
+        exposed_ms: spans_in_ms(ended().map(|it| it.ended.since(it.prefilled))),
+    })
 }
 
 fn kv_use(workers: &[WorkerRecord], run: Span) -> KvUse {

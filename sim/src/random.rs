@@ -13,6 +13,8 @@ pub enum Purpose {
     KvEventLoss = 4,
     /// How late KV events come, by worker and report.
     KvEventDelay = 5,
+    /// Whether a transfer fails, by request.
+    TransferFailure = 6,
 }
 
 /// A number below `bound` (≥ 1), uniform up to 2^-32.

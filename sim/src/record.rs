@@ -3,6 +3,7 @@
 //! Everything printed later is a function of these, so that a summary cannot differ between stepping and coasting
 //! unless the records do.
 
+use crate::disaggregation::TransferRecord;
 use engine::{RequestId, Span, Time};
 
 /// The life of one request.
@@ -131,6 +132,8 @@ pub struct Recording {
     pub workers: Vec<WorkerRecord>,
     /// All gaps between consecutive tokens of a request, warm-up requests left out.
     pub gaps: Vec<GapRun>,
+    /// In the order of requests, those that one worker prefilled for another.
+    pub transfers: Vec<TransferRecord>,
 }
 
 impl RequestRecord {

@@ -21,6 +21,9 @@ pub struct Summary {
     pub kv: KvUse,
     /// Share of the time in steps that lies beyond what the timing model was measured or fitted at.
     pub extrapolated_share: f64,
+    /// KV that went from prefill to decode workers; absent where each worker does both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transfers: Option<Transfers>,
     /// By worker index.
     pub workers: Vec<WorkerSummary>,
 }
@@ -140,6 +143,25 @@ pub struct KvUse {
     pub peak_share: f64,
     /// Tokens held by running sequences / capacity in tokens, averaged over the time of the run and all workers.
     pub mean_share: f64,
+}
+
+/// KV that went from prefill to decode workers; warm-up requests included.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Transfers {
+    /// Requests handed over, their transfers over.
+    pub count: u64,
+    /// Of these, those whose transfer failed.
+    pub failed: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Prompt tokens that decode workers had already / prompt tokens of those requests.
+    pub hit_share: f64,
+    /// End of the prefill to blocks on the decode worker; 0 where they were there before.
+    pub wait_ms: Distribution,
+    /// Start of the transfer to its end.
+    pub transfer_ms: Distribution,
+    /// End of the prefill to the end of the transfer: what the handover adds to TTFT, but for the next step.
+    pub exposed_ms: Distribution,
 }
 
 /// What one worker did.

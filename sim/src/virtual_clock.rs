@@ -46,13 +46,15 @@ struct Driver<'a> {
     timing: Vec<&'a dyn StepTime>,
     lanes: Vec<Lane>,
     queue: EventQueue<Entry>,
-    observes_steps: bool,
+    /// Workers whose steps are reported before anything is routed.
+    observed: Vec<WorkerId>,
 }
 
 /// What stands in the queue. The end of a segment is looked up in its lane; it is stale once the lane has moved on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Entry {
     SegmentEnd { generation: u32 },
+    Links,
     Arrival,
     Received,
     Plan,
@@ -76,6 +78,8 @@ struct Queued {
     left: u32,
     ahead: u32,
     shape: Shape,
+    /// Whether a step of it has ended.
+    has_run: bool,
 }
 
 /// What a segment is priced from.
@@ -128,7 +132,7 @@ impl<'a> Driver<'a> {
             timing,
             lanes,
             queue: EventQueue::new(),
-            observes_steps: cluster.observes_steps(),
+            observed: cluster.observed_workers(),
         }
     }
 
@@ -138,11 +142,12 @@ impl<'a> Driver<'a> {
         loop {
             let Reverse((now, (rank, id), entry)) = *self.queue.peek()?;
             let is_routed = matches!(entry, Entry::Arrival | Entry::Received);
-            if is_routed && self.observes_steps && self.report_steps_until(now) {
+            if is_routed && self.report_steps_until(now) {
                 continue;
             }
             self.queue.pop();
             match entry {
+                Entry::Links => return Some((now, Event::Links)),
                 Entry::Arrival => {
                     return Some((
                         now,
@@ -187,6 +192,7 @@ impl<'a> Driver<'a> {
             match action {
                 Action::At { time, event } => {
                     let entry = match event {
+                        Event::Links => Entry::Links,
                         Event::Arrival { .. } => Entry::Arrival,
                         Event::Received { .. } => Entry::Received,
                         Event::Plan { .. } => Entry::Plan,
@@ -203,6 +209,7 @@ impl<'a> Driver<'a> {
                         left: up_to,
                         ahead,
                         shape: self.shape(worker, cluster),
+                        has_run: false,
                     };
                     let lane = &mut self.lanes[worker.0 as usize];
                     lane.plans.push_back(queued);
@@ -312,6 +319,7 @@ impl<'a> Driver<'a> {
         }
         let plan = lane.plans.front_mut().expect("a segment belongs to a plan");
         plan.left -= steps;
+        plan.has_run = true;
         if let Shape::Decode { batch, context } = &mut plan.shape {
             *context += u64::from(*batch) * u64::from(steps);
         }
@@ -339,7 +347,9 @@ impl<'a> Driver<'a> {
         } else {
             ended + 1
         };
-        front.left = front.left.min(running + front.ahead);
+        // A plan runs one step at least, even if the cut comes at the instant it was made.
+        let least = u32::from(!front.has_run);
+        front.left = front.left.min((running + front.ahead).max(least));
         if front.left == 0 {
             lane.plans.pop_front();
             lane.generation += 1;
@@ -350,17 +360,18 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Shortens every segment to the steps that have ended by `now`. True if any was.
+    /// Shortens the segments of observed workers to the steps that have ended by `now`. True if any was.
     fn report_steps_until(&mut self, now: Time) -> bool {
         let mut any = false;
-        for worker in 0..self.lanes.len() {
-            let Some(segment) = &mut self.lanes[worker].segment else {
+        for index in 0..self.observed.len() {
+            let worker = self.observed[index];
+            let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
                 continue;
             };
             let ended = segment.ended_by(now);
             if (1..segment.steps).contains(&ended) {
                 segment.steps = ended;
-                self.enter_end(WorkerId(worker as u32));
+                self.enter_end(worker);
                 any = true;
             }
         }

@@ -2,7 +2,9 @@
 
 use crate::event::{Action, Ran, WorkerId};
 use crate::record::{GapRun, RequestRecord, WorkerRecord};
-use engine::{EngineConfig, KvEvent, RequestId, Scheduler, Span, Time, Tracking, Workload};
+use engine::{
+    EngineConfig, KvEvent, RequestId, Reserved, Scheduler, Span, Time, Tracking, Workload,
+};
 use std::sync::Arc;
 
 /// A worker and its books.
@@ -12,10 +14,11 @@ pub struct Worker {
     pub(crate) record: WorkerRecord,
     /// A [`Plan`](crate::event::Event::Plan) for this instant is under way.
     pub(crate) is_woken: bool,
-    /// The coast in flight must not go on.
-    pub(crate) is_cut: bool,
+    /// Since when the coast in flight must not go on. Steps that ended before may be reported later than that.
+    pub(crate) cut_at: Option<Time>,
     id: WorkerId,
     coasts: bool,
+    only_prefills: bool,
     /// Preemptions since the last output.
     fruitless_preemptions: u32,
 }
@@ -39,7 +42,9 @@ pub(crate) struct Books<'a> {
 pub(crate) struct Outputs {
     /// Requests whose first token arrived.
     pub started: Vec<RequestId>,
-    /// Requests whose last token arrived, in batch order.
+    /// Requests and how many of their prompt tokens are computed, on workers that hand them over.
+    pub computed: Vec<(RequestId, u32)>,
+    /// Requests of which the worker has done its part, in batch order.
     pub ended: Vec<RequestId>,
     /// KV events of the steps, if tracked.
     pub events: Vec<KvEvent>,
@@ -69,9 +74,10 @@ impl Worker {
             scheduler: Scheduler::new(config, workload, tracking),
             record,
             is_woken: false,
-            is_cut: false,
+            cut_at: None,
             id,
             coasts: options.coasts,
+            only_prefills: options.only_prefills,
             fruitless_preemptions: 0,
         }
     }
@@ -80,6 +86,12 @@ impl Worker {
     #[must_use]
     pub fn runs_in_circles(&self) -> bool {
         self.fruitless_preemptions >= CIRCLE
+    }
+
+    /// True if it computes prompts for other workers.
+    #[must_use]
+    pub fn only_prefills(&self) -> bool {
+        self.only_prefills
     }
 
     /// Its index in the cluster.
@@ -101,13 +113,15 @@ impl Worker {
     }
 
     /// Goes on with a coast, or asks the scheduler for a plan, at most one at a time: a driver prices the newest. True if
-    /// more could be in flight.
+    /// more could be in flight. Appends what was reserved meanwhile.
     pub(crate) fn plan(
         &mut self,
+        now: Time,
         records: &mut [RequestRecord],
         actions: &mut Vec<Action>,
+        reserved: &mut Vec<Reserved>,
     ) -> bool {
-        if std::mem::take(&mut self.is_cut) {
+        if self.cut_at.take_if(|at| *at <= now).is_some() {
             self.scheduler.stop_coasting();
         }
         let depth = self.scheduler.depth();
@@ -123,6 +137,7 @@ impl Worker {
                 self.record.preemptions += 1;
                 self.fruitless_preemptions += 1;
             }
+            reserved.extend_from_slice(&plan.reserved);
             for admitted in &plan.admitted {
                 self.record.admitted_tokens += u64::from(admitted.known_tokens);
                 self.record.hit_tokens += u64::from(admitted.hit_tokens);
@@ -170,6 +185,13 @@ impl Worker {
         if plan.scheduled.iter().any(|part| part.samples) {
             self.fruitless_preemptions = 0;
         }
+        if self.only_prefills {
+            let parts = plan.scheduled.iter();
+            let computed = parts.map(|part| (part.request, part.computed_before + part.new_tokens));
+            outputs.computed.extend(computed);
+            self.account(ran, outputs);
+            return;
+        }
         let (mut regular, mut late) = (0, 0);
         for part in plan.scheduled.iter().filter(|part| part.samples) {
             let last = &mut books.last_token[part.request.0 as usize];
@@ -210,6 +232,10 @@ impl Worker {
                 ..gap
             });
         }
+        self.account(ran, outputs);
+    }
+
+    fn account(&mut self, ran: &Ran, outputs: &mut Outputs) {
         self.scheduler.finish(ran.steps, &mut outputs.ended);
         self.scheduler.drain_events(&mut outputs.events);
         self.record.peak_blocks = u64::from(self.scheduler.peak_blocks());
@@ -222,6 +248,7 @@ pub(crate) struct WorkerOptions {
     pub coasts: bool,
     pub track_block_ids: bool,
     pub track_kv_events: bool,
+    pub only_prefills: bool,
 }
 
 /// Tokens held × time, summed over the steps: the batch holds `held` tokens in the first step and one more per

@@ -55,6 +55,7 @@ fn run(
         frontend: sim::FrontendSpec::default(),
         seed: 7,
         coasting,
+        disaggregation: None,
         track_block_ids: false,
     };
     let linear: Arc<dyn StepTime> = Arc::new(calibration::Linear::from_ns(500_000, 900, 13));
@@ -131,6 +132,19 @@ fn engine() -> impl Strategy<Value = EngineConfig> {
     ]
 }
 
+fn router() -> impl Strategy<Value = RouterSpec> {
+    let kv = KvRouterSpec::default();
+    let queued = KvRouterSpec {
+        queue_threshold: Some(0.01),
+        ..kv
+    };
+    prop_oneof![
+        Just(RouterSpec::RoundRobin),
+        Just(RouterSpec::Kv(kv)),
+        Just(RouterSpec::Kv(queued)),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -138,7 +152,7 @@ proptest! {
     fn coasting_changes_nothing(
         config in engine(),
         has_vllm in any::<bool>(),
-        by_kv in any::<bool>(),
+        router in router(),
         arrivals in prop::collection::vec(
             (prop_oneof![Just(0), 0u64..30_000], prop::collection::vec((0u64..4, 1u32..60), 1..4), 1u32..60),
             1..40,
@@ -149,7 +163,6 @@ proptest! {
             let vllm = VllmConfig { block_size: 4, num_gpu_blocks: 100, ..VllmConfig::default() };
             engines.push(vllm.into());
         }
-        let router = if by_kv { RouterSpec::Kv(KvRouterSpec::default()) } else { RouterSpec::RoundRobin };
         let workload = workload(&arrivals);
         let (coasting, stepping) = (run(&engines, router, &workload, true), run(&engines, router, &workload, false));
         prop_assert_eq!(&coasting.requests, &stepping.requests);

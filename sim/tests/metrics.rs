@@ -92,6 +92,7 @@ fn a_run_of_four_requests() {
             peak_blocks: 5,
             held_token_ps: 160 * 4_500_000_000_000 / 4,
         }],
+        transfers: Vec::new(),
         gaps: vec![
             GapRun {
                 first: ms(40.0).since(Time::ZERO),
@@ -407,6 +408,7 @@ fn any_recording() -> impl Strategy<Value = Recording> {
         requests,
         workers,
         gaps,
+        transfers: Vec::new(),
     })
 }
 

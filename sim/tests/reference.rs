@@ -172,6 +172,7 @@ fn replay(case: &Reported, workload: &Arc<Workload>) -> (Summary, u64) {
         frontend: sim::FrontendSpec::default(),
         seed: 0,
         coasting: true,
+        disaggregation: None,
         track_block_ids: false,
     };
     let recording = virtual_clock::run(

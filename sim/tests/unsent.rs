@@ -42,6 +42,7 @@ fn requests_after_the_end_of_sending_do_not_count() {
         frontend: sim::FrontendSpec::default(),
         seed: 0,
         coasting: true,
+        disaggregation: None,
         track_block_ids: false,
     };
     // 1 ms a step: each request takes 10 ms, so the third is sent at 20 ms and the fourth would be at 30 ms.

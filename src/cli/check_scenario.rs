@@ -3,6 +3,8 @@
 //! Judged are the deployment, its traffic (the trace is read, the generator run) and every value of the section `sweep`.
 //! Nothing is simulated.
 
+mod disaggregation;
+
 use super::replay::{FieldArgs, load_scenario};
 use super::sweep::count_points;
 use super::{Failure, print};
@@ -16,7 +18,7 @@ use sim::RouterSpec;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use sweeps::scenario::{KvBlocks, Pool, Scenario};
+use sweeps::scenario::{KvBlocks, Pool, Role, Scenario};
 use sweeps::simulate::{Simulation, Steps};
 use sweeps::workloads::{self, Loaded};
 
@@ -113,6 +115,10 @@ impl Resolved {
         }
         line("GPUs", self.scenario.gpus().to_string());
         line("Router", router(&self.scenario.router));
+        if let Some(spec) = &self.scenario.disaggregation {
+            line("Handover", disaggregation::handover(spec));
+            line("Network", disaggregation::network(spec));
+        }
         line("SLA", sla(&self.scenario));
         line("Seed", self.scenario.seed.to_string());
         line("Sweep", format!("{} points", self.points));
@@ -126,7 +132,7 @@ impl Resolved {
         let pool = |(pool, timing): (&Pool, &TimingSource)| {
             let (source, basis) = (&timing.name, timing.basis.name());
             let mut json = json!({
-                "name": pool.name, "workers": pool.workers, "gpus_per_worker": pool.gpus_per_worker(),
+                "name": pool.name, "role": role(pool), "workers": pool.workers, "gpus_per_worker": pool.gpus_per_worker(),
                 "model": pool.model.as_ref().map(|model| &model.id), "gpu": pool.gpu.map(|gpu| gpu.name),
                 "backend": pool.engine.backend(), "kv_tokens": pool.engine.usable_tokens(),
                 "timing": { "source": source, "basis": basis, "detail": timing.detail },
@@ -143,6 +149,7 @@ impl Resolved {
             "scenario": name, "workload": self.scenario.workload.in_words(),
             "requests": self.traffic.workload.requests.len(), "workload_digest": self.traffic.digest.to_string(),
             "warnings": self.traffic.warnings, "pools": pools.map(pool).collect::<Vec<_>>(),
+            "disaggregation": self.scenario.disaggregation.as_ref().map(disaggregation::json),
             "gpus": self.scenario.gpus(), "router": router(&self.scenario.router),
             "ttft_ms": self.scenario.sla.and_then(|sla| sla.ttft_ms), "itl_ms": self.scenario.sla.and_then(|sla| sla.itl_ms),
             "seed": self.scenario.seed, "sweep_points": self.points, "guesses": self.guesses,
@@ -156,10 +163,15 @@ fn counted(count: u32, thing: &str) -> String {
 
 fn hardware(pool: &Pool) -> String {
     let gpu = pool.gpu.map_or("GPU not named", |gpu| gpu.name);
+    let worker = match pool.role {
+        Role::Aggregated => "worker",
+        Role::Prefill => "prefill worker",
+        Role::Decode => "decode worker",
+    };
     let model = pool.model.as_ref().map(|model| model.id.as_str());
     format!(
         "{} of {} ({gpu}), {}",
-        counted(pool.workers, "worker"),
+        counted(pool.workers, worker),
         counted(pool.gpus_per_worker(), "GPU"),
         model.unwrap_or("model not named")
     )
@@ -280,6 +292,14 @@ fn kv_cache(pool: &Pool) -> String {
         EngineConfig::Sglang(config) => {
             format!("{tokens} tokens in pages of {} ({from})", config.page_size)
         }
+    }
+}
+
+fn role(pool: &Pool) -> &'static str {
+    match pool.role {
+        Role::Aggregated => "aggregated",
+        Role::Prefill => "prefill",
+        Role::Decode => "decode",
     }
 }
 

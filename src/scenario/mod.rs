@@ -5,7 +5,9 @@
 //! through [`section::Section`], which reports wrong kinds, values out of range and unknown names, and each reader
 //! reports what does not go together. Nothing is ignored: a field that is written is used or refused.
 
+mod disaggregation;
 mod engine;
+mod network;
 mod patch;
 mod pools;
 mod problem;
@@ -120,18 +122,21 @@ fn add_default_pool(root: &mut Node) {
 
 fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let section = Section::new(log, "", Some(root));
-    section.not_modelled(&["planner", "kvbm", "links"]);
+    section.not_modelled(&["planner", "kvbm"]);
+    section.belongs_to("links", "network");
     // Read by `sweep`.
     section.has("sweep");
     section.whole("schema_version", SCHEMA_VERSION..=SCHEMA_VERSION);
     let router = router::read(&section.section("router"));
     let pools = pools::read(&section, folder, router);
+    let disaggregation = disaggregation::read(&section, pools.as_deref(), router);
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
     section.finish();
     Some(Scenario {
         pools: pools?,
+        disaggregation,
         router: router?,
         workload: workload?,
         sla,

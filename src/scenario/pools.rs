@@ -14,6 +14,9 @@ use std::path::Path;
 use sweeps::scenario::{KvBlocks, Parallel, Pool, Role};
 use sweeps::sglang_server;
 
+/// Where pools stand.
+pub const SECTION: &str = "pools";
+
 /// Most pools of a scenario and most workers of all pools together.
 const MAX_POOLS: usize = 1_000;
 const MAX_WORKERS: u32 = 100_000;
@@ -177,7 +180,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         timing: own_timing,
     } = sections;
     own.not_modelled(&["model"]);
-    role(own);
+    let role = role(own);
     let name = name(own);
     let workers = if own.has("workers") {
         own.whole32("workers", 1..=MAX_WORKERS)
@@ -213,7 +216,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
 
     let mut pool = Pool {
         name: name?,
-        role: Role::Aggregated,
+        role: role?,
         workers: workers?,
         parallel: parallel?,
         model: hardware.model,
@@ -304,17 +307,18 @@ fn name(section: &Section<'_>) -> Option<String> {
     is_fine.then_some(name)
 }
 
-fn role(section: &Section<'_>) {
-    let Some((role, field)) = section.text("role") else {
-        return;
-    };
-    match role.to_lowercase().as_str() {
-        "aggregated" | "agg" => {}
-        "prefill" | "decode" => section.unmodelled(&field, "the role modelled is aggregated"),
-        _ => {
-            section.choice("role", &[("aggregated", ())]);
-        }
+/// Aggregated unless the scenario says otherwise.
+fn role(section: &Section<'_>) -> Option<Role> {
+    const ROLES: [(&str, Role); 4] = [
+        ("aggregated", Role::Aggregated),
+        ("agg", Role::Aggregated),
+        ("prefill", Role::Prefill),
+        ("decode", Role::Decode),
+    ];
+    if !section.has("role") {
+        return Some(Role::Aggregated);
     }
+    section.choice("role", &ROLES)
 }
 
 /// `parallel`: `tp` and, for experts, `ep`; other widths must be 1.

@@ -8,6 +8,9 @@ use ::engine::vllm::{SchedulingPolicy, VllmVersion};
 use calibration::{Precision, TimingSpec};
 use proptest::prelude::*;
 use sim::RouterSpec;
+use sim::disaggregation::conditional::IslBounding;
+use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder};
+use sim::links::NetworkSpec;
 use std::path::{Path, PathBuf};
 use sweeps::scenario::{KvBlocks, Scenario, Source};
 use traces::Format;
@@ -63,6 +66,57 @@ fn good(text: &str, overrides: &[(&str, &str)]) -> Scenario {
 fn bad(text: &str, overrides: &[(&str, &str)]) -> Vec<String> {
     let problems = read(text, overrides).expect_err("not a scenario");
     problems.0.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_handover_is_read() {
+    const TEXT: &str = "
+model: meta-llama/Llama-3.1-8B
+gpu: h100_sxm
+pools: [{name: p, role: prefill, workers: 2}, {name: d, role: decode, parallel: {tp: 2}}]
+engine: {kv_cache_dtype: fp8}
+network: {preset: efa, gb_per_s: 5, setup_ms: 2, core_gb_per_s: 20.5, per_gpu: true}
+disaggregation: {order: destination_first, conditional: isl_or_load, max_local_tokens: 100, prefill_load_threshold: 3,
+                 transfer_failure_rate: 0.01}
+router: {mode: kv}
+workload: {trace: {path: trace.jsonl}}
+";
+    let scenario = good(TEXT, &[]);
+    let bounds = IslBounding {
+        max_tokens: 100,
+        max_ratio: 0.7,
+    };
+    let network = NetworkSpec {
+        bytes_per_s: 5_000_000_000,
+        per_gpu: true,
+        core_bytes_per_s: Some(20_500_000_000),
+        // The preset's.
+        latency: Span::from_ns(15_000),
+        setup: Span::from_ns(2_000_000),
+    };
+    let expected = DisaggregationSpec {
+        roles: vec![sim::Role::Prefill, sim::Role::Decode],
+        order: HandoffOrder::DestinationFirst,
+        conditional: Some(Conditional::IslOrLoad(bounds, 3.0)),
+        network,
+        // 2 x 32 layers x 8 heads x 128 bytes.
+        kv_bytes_per_token: 65_536,
+        failure_rate: 0.01,
+    };
+    assert_eq!(scenario.disaggregation, Some(expected));
+    let set = [
+        ("disaggregation.kv_bytes_per_token", "7"),
+        ("network.gb_per_s", "null"),
+    ];
+    let changed = good(TEXT, &set).disaggregation.expect("two roles");
+    assert_eq!(changed.kv_bytes_per_token, 7);
+    assert_eq!(changed.network.bytes_per_s, 9_600_000_000);
+    let whole = [
+        ("pools", "[{name: a}]"),
+        ("network", "null"),
+        ("disaggregation", "null"),
+    ];
+    assert_eq!(good(TEXT, &whole).disaggregation, None);
 }
 
 #[test]

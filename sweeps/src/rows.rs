@@ -5,7 +5,7 @@
 //! count differs from point to point, enter as least, mean and greatest over the workers.
 
 use crate::row::{Name, Row, Value};
-use sim::summary::{KvUse, Latency, PrefixReuse, RequestCounts, Throughput};
+use sim::summary::{KvUse, Latency, PrefixReuse, RequestCounts, Throughput, Transfers};
 use sim::{Distribution, Goodput, Recording, Rejection, Summary};
 use std::sync::OnceLock;
 
@@ -39,6 +39,7 @@ impl Row {
             prefix,
             kv,
             extrapolated_share,
+            transfers,
             workers,
         } = summary;
         let mut row = Row::new(Vec::with_capacity(96));
@@ -63,6 +64,7 @@ impl Row {
         row.push("kv.peak_share", *peak_share);
         row.push("kv.mean_share", *mean_share);
         row.push("extrapolated_share", *extrapolated_share);
+        row.transfers(transfers.as_ref());
         row.push("workers.count", workers.len() as u64);
         row.spread(
             "workers.utilisation",
@@ -73,6 +75,22 @@ impl Row {
             workers.iter().map(|worker| worker.requests as f64),
         );
         row
+    }
+
+    /// Missing where each worker prefills and decodes.
+    fn transfers(&mut self, transfers: Option<&Transfers>) {
+        let count =
+            |of: fn(&Transfers) -> u64| transfers.map_or(Value::Missing, |it| of(it).into());
+        self.push("transfers.count", count(|it| it.count));
+        self.push("transfers.failed", count(|it| it.failed));
+        self.push("transfers.bytes", count(|it| it.bytes));
+        let hits = transfers.map_or(Value::Missing, |it| it.hit_share.into());
+        self.push("transfers.hit_share", hits);
+        let none = Distribution::default();
+        let times = |of: fn(&Transfers) -> &Distribution| transfers.map_or(&none, of);
+        self.distribution("transfers.wait_ms", times(|it| &it.wait_ms));
+        self.distribution("transfers.transfer_ms", times(|it| &it.transfer_ms));
+        self.distribution("transfers.exposed_ms", times(|it| &it.exposed_ms));
     }
 
     fn requests(&mut self, counts: &RequestCounts) {

@@ -5,7 +5,7 @@
 
 use calibration::{Gpu, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
 use engine::{EngineConfig, Span};
-use sim::{LoadSpec, PoolSpec, RouterSpec, Sla};
+use sim::{DisaggregationSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
 use std::path::PathBuf;
 use traces::{Format, SynthSpec};
 
@@ -17,6 +17,8 @@ pub const DEFAULT_GPU_MEMORY_UTILIZATION: f64 = 0.9;
 pub struct Scenario {
     /// Groups of equal workers, at least one.
     pub pools: Vec<Pool>,
+    /// How KV moves from pools that prefill to pools that decode; none where all pools do both.
+    pub disaggregation: Option<DisaggregationSpec>,
     /// Who gets which request.
     pub router: RouterSpec,
     /// Requests and how they are sent.
@@ -59,6 +61,10 @@ pub struct Pool {
 pub enum Role {
     /// Prefill and decode.
     Aggregated,
+    /// Prompts only, for decode pools.
+    Prefill,
+    /// What comes after the prompt.
+    Decode,
 }
 
 /// How a worker spreads over GPUs.

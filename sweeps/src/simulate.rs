@@ -88,6 +88,7 @@ impl Simulation {
             load: scenario.workload.load.spec(),
             frontend: front_end(scenario),
             seed: scenario.seed,
+            disaggregation: scenario.disaggregation.clone(),
             coasting: steps == Steps::Coasting,
             track_block_ids: false,
         };

@@ -124,7 +124,10 @@ fn deployments_that_cannot_be() {
         ),
         (
             "pools.agg.role=prefill",
-            ["pools.agg.role: found `prefill`", "not modelled yet"],
+            [
+                "pools: found prefill pools alone",
+                "expected a pool of role decode that goes on",
+            ],
         ),
         (
             "engine.backend=mocker",
@@ -146,6 +149,94 @@ fn deployments_that_cannot_be() {
             &["--set", changes],
             &parts,
         );
+    }
+}
+
+#[test]
+fn handovers_that_cannot_be() {
+    let pools = "pools: [{name: p, role: prefill}, {name: d, role: decode}]\n";
+    let rest = "workload: {trace: {path: trace.jsonl}}\ntiming: {source: polynomial}\n";
+    let network = "network: {preset: roce}\n";
+    let size = "disaggregation: {kv_bytes_per_token: 131072}\n";
+    for (scenario, parts) in [
+        (
+            format!("{pools}{size}"),
+            [
+                "network: found nothing",
+                "how KV gets from prefill to decode workers",
+            ],
+        ),
+        (
+            format!("{pools}{network}"),
+            [
+                "disaggregation.kv_bytes_per_token: found nothing",
+                "or a model",
+            ],
+        ),
+        (
+            format!("{pools}{size}network: {{gb_per_s: 0}}\n"),
+            ["network.gb_per_s: found `0`", "a number above 0"],
+        ),
+        (
+            format!("{pools}{size}network: {{latency_us: 5}}\n"),
+            ["network.gb_per_s: found nothing", "or a preset"],
+        ),
+        (
+            format!("{pools}{size}network: {{preset: infiband-ndr}}\n"),
+            [
+                "network.preset: found `infiband-ndr`",
+                "did you mean `infiniband-ndr`?",
+            ],
+        ),
+        (
+            format!("pools: [{{name: d, role: decode}}]\n{size}{network}"),
+            ["pools: found decode pools alone", "a pool of role prefill"],
+        ),
+        (
+            format!(
+                "pools: [{{name: p, role: prefill}}, {{name: d, role: decode}}, {{name: a}}]\n{size}{network}"
+            ),
+            [
+                "pools: found pools of role aggregated beside others",
+                "not modelled yet",
+            ],
+        ),
+        (
+            format!("pools: [{{name: a}}]\n{network}"),
+            [
+                "network: found a section that nothing uses",
+                "pools of role prefill",
+            ],
+        ),
+        (
+            format!(
+                "{pools}{network}disaggregation: {{kv_bytes_per_token: 1, conditional: isl-bounding}}\n"
+            ),
+            [
+                "disaggregation.conditional: found isl-bounding with a router",
+                "router.mode kv",
+            ],
+        ),
+        (
+            format!(
+                "{pools}{network}disaggregation: {{kv_bytes_per_token: 1, max_local_tokens: 5}}\n"
+            ),
+            [
+                "disaggregation.max_local_tokens: found a bound that no rule looks at",
+                "isl-bounding",
+            ],
+        ),
+        (
+            "model: meta-llama/Llama-3.1-8B\ngpu: h100_sxm\nnetwork: {preset: nvlink}\n\
+             pools: [{name: p, role: prefill, workers: 5}, {name: d, role: decode, workers: 4}]\n"
+                .to_owned(),
+            [
+                "network.preset: found nvlink between 9 GPUs",
+                "at most the 8 GPUs",
+            ],
+        ),
+    ] {
+        refused(format!("{scenario}{rest}").as_bytes(), &[], &parts);
     }
 }
 

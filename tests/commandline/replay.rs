@@ -462,3 +462,35 @@ fn the_null_block_is_counted_and_holds_nothing() {
         assert_eq!(requests(blocks + 1)["completed"], 2);
     }
 }
+
+#[test]
+fn prefill_and_decode_on_different_workers() {
+    let folder = Folder::new();
+    folder.write(
+        "scenario.yaml",
+        "pools: [{name: p, role: prefill}, {name: d, role: decode}]\n\
+         engine: {num_gpu_blocks: 1024, async_scheduling: false}\n\
+         network: {gb_per_s: 1, latency_us: 1000, setup_ms: 2}\n\
+         disaggregation: {kv_bytes_per_token: 1000000}\n\
+         timing: {source: linear, base_ns: 1000000, per_new_token_ns: 0, per_context_token_ns: 0}\n",
+    );
+    folder.write("trace.csv", "arrival_s,input,output\n0,100,10\n");
+    let args = ["replay", "scenario.yaml", "--trace", "trace.csv"];
+    let report = folder.json(&[args.as_slice(), &["--json"]].concat());
+    // 1 ms of prefill; 2 ms of set-up, 1 ms of latency and 112 ms for 7 blocks of 16 MB; 1 ms for the first token.
+    assert_eq!(report["latency"]["ttft_ms"]["mean"], 117.0);
+    assert_eq!(report["latency"]["e2e_ms"]["mean"], 126.0);
+    assert_eq!(report["transfers"]["bytes"], 112_000_000);
+    assert_eq!(report["transfers"]["exposed_ms"]["mean"], 115.0);
+    assert_contains(
+        &folder.good(&args),
+        &["KV transfers    1 transfer, 0.1 GB", "1 d"],
+    );
+    let live = ["--live", "--speedup", "1", "--json"];
+    let live = folder.json(&[args.as_slice(), &live].concat());
+    assert_eq!(live["requests"]["completed"], 1);
+    let ttft = live["latency"]["ttft_ms"]["mean"].as_f64().unwrap();
+    assert!((117.0..1_000.0).contains(&ttft), "{ttft}");
+    folder.good(&[args.as_slice(), &["--out", "run"]].concat());
+    assert!(folder.path("run/timeline.json").is_file());
+}

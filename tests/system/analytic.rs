@@ -53,6 +53,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
             frontend: sim::FrontendSpec::default(),
             seed: 1,
             coasting: true,
+            disaggregation: None,
             track_block_ids: false,
         },
         workload: Arc::new(builder.finish()),

@@ -8,6 +8,9 @@ use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use engine::{EngineConfig, Span, StepTime};
 use sim::PoolSpec;
+use sim::disaggregation::conditional::IslBounding;
+use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Role};
+use sim::links::NetworkSpec;
 
 use crate::fast::{Case, config};
 use crate::oracle::dice::Dice;
@@ -58,6 +61,58 @@ pub fn case(seed: u64) -> Case {
         TimingKind::Polynomial => polynomial(&pool.engine),
     };
     case.timing = kinds.iter().zip(&case.spec.pools).map(timing).collect();
+    case
+}
+
+/// The case of a seed, or of the next one whose pools all run vLLM, with prefill and decode on the workers of two pools.
+pub fn disaggregated(seed: u64) -> Case {
+    let mut dice = Dice::new(seed, 0xd15a);
+    let hands_over = |case: &Case| {
+        let mut pools = case.spec.pools.iter();
+        pools.all(|pool| pool.engine.as_vllm().is_some())
+    };
+    let mut candidates = (0..).map(|more| case(seed + more * 1_000_003));
+    let mut case = candidates
+        .find(hands_over)
+        .expect("there is no end of them");
+    if case.spec.pools.len() < 2 {
+        let again = (case.spec.pools[0].clone(), case.timing[0].clone());
+        case.spec.pools.push(again.0);
+        case.timing.push(again.1);
+    }
+    let (source, decode, destination) = (
+        HandoffOrder::SourceFirst,
+        HandoffOrder::DecodeFirst,
+        HandoffOrder::DestinationFirst,
+    );
+    let bounds = IslBounding {
+        max_tokens: 30,
+        max_ratio: 0.7,
+    };
+    // A step takes some milliseconds at most; a prompt of a hundred tokens from a hundredth of that to a hundred times.
+    let rates = [1_000_000, 10_000_000, 1_000_000_000, 100_000_000_000];
+    case.spec.disaggregation = Some(DisaggregationSpec {
+        roles: vec![Role::Prefill, Role::Decode],
+        order: dice.pick(&[source, source, decode, destination]),
+        conditional: dice.pick(&[
+            None,
+            None,
+            None,
+            Some(Conditional::IslBounding(bounds)),
+            Some(Conditional::PrefillLoad { threshold: 0.5 }),
+            Some(Conditional::IslOrLoad(bounds, 0.5)),
+            Some(Conditional::NonCached { max_tokens: 30 }),
+        ]),
+        network: NetworkSpec {
+            bytes_per_s: dice.pick(&rates),
+            per_gpu: false,
+            core_bytes_per_s: dice.pick(&[None, None, Some(5_000_000)]),
+            latency: Span::from_ns(dice.pick(&[0, 1_000, 500_000])),
+            setup: Span::from_ns(dice.pick(&[0, 0, 5_000_000])),
+        },
+        kv_bytes_per_token: dice.pick(&[1, 100, 1_000]),
+        failure_rate: dice.pick(&[0.0, 0.0, 0.0, 0.2]),
+    });
     case
 }
 

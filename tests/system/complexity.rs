@@ -42,6 +42,7 @@ fn case(trace: &Trace, block_size: u32, router: RouterSpec) -> Case {
             frontend: sim::FrontendSpec::default(),
             seed: 1,
             coasting: true,
+            disaggregation: None,
             track_block_ids: false,
         },
         workload: Arc::new(trace.workload()),

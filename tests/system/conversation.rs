@@ -49,6 +49,7 @@ fn run(workload: Arc<Workload>, block_size: u32, num_gpu_blocks: u32) -> (Record
             frontend: sim::FrontendSpec::default(),
             seed: 1,
             coasting: true,
+            disaggregation: None,
             track_block_ids: false,
         },
     };

@@ -10,7 +10,7 @@ use engine::EngineConfig;
 use sim::event::{Action, Event};
 use sim::{PoolSpec, Recording, RouterSpec};
 
-use crate::cases::case;
+use crate::cases::{case, disaggregated};
 use crate::fast::{Case, difference};
 use crate::seeds::{caught, in_parallel, seeds};
 
@@ -39,6 +39,40 @@ fn coasting_threads_and_block_ids_change_nothing() {
             verdicts.len()
         );
     }
+}
+
+#[test]
+fn disaggregation_changes_nothing_of_that() {
+    let seeds = seeds("DYNOSIM_DISAGGREGATED", CASES);
+    let verdicts = in_parallel(seeds.clone(), |seed| {
+        caught(|| compare(&disaggregated(seed)).map(|_| disaggregated(seed).run()))
+    });
+    let (mut moved, mut failed, mut waited, mut whole) = (0, 0, 0, 0);
+    for (seed, verdict) in &verdicts {
+        let recording = match verdict {
+            Ok(Ok(recording)) => recording,
+            Ok(Err(why)) | Err(why) => {
+                panic!("seed {seed}: {why}\n{:?}", disaggregated(*seed).spec)
+            }
+        };
+        let transfers = &recording.transfers;
+        let is_done = |record: &&sim::RequestRecord| record.outcome == sim::Outcome::Completed;
+        let done = recording.requests.iter().filter(is_done).count();
+        moved += u64::from(!transfers.is_empty());
+        failed += u64::from(transfers.iter().any(|it| it.has_failed));
+        waited += u64::from(transfers.iter().any(|it| it.reserved > it.prefilled));
+        whole += u64::from(done > transfers.len());
+    }
+    println!(
+        "{} cases: KV moved in {moved}, failed in {failed}, waited for blocks in {waited}, stayed in {whole}",
+        verdicts.len()
+    );
+    let least = (seeds.end - seeds.start) / 50;
+    assert!(
+        [moved, failed, waited, whole]
+            .iter()
+            .all(|&cases| cases >= least)
+    );
 }
 
 /// What the cases have to reach, in the order of [`marks`].

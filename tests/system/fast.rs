@@ -115,6 +115,7 @@ fn spec(scenario: &Scenario) -> ClusterSpec {
         frontend: sim::FrontendSpec::default(),
         seed: scenario.seed,
         coasting: true,
+        disaggregation: None,
         track_block_ids: false,
     }
 }
@@ -218,6 +219,7 @@ pub fn difference(a: &Recording, b: &Recording) -> Option<String> {
     let (gaps_a, gaps_b) = (gap_counts(&a.gaps), gap_counts(&b.gaps));
     first_difference("request", &a.requests, &b.requests)
         .or_else(|| first_difference("worker", &a.workers, &b.workers))
+        .or_else(|| first_difference("transfer", &a.transfers, &b.transfers))
         .or_else(|| {
             (gaps_a != gaps_b).then(|| format!("gaps (ps: count):\n  {gaps_a:?}\n  {gaps_b:?}"))
         })

@@ -83,6 +83,7 @@ fn cluster(workers: u32, router: RouterSpec, async_scheduling: bool) -> Cluster 
         frontend: sim::FrontendSpec::default(),
         seed: 1,
         coasting: false,
+        disaggregation: None,
         track_block_ids: false,
     };
     Cluster::new(&spec, workload())

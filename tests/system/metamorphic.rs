@@ -107,6 +107,7 @@ fn doubled_recording(recording: &Recording) -> Recording {
         requests: recording.requests.iter().map(request).collect(),
         workers: recording.workers.iter().map(worker).collect(),
         gaps: recording.gaps.iter().map(gap).collect(),
+        transfers: recording.transfers.clone(),
     }
 }
 

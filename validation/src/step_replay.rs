@@ -54,6 +54,7 @@ pub fn replay(
         frontend: FrontendSpec::default(),
         seed: 0,
         coasting: true,
+        disaggregation: None,
         track_block_ids: false,
     };
     let recording = virtual_clock::run(Cluster::new(&spec, workload), &[timing]);

@@ -153,8 +153,9 @@ impl Scheduler {
 
     /// How many steps the batch just scheduled may take.
     pub(super) fn coast_limit(&self, plan: &StepPlan, standstill: Standstill) -> u32 {
-        let only_decodes =
-            plan.prefill.is_empty() && plan.admitted.is_empty() && plan.preempted.is_empty();
+        // A first token is entered into the books at the end of a step of its own.
+        let starts_nobody = plan.admitted.is_empty() && plan.arrived.is_empty();
+        let only_decodes = plan.prefill.is_empty() && starts_nobody && plan.preempted.is_empty();
         if !only_decodes
             || plan.scheduled.len() != self.running.len()
             || self.may_admit_later(standstill)

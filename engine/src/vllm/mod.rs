@@ -9,21 +9,24 @@
 //! The rules are numbered R1–R16 as in `tests/golden/vllm/README.md`, which was recorded from the real scheduler (vLLM
 //! 0.32.0 and 0.33.0); `dynosim conform vllm` replays those cases. A step is three readable parts: *choose* who
 //! advances and by how many tokens, *allocate* blocks or preempt ([`Scheduler::plan`]), *account* what came out
-//! ([`Scheduler::finish`]). How many equal steps may follow each other unasked stands in `coast.rs`.
+//! ([`Scheduler::finish`]). How many equal steps may follow each other unasked stands in `coast.rs`; what is different
+//! when prefill and decode are done by two workers, in `handoff.rs`.
 
 mod coast;
 mod config;
+mod handoff;
 mod sequence;
 
 pub use config::{SchedulingPolicy, VllmConfig, VllmVersion};
 
 use crate::kv_cache::{BlockId, KvCache, KvCacheConfig, KvEvent, block_path};
 use crate::plan::{Admitted, Scheduled, StepPlan};
-use crate::scheduler::Tracking;
+use crate::scheduler::{Part, Tracking};
 use crate::time::Time;
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
 use coast::{Flight, Standstill};
+use handoff::Elsewhere;
 use sequence::{Sequence, SequenceId, WaitingQueue};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,6 +43,7 @@ pub struct Scheduler {
     /// In the order of admission.
     running: Vec<SequenceId>,
     waiting: WaitingQueue,
+    elsewhere: Elsewhere,
     /// Plans handed out and not finished, oldest first.
     flights: VecDeque<Flight>,
     spare: Vec<StepPlan>,
@@ -66,6 +70,7 @@ impl Scheduler {
             sequences: Vec::new(),
             vacant: Vec::new(),
             running: Vec::new(),
+            elsewhere: Elsewhere::default(),
             flights: VecDeque::new(),
             spare: Vec::new(),
             peak_blocks: 0,
@@ -130,10 +135,15 @@ impl Scheduler {
 
     /// Takes a request in; it waits until a plan admits it. The front end has refused what can never fit (R14).
     pub fn submit(&mut self, id: RequestId, arrival: Time) {
+        self.submit_part(id, arrival, Part::Whole);
+    }
+
+    /// The same for a part of the request.
+    pub fn submit_part(&mut self, id: RequestId, arrival: Time, part: Part) {
         let request = self.workload.requests[id.0 as usize];
         let goal = self
             .config
-            .output_goal(request.input_tokens, request.output_tokens);
+            .output_goal(request.input_tokens, part.output_tokens(&request));
         assert!(
             goal > 0,
             "the front end refuses prompts of max_model_len tokens or more"
@@ -141,6 +151,7 @@ impl Scheduler {
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.sequences.push(Sequence {
                 request: id,
+                part,
                 arrival,
                 priority: 0,
                 input_tokens: 0,
@@ -158,6 +169,7 @@ impl Scheduler {
         });
         let sequence = &mut self.sequences[slot as usize];
         sequence.request = id;
+        sequence.part = part;
         sequence.arrival = arrival;
         sequence.priority = request.priority;
         sequence.input_tokens = request.input_tokens;
@@ -176,12 +188,13 @@ impl Scheduler {
     }
 
     /// Decides the next step, or `None` if there is nothing to run. A plan without scheduled sequences comes back
-    /// only when planning preempted somebody: it takes no time, is not in flight and needs no `finish`.
+    /// only when planning preempted somebody or reserved blocks: it takes no time, is not in flight and needs no `finish`.
     pub fn plan(&mut self) -> Option<&StepPlan> {
         assert!(
             self.flights.len() < self.config.depth() as usize,
             "at most `depth` plans are in flight"
         );
+        self.hear_from_elsewhere();
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
         let mut budget = self.config.max_num_batched_tokens;
@@ -192,9 +205,9 @@ impl Scheduler {
             standstill = self.admit_waiting(&mut plan, &mut budget, cap);
         }
         if plan.scheduled.is_empty() {
-            let preempted = !plan.preempted.is_empty();
+            let has_news = !plan.preempted.is_empty() || !plan.reserved.is_empty();
             self.spare.push(plan);
-            return if preempted { self.spare.last() } else { None };
+            return if has_news { self.spare.last() } else { None };
         }
         self.note_peak();
         plan.up_to = self.coast_limit(&plan, standstill);
@@ -317,6 +330,7 @@ impl Scheduler {
             .config
             .max_num_active_seqs
             .unwrap_or(self.config.max_num_seqs) as usize;
+        self.start_arrived(plan, budget, seats);
         let mut at = 0;
         while *budget > 0 {
             let Some(id) = self.waiting.get(at) else {
@@ -335,6 +349,14 @@ impl Scheduler {
                 continue;
             }
             let unsettled = at > 0;
+            if self.sequences[id as usize].part == Part::Decode {
+                match self.try_reserve(plan, id) {
+                    Ok(()) => self.waiting.remove(at),
+                    Err(_) if unsettled => return Standstill::Unsettled,
+                    Err(standstill) => return standstill,
+                }
+                continue;
+            }
             match self.try_admit(id, *budget, cap) {
                 Ok(admission) => {
                     self.waiting.remove(at);
@@ -500,6 +522,10 @@ impl Scheduler {
                 some_ended = true;
                 some_ended_waiting |= !sequence.is_running;
                 ended.push(sequence.request);
+                if sequence.part == Part::Prefill {
+                    self.elsewhere.hold(part.sequence);
+                    continue;
+                }
                 self.cache.release(&mut sequence.table);
                 self.vacant.push(part.sequence);
             }

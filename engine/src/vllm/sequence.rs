@@ -2,6 +2,7 @@
 
 use super::SchedulingPolicy;
 use crate::kv_cache::{Stretch, Table};
+use crate::scheduler::Part;
 use crate::time::Time;
 use crate::workload::RequestId;
 use std::collections::VecDeque;
@@ -13,6 +14,8 @@ pub(super) type SequenceId = u32;
 #[derive(Debug, Clone)]
 pub(super) struct Sequence {
     pub request: RequestId,
+    /// What of it is done here.
+    pub part: Part,
     pub arrival: Time,
     pub priority: i32,
     pub input_tokens: u32,

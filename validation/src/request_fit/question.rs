@@ -88,6 +88,7 @@ impl Question<'_> {
             frontend: FrontendSpec::default(),
             seed: 0,
             coasting: true,
+            disaggregation: None,
             track_block_ids: false,
         };
         virtual_clock::run(Cluster::new(&spec, self.workload.clone()), &[timing])

@@ -32,7 +32,7 @@ const DISTINCT_PROMPTS: &[f64] = &[0.0, 100.0];
 /// The last is the engine's default.
 const PROMPTS_PER_STEP: &[f64] = &[1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 0.0];
 /// What a step must lower the loss by: less is noise of these rows, and no better for others.
-const LEAST_GAIN: f64 = 5e-4;
+const LEAST_GAIN: f64 = 1e-4;
 /// Most rounds over all parameters.
 const ROUNDS: usize = 8;
 

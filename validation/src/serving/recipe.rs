@@ -5,7 +5,7 @@
 //! from a range below the given ones (`--random-range-ratio 0.8`) and sends ten requests per client; the AIPerf sweeps
 //! ask for prompts of one length, which AIPerf draws from a set of 100 unless told otherwise, and engines were configured
 //! for that length, so that a step holds so many prompts rather than so many tokens. There are two of these sweeps: one
-//! over round lengths (1000, 2000, …), one over powers of two. How many prompts a step holds and how fast clients sent them
+//! over round lengths (1000, 2000, …), one over powers of two. Their TensorRT-LLM cuts prompts, as Dynamo's configurations do. How many prompts a step holds and how fast clients sent them
 //! are fitted per engine, whether prompts came back per sweep: three numbers for a source.
 //!
 //! Where a checkpoint's own quantisation is known it takes the place of the row's label: engines run what it holds.

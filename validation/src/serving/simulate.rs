@@ -5,7 +5,7 @@
 //! settings that benchmarks give it; SGLang decides by its GPUs, as its server does; TensorRT-LLM has its defaults.
 // Model: SGLang and TensorRT-LLM are scheduled without overlap.
 
-use super::recipe::{REQUESTS_PER_CLIENT, Recipe, Source, format_of};
+use super::recipe::{Harness, REQUESTS_PER_CLIENT, Recipe, Source, format_of};
 use super::rows::{Pair, Row};
 use calibration::measured::{HostTimes, Measured, MeasuredSpec};
 use calibration::roofline::Deployment;
@@ -162,6 +162,7 @@ impl Subject {
             },
             seed: 0,
             coasting: true,
+            disaggregation: None,
             track_block_ids: false,
         };
         let timing: Arc<dyn StepTime> = Arc::new(self.timing.with_host(host));
@@ -197,8 +198,8 @@ impl Subject {
                 ..config
             }),
             EngineConfig::Trtllm(config) => EngineConfig::Trtllm(TrtllmConfig {
-                max_num_tokens: budget
-                    .map_or(config.max_num_tokens, |tokens| tokens + row.concurrency),
+                max_num_tokens: budget.unwrap_or(config.max_num_tokens),
+                enable_chunked_prefill: self.source.harness == Harness::Aiperf,
                 enable_block_reuse: has_hits,
                 ..config
             }),

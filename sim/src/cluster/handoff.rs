@@ -1,0 +1,269 @@
+//! What the cluster does with requests that one worker prefills and another decodes.
+//!
+//! The order of things is that of [`HandoffOrder`]; each function below is one moment in the life of such a request.
+
+use super::{Cluster, ClusterSpec};
+use crate::disaggregation::conditional::Circumstances;
+use crate::disaggregation::{DisaggregationSpec, HandoffOrder, Handoffs, Role};
+use crate::event::{Action, WorkerId};
+use crate::group::{Group, GroupSpec};
+use crate::random::{Purpose, unit};
+use crate::router::Placement;
+use engine::{Part, RequestId, Reserved, Time, Workload};
+
+/// What a deployment has besides its prefill workers.
+#[derive(Debug, Clone)]
+pub(super) struct Disaggregated {
+    /// Workers that decode.
+    pub decode: Group,
+    pub handoffs: Handoffs,
+    /// By worker: prompt tokens placed there and not computed.
+    prefill_tokens: Vec<u64>,
+    /// By worker: prompt tokens it batches.
+    batched_tokens: Vec<u64>,
+    is_decode: Vec<bool>,
+    complete: Vec<RequestId>,
+}
+
+impl Disaggregated {
+    /// The group of the prefill workers, and the rest.
+    pub fn new(
+        spec: &ClusterSpec,
+        disaggregation: &DisaggregationSpec,
+        workload: &Workload,
+    ) -> (Group, Disaggregated) {
+        let pools = &spec.pools;
+        assert!(
+            disaggregation.roles.len() == pools.len(),
+            "every pool has a role"
+        );
+        let group = |role: Role, part: Part, listens: bool| {
+            let group = GroupSpec {
+                router: disaggregation.router(spec.router, role),
+                part,
+                listens,
+                // Each router has draws of its own.
+                seed: spec.seed ^ ((role as u64) << 63),
+            };
+            let is_member = |pool: usize| disaggregation.roles[pool] == role;
+            let group = Group::new(group, pools, is_member);
+            assert!(!group.workers().is_empty(), "both roles have workers");
+            group
+        };
+        let each_worker = || {
+            let pools = pools.iter().zip(&disaggregation.roles);
+            pools.flat_map(|pool| std::iter::repeat_n(pool, pool.0.workers as usize))
+        };
+        let is_decode: Vec<bool> = each_worker()
+            .map(|(_, role)| *role == Role::Decode)
+            .collect();
+        let gpus: Vec<u32> = each_worker()
+            .map(|(pool, _)| pool.gpus_per_worker)
+            .collect();
+        let parts = Disaggregated {
+            decode: group(
+                Role::Decode,
+                Part::Decode,
+                disaggregation.conditional.is_some(),
+            ),
+            handoffs: Handoffs::new(
+                disaggregation.clone(),
+                &gpus,
+                workload.requests.len(),
+                pools[0].engine.block_size(),
+            ),
+            prefill_tokens: vec![0; is_decode.len()],
+            batched_tokens: each_worker()
+                .map(|(pool, _)| u64::from(pool.engine.max_num_batched_tokens()))
+                .collect(),
+            is_decode,
+            complete: Vec::new(),
+        };
+        (group(Role::Prefill, Part::Prefill, true), parts)
+    }
+
+    pub fn is_decode_worker(&self, worker: WorkerId) -> bool {
+        self.is_decode[worker.0 as usize]
+    }
+
+    pub fn chooses_decode_first(&self) -> bool {
+        self.handoffs.spec.chooses_decode_first()
+    }
+
+    fn reserves_first(&self) -> bool {
+        self.handoffs.spec.order == HandoffOrder::DestinationFirst
+    }
+
+    /// Whether a request that could go to this decode worker stays there whole.
+    fn keeps_whole(&self, placement: &Placement, workload: &Workload, entry: &Group) -> bool {
+        let Some(conditional) = self.handoffs.spec.conditional else {
+            return false;
+        };
+        let load = |worker: &WorkerId| {
+            let worker = worker.0 as usize;
+            self.prefill_tokens[worker] as f64 / self.batched_tokens[worker] as f64
+        };
+        conditional.keeps_whole(&Circumstances {
+            input_tokens: workload.requests[placement.request.0 as usize].input_tokens,
+            cached_tokens: placement.overlap_tokens,
+            prefill_load: entry.workers().iter().map(load).fold(f64::MAX, f64::min),
+        })
+    }
+}
+
+const IS_DISAGGREGATED: &str = "only disaggregated deployments hand requests over";
+
+impl Cluster {
+    pub(super) fn is_decode_worker(&self, worker: WorkerId) -> bool {
+        let parts = self.disaggregated.as_ref();
+        parts.is_some_and(|parts| parts.is_decode_worker(worker))
+    }
+
+    fn parts(&mut self) -> &mut Disaggregated {
+        self.disaggregated.as_mut().expect(IS_DISAGGREGATED)
+    }
+
+    /// Sends on requests that got a prefill or a decode worker.
+    pub(super) fn submit_parts(&mut self, now: Time, actions: &mut Vec<Action>) {
+        loop {
+            if let Some(placement) = self.parts().decode.next_placed() {
+                self.got_decode_worker(now, &placement, actions);
+            } else if let Some(placement) = self.entry.next_placed() {
+                self.got_prefill_worker(now, &placement, actions);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// A decode worker is chosen: at arrival, or after the prefill.
+    fn got_decode_worker(&mut self, now: Time, placement: &Placement, actions: &mut Vec<Action>) {
+        let Placement {
+            request, worker, ..
+        } = *placement;
+        let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
+        if parts.handoffs.has_prefill_worker(request) {
+            // The prefill is over.
+            parts.handoffs.will_decode(request, worker);
+            self.workers[worker.0 as usize].record.requests += 1;
+            self.recording.requests[request.0 as usize].worker = worker.0;
+            return self.submit(now, request, worker, Part::Decode, actions);
+        }
+        let stays = parts.keeps_whole(placement, &self.workload, &self.entry);
+        let reserves = parts.reserves_first();
+        self.note_placed(now, placement);
+        if stays {
+            return self.submit(now, request, worker, Part::Whole, actions);
+        }
+        self.parts().handoffs.will_decode(request, worker);
+        if reserves {
+            self.submit(now, request, worker, Part::Decode, actions);
+        }
+        self.entry.place(now, request, &self.workload, &self.pools);
+    }
+
+    /// A prefill worker is chosen.
+    fn got_prefill_worker(&mut self, now: Time, placement: &Placement, actions: &mut Vec<Action>) {
+        let Placement {
+            request, worker, ..
+        } = *placement;
+        let record = &mut self.recording.requests[request.0 as usize];
+        record.placed = record.placed.min(now);
+        record.router_overlap_tokens = placement.overlap_tokens;
+        self.workers[worker.0 as usize].record.requests += 1;
+        let tokens = self.workload.requests[request.0 as usize].input_tokens;
+        let parts = self.parts();
+        parts.prefill_tokens[worker.0 as usize] += u64::from(tokens);
+        parts.handoffs.will_prefill(request, worker);
+        if !parts.reserves_first() || parts.handoffs.is_reserved(request) {
+            self.submit(now, request, worker, Part::Prefill, actions);
+        }
+    }
+
+    /// A decode worker has blocks for requests.
+    pub(super) fn note_reserved(
+        &mut self,
+        now: Time,
+        reserved: &mut Vec<Reserved>,
+        actions: &mut Vec<Action>,
+    ) {
+        if reserved.is_empty() {
+            return;
+        }
+        for reserved in reserved.drain(..) {
+            let parts = self.parts();
+            parts.handoffs.reserved(now, &reserved);
+            if parts.reserves_first() && parts.handoffs.has_prefill_worker(reserved.request) {
+                let (from, _) = parts.handoffs.ends_of(reserved.request);
+                self.submit(now, reserved.request, from, Part::Prefill, actions);
+            }
+        }
+        self.ask_for_links(actions);
+    }
+
+    /// A prefill worker has computed so many tokens of a prompt.
+    pub(super) fn note_computed(&mut self, now: Time, request: RequestId, tokens: u32) {
+        self.parts().handoffs.computed(now, request, tokens);
+    }
+
+    /// A prefill worker has computed a prompt.
+    pub(super) fn prefilled(&mut self, now: Time, request: RequestId, actions: &mut Vec<Action>) {
+        let tokens = self.workload.requests[request.0 as usize].input_tokens;
+        let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
+        let (from, to) = parts.handoffs.ends_of(request);
+        parts.prefill_tokens[from.0 as usize] -= u64::from(tokens);
+        parts.handoffs.prefilled(now, request);
+        let has_decode_worker = parts.handoffs.has_decode_worker(request);
+        let waits_for_blocks = !parts.reserves_first();
+        self.entry.prefill_done(now, request, &self.workload);
+        self.entry.ended(now, from, request, &self.workload);
+        if !has_decode_worker {
+            let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
+            parts
+                .decode
+                .place(now, request, &self.workload, &self.pools);
+        } else if waits_for_blocks {
+            self.submit(now, request, to, Part::Decode, actions);
+        }
+    }
+
+    /// Something happens on the links.
+    pub(super) fn move_kv(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let parts = self.parts();
+        let mut complete = std::mem::take(&mut parts.complete);
+        parts.handoffs.advance(now, &mut complete);
+        for request in complete.drain(..) {
+            self.received(now, request, actions);
+        }
+        self.parts().complete = complete;
+        self.ask_for_links(actions);
+    }
+
+    /// All KV of a prompt is where it is to be, or lost on the way.
+    fn received(&mut self, now: Time, request: RequestId, actions: &mut Vec<Action>) {
+        let seed = self.seed;
+        let parts = self.parts();
+        let (from, to) = parts.handoffs.ends_of(request);
+        let draw = unit(seed, Purpose::TransferFailure, u64::from(request.0));
+        let has_failed = draw < parts.handoffs.spec.failure_rate;
+        if has_failed {
+            parts.handoffs.note_failure(request);
+        }
+        self.workers[from.0 as usize].scheduler.release(request);
+        self.notify(now, from, actions);
+        let scheduler = &mut self.workers[to.0 as usize].scheduler;
+        if has_failed {
+            scheduler.compute_after_all(request);
+        } else {
+            scheduler.receive(request);
+        }
+        self.notify(now, to, actions);
+    }
+
+    /// Asks to be told when something happens on the links.
+    pub(super) fn ask_for_links(&mut self, actions: &mut Vec<Action>) {
+        if let Some(parts) = &mut self.disaggregated {
+            parts.handoffs.ask(actions);
+        }
+    }
+}

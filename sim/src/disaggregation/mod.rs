@@ -1,0 +1,133 @@
+//! Disaggregated serving: prefill on the workers of some pools, decode on those of others, KV over the network between.
+//!
+//! Three orders of the real systems ([`HandoffOrder`]):
+//!
+//! ```text
+//! source first       arrival -> prefill worker chosen -> prefill -> decode worker chosen -> blocks reserved -> transfer
+//! decode first       arrival -> decode, prefill worker chosen -> prefill -> blocks reserved -> transfer
+//! destination first  arrival -> decode, prefill worker chosen -> blocks reserved -> prefill, transfer of each chunk
+//! ```
+//!
+//! In all of them the blocks on the prefill worker stay until the transfer is over, only blocks that the decode worker
+//! lacks are moved, and the decode worker computes the last prompt token again to get the first token that the client
+//! sees. Generated KV lives on the decode worker only: a later turn that quotes an answer finds its prompt on a prefill
+//! worker, not the answer. Whether a request is handed over at all is for a [policy](conditional) to say.
+//!
+//! A transfer that fails gives its blocks back on both sides, and the decode worker computes the prompt itself (vLLM's
+//! `kv_load_failure_policy: recompute`).
+//!
+//! Routers: two of one kind, each over its own workers. That of the prefill workers tracks no active blocks; that of the
+//! decode workers gives no credit for overlap, tracks no prefill and shares no blocks between requests, as in the replay of
+//! the real one.
+
+// Model: messages between front end, routers and workers take no time beyond the front end's. A prefill worker that has
+// planned at the instant at which blocks are reserved for it elsewhere sees the request one step later.
+// Model: a failure shows when the last byte should have come.
+// Model: nobody gives up waiting: vLLM frees blocks that were not read within 480 s.
+
+pub mod conditional;
+mod handoffs;
+
+pub use conditional::Conditional;
+pub(crate) use handoffs::Handoffs;
+
+use crate::event::WorkerId;
+use crate::links::NetworkSpec;
+use crate::router::{KvRouterSpec, RouterSpec};
+use engine::{RequestId, Time};
+
+/// How a deployment disaggregates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DisaggregationSpec {
+    /// By pool: what its workers do. Both roles have workers, and all pools the same block size.
+    pub roles: Vec<Role>,
+    /// Who is chosen and reserved when.
+    pub order: HandoffOrder,
+    /// Which requests stay whole on the decode worker; `None` hands all over.
+    pub conditional: Option<Conditional>,
+    /// Between all workers.
+    pub network: NetworkSpec,
+    /// Size of the KV of one token, over all GPUs of a worker.
+    pub kv_bytes_per_token: u64,
+    /// Share of the transfers that fail.
+    pub failure_rate: f64,
+}
+
+/// What the workers of a pool do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Prompts, for others to go on with.
+    Prefill,
+    /// Everything after the prompt, and whole requests that are not handed over.
+    Decode,
+}
+
+/// Who is chosen and reserved when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandoffOrder {
+    /// vLLM under Dynamo: the decode worker is chosen when the prompt is computed, and pulls.
+    SourceFirst,
+    /// llm-d: the decode worker is chosen first, and pulls when the prompt is computed.
+    DecodeFirst,
+    /// SGLang: blocks are reserved first (bootstrap); the prompt's KV is pushed as each chunk of it is computed.
+    DestinationFirst,
+}
+
+/// The way of one request's KV. Times are `Time::MAX` for what did not happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferRecord {
+    /// Whose.
+    pub request: RequestId,
+    /// The prefill worker.
+    pub from: WorkerId,
+    /// The decode worker.
+    pub to: WorkerId,
+    /// When the prompt was computed.
+    pub prefilled: Time,
+    /// When its blocks were reserved.
+    pub reserved: Time,
+    /// When the (first part of the) transfer was started.
+    pub began: Time,
+    /// When the last byte was there.
+    pub ended: Time,
+    /// Prompt tokens that the decode worker had already.
+    pub hit_tokens: u32,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Whether it failed.
+    pub has_failed: bool,
+}
+
+impl DisaggregationSpec {
+    /// The router of the workers of one role.
+    #[must_use]
+    pub fn router(&self, spec: RouterSpec, role: Role) -> RouterSpec {
+        match (spec, role) {
+            (RouterSpec::Kv(kv), Role::Prefill) => RouterSpec::Kv(KvRouterSpec {
+                track_active_blocks: false,
+                ..kv
+            }),
+            (RouterSpec::Kv(mut kv), Role::Decode) => {
+                kv.weights.overlap_score_credit = 0.0;
+                kv.weights.track_prefill_tokens = false;
+                kv.weights.is_decode_router = true;
+                kv.assume_kv_reuse = false;
+                kv.queue_threshold = None;
+                if !self.chooses_decode_first() {
+                    // Nobody asks what decode workers hold.
+                    kv.use_kv_events = true;
+                    kv.predicted_ttl = None;
+                }
+                RouterSpec::Kv(kv)
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// Whether the decode worker is chosen when a request comes.
+    #[must_use]
+    pub fn chooses_decode_first(&self) -> bool {
+        // To know what a decode worker has cached, one has to be picked.
+        self.order != HandoffOrder::SourceFirst || self.conditional.is_some()
+    }
+}

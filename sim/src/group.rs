@@ -1,0 +1,192 @@
+//! The workers among which one router chooses: all of them, or those of one role.
+//!
+//! A router numbers its workers from 0 on (their *places*); the cluster numbers all workers.
+
+use crate::cluster::PoolSpec;
+use crate::event::WorkerId;
+use crate::frontend::refusal;
+use crate::record::Rejection;
+use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
+use engine::{KvEvent, Part, RequestId, Time, Workload};
+use std::collections::VecDeque;
+
+/// Workers with a router in front.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    router: Router,
+    /// Of each request, what its workers do.
+    part: Part,
+    /// Whether the router hears the workers' KV events.
+    listens: bool,
+    /// Index and number of workers of each pool.
+    pools: Vec<(usize, u32)>,
+    /// By place.
+    workers: Vec<WorkerId>,
+    places: Vec<WorkerId>,
+    /// By place: requests placed and not ended.
+    active: Vec<u32>,
+    /// By worker: its place.
+    place_of: Vec<WorkerId>,
+    able: Vec<WorkerId>,
+    /// Requests that have just got a worker, by place.
+    placed: Vec<Placement>,
+    /// The same, by worker.
+    settled: VecDeque<Placement>,
+}
+
+/// What makes a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GroupSpec {
+    pub router: RouterSpec,
+    pub part: Part,
+    pub listens: bool,
+    pub seed: u64,
+}
+
+impl Group {
+    /// The workers of those of `pools` that `is_member`.
+    pub fn new(spec: GroupSpec, pools: &[PoolSpec], is_member: impl Fn(usize) -> bool) -> Group {
+        let mut members = Vec::new();
+        let mut workers = Vec::new();
+        let mut place_of = Vec::new();
+        for (index, pool) in pools.iter().enumerate() {
+            if is_member(index) {
+                members.push((index, pool.workers));
+            }
+            for _ in 0..pool.workers {
+                let worker = WorkerId(place_of.len() as u32);
+                place_of.push(WorkerId(workers.len() as u32));
+                if is_member(index) {
+                    workers.push(worker);
+                }
+            }
+        }
+        let each_worker = || {
+            let all = members.iter();
+            all.flat_map(|&(pool, count)| std::iter::repeat_n(&pools[pool], count as usize))
+        };
+        let batched = |pool: &PoolSpec| u64::from(pool.engine.max_num_batched_tokens());
+        let fleet = Fleet {
+            block_size: pools[members[0].0].engine.block_size(),
+            max_num_batched_tokens: each_worker().map(batched).collect(),
+            has_gpu: each_worker().map(|pool| pool.gpus_per_worker > 0).collect(),
+        };
+        Group {
+            router: Router::new(spec.router, spec.seed, fleet),
+            part: spec.part,
+            listens: spec.listens,
+            pools: members,
+            places: (0..workers.len() as u32).map(WorkerId).collect(),
+            active: vec![0; workers.len()],
+            workers,
+            place_of,
+            able: Vec::new(),
+            placed: Vec::new(),
+            settled: VecDeque::new(),
+        }
+    }
+
+    /// Its workers.
+    pub fn workers(&self) -> &[WorkerId] {
+        &self.workers
+    }
+
+    /// True if its router looks at what happens inside steps.
+    pub fn wants_kv_events(&self) -> bool {
+        self.listens && self.router.wants_kv_events()
+    }
+
+    /// True if it wants that step by step.
+    pub fn wants_each_step(&self) -> bool {
+        self.listens && self.router.wants_each_step()
+    }
+
+    /// Fills `able` with the places of those that can hold the request (left empty if all can), or says why none can.
+    pub fn find_able(
+        &mut self,
+        id: RequestId,
+        workload: &Workload,
+        pools: &[PoolSpec],
+    ) -> Option<Rejection> {
+        self.able.clear();
+        let mut request = workload.requests[id.0 as usize];
+        request.output_tokens = self.part.output_tokens(&request);
+        let refusals = |pool: usize| refusal(&request, &pools[pool].engine);
+        let mut reasons = self.pools.iter().map(|&(pool, _)| refusals(pool));
+        if reasons.all(|reason| reason.is_none()) {
+            return None;
+        }
+        let mut reason = None;
+        let mut first = 0;
+        for &(pool, workers) in &self.pools {
+            match refusals(pool) {
+                None => self.able.extend((first..first + workers).map(WorkerId)),
+                // Of several reasons the last in their order is that of the pool that came closest.
+                Some(refused) => reason = reason.max(Some(refused)),
+            }
+            first += workers;
+        }
+        if self.able.is_empty() { reason } else { None }
+    }
+
+    /// The router takes a request that some worker can hold.
+    pub fn place(&mut self, now: Time, id: RequestId, workload: &Workload, pools: &[PoolSpec]) {
+        let refusal = self.find_able(id, workload, pools);
+        assert!(refusal.is_none(), "the front end refused it");
+        let workers = if self.able.is_empty() {
+            &self.places
+        } else {
+            &self.able
+        };
+        let candidate = Candidate {
+            request: id,
+            workload,
+            workers,
+            active: &self.active,
+        };
+        self.router.place(now, &candidate, &mut self.placed);
+        self.settle();
+    }
+
+    /// The next request that got a worker.
+    pub fn next_placed(&mut self) -> Option<Placement> {
+        self.settled.pop_front()
+    }
+
+    fn settle(&mut self) {
+        for mut placement in self.placed.drain(..) {
+            let place = placement.worker.0 as usize;
+            self.active[place] += 1;
+            placement.worker = self.workers[place];
+            self.settled.push_back(placement);
+        }
+    }
+
+    /// The prefill of a request is over.
+    pub fn prefill_done(&mut self, now: Time, request: RequestId, workload: &Workload) {
+        self.router
+            .prefill_done(now, request, workload, &mut self.placed);
+        self.settle();
+    }
+
+    /// What these workers do of a request is done.
+    pub fn ended(&mut self, now: Time, worker: WorkerId, request: RequestId, workload: &Workload) {
+        self.active[self.place_of[worker.0 as usize].0 as usize] -= 1;
+        self.router.ended(now, request, workload, &mut self.placed);
+        self.settle();
+    }
+
+    /// What happened in a worker's KV cache.
+    pub fn observe(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        events: &[KvEvent],
+        workload: &Workload,
+    ) {
+        if self.listens {
+            let place = self.place_of[worker.0 as usize];
+            self.router.observe(now, place, events, workload);
+        }
+    }
+}

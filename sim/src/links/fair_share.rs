@@ -1,0 +1,123 @@
+//! Progressive filling: the max-min fair rates of flows over links.
+//!
+//! All rates grow together from nothing. The first link to be full is the one with the smallest capacity per flow; its
+//! flows have what they get and leave, taking it off their other links. Then the rest grows on, until nobody is left.
+//!
+//! Only the flows that the path of one flow connects are looked at: flows on its links, the links of these, and so on.
+
+use super::{Flow, FlowId, Link, LinkId};
+
+/// A set of flows that share links, and scratch to find its rates.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FairShare {
+    /// By link: number of the last search that reached it.
+    link_seen: Vec<u32>,
+    /// By flow: the same.
+    flow_seen: Vec<u32>,
+    search: u32,
+    /// Links reached, with what is left of them and the flows that still grow.
+    links: Vec<Growing>,
+    /// By link: its place in `links`, if reached.
+    place: Vec<u32>,
+    rates: Vec<(FlowId, u64)>,
+    is_settled: Vec<bool>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Growing {
+    link: LinkId,
+    bytes_per_s: u64,
+    flows: u64,
+}
+
+impl FairShare {
+    /// The flows found and their rates.
+    pub fn rates(&self) -> &[(FlowId, u64)] {
+        &self.rates
+    }
+
+    /// Finds the flows connected with the path of `around`, and their rates.
+    pub fn solve(&mut self, links: &[Link], flows: &[Flow], around: FlowId) {
+        self.reach(links, flows, around);
+        self.is_settled.clear();
+        self.is_settled.resize(self.rates.len(), false);
+        // By flow: its place in `rates`, in the cells that the search has marked.
+        for (at, (flow, _)) in self.rates.iter().enumerate() {
+            self.flow_seen[flow.0 as usize] = at as u32;
+        }
+        while let Some(full) = self.fullest() {
+            let Growing {
+                link,
+                bytes_per_s,
+                flows: sharers,
+            } = self.links[full];
+            let rate = (bytes_per_s / sharers).max(1);
+            for &flow in &links[link.0 as usize].flows {
+                let at = self.flow_seen[flow.0 as usize] as usize;
+                if std::mem::replace(&mut self.is_settled[at], true) {
+                    continue;
+                }
+                self.rates[at].1 = rate;
+                for other in &flows[flow.0 as usize].path {
+                    let other = &mut self.links[self.place[other.0 as usize] as usize];
+                    other.bytes_per_s = other.bytes_per_s.saturating_sub(rate);
+                    other.flows -= 1;
+                }
+            }
+        }
+        for (flow, _) in &self.rates {
+            self.flow_seen[flow.0 as usize] = 0;
+        }
+    }
+
+    /// The link that is full first.
+    fn fullest(&self) -> Option<usize> {
+        let growing = self.links.iter().enumerate();
+        growing
+            .filter(|(_, link)| link.flows > 0)
+            .min_by_key(|(_, link)| link.bytes_per_s / link.flows)
+            .map(|(at, _)| at)
+    }
+
+    /// Collects links and moving flows from the links of `around` on.
+    fn reach(&mut self, links: &[Link], flows: &[Flow], around: FlowId) {
+        self.search = self.search.wrapping_add(1).max(1);
+        self.link_seen.resize(links.len(), 0);
+        self.place.resize(links.len(), 0);
+        self.flow_seen
+            .resize(flows.len().max(self.flow_seen.len()), 0);
+        self.links.clear();
+        self.rates.clear();
+        self.reach_path(links, &flows[around.0 as usize].path);
+        let mut next = 0;
+        while let Some(&Growing { link, .. }) = self.links.get(next) {
+            for &flow in &links[link.0 as usize].flows {
+                let seen = &mut self.flow_seen[flow.0 as usize];
+                if *seen != self.search {
+                    *seen = self.search;
+                    self.rates.push((flow, 0));
+                    self.reach_path(links, &flows[flow.0 as usize].path);
+                }
+            }
+            next += 1;
+        }
+    }
+
+    fn reach_path(&mut self, links: &[Link], path: &[LinkId]) {
+        for &link in path {
+            let seen = &mut self.link_seen[link.0 as usize];
+            if *seen != self.search {
+                *seen = self.search;
+                self.place[link.0 as usize] = self.links.len() as u32;
+                let Link {
+                    bytes_per_s, flows, ..
+                } = &links[link.0 as usize];
+                self.links.push(Growing {
+                    link,
+                    bytes_per_s: *bytes_per_s,
+                    flows: flows.len() as u64,
+                });
+            }
+        }
+    }
+}
