@@ -10,7 +10,7 @@ fn log(noise: f64, law: impl Fn(&Work) -> f64) -> StepLog {
         for _ in 0..random.random_range(0..16u32) {
             work.add_decode(random.random_range(10..3_000));
         }
-        if line % 3 == 0 || work.decode_batch == 0 {
+        if line.is_multiple_of(3) || work.decode_batch == 0 {
             work.add_chunk(random.random_range(1..512), random.random_range(0..2_000));
         }
         let slow = if random.random_range(0..20u32) == 0 {

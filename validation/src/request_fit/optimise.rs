@@ -188,7 +188,7 @@ impl Problem<'_> {
                 Some(sign) if row < DESIGN.len() => *sign,
                 _ => -1.0,
             };
-            if run % 2 == 0 { plain } else { -plain }
+            if run.is_multiple_of(2) { plain } else { -plain }
         };
         let point = |run: usize| -> Vec<f64> {
             let moved = at.iter().enumerate();
