@@ -36,25 +36,25 @@ impl HostTimes {
     pub const fn of(backend: Backend) -> HostTimes {
         match backend {
             Backend::Vllm => HostTimes {
-                step_us: 1_250.0,
+                step_us: 1_500.0,
                 sequence_us: 35.0,
+                prefill_step_us: 0.0,
+                request_us: 1_000.0,
+                prompt_token_us: 1.0,
+            },
+            Backend::Sglang => HostTimes {
+                step_us: 1_000.0,
+                sequence_us: 25.0,
                 prefill_step_us: 8_000.0,
                 request_us: 1_000.0,
                 prompt_token_us: 0.5,
             },
-            Backend::Sglang => HostTimes {
-                step_us: 750.0,
-                sequence_us: 25.0,
-                prefill_step_us: 8_000.0,
-                request_us: 5_000.0,
-                prompt_token_us: 2.0,
-            },
             Backend::Trtllm => HostTimes {
-                step_us: 250.0,
-                sequence_us: 15.0,
+                step_us: 500.0,
+                sequence_us: 5.0,
                 prefill_step_us: 8_000.0,
-                request_us: 2_000.0,
-                prompt_token_us: 0.5,
+                request_us: 500.0,
+                prompt_token_us: 0.0,
             },
         }
     }

@@ -31,7 +31,7 @@ pub const FIELDS: [&str; 14] = [
 ];
 
 /// Options that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 28] = [
+const NOT_MODELLED: [&str; 27] = [
     "cpu_offload_gb",
     "cuda_graph_bs",
     "cuda_graph_max_bs",
@@ -45,7 +45,6 @@ const NOT_MODELLED: [&str; 28] = [
     "enable_lora",
     "enable_priority_scheduling",
     "enable_two_batch_overlap",
-    "ep_size",
     "hicache_ratio",
     "hicache_size",
     "lora_paths",
@@ -63,10 +62,11 @@ const NOT_MODELLED: [&str; 28] = [
 ];
 
 /// Options that a scenario says in another place.
-const ELSEWHERE: [(&str, &str); 6] = [
+const ELSEWHERE: [(&str, &str); 7] = [
     ("tp_size", "pools[].parallel.tp"),
     ("tensor_parallel_size", "pools[].parallel.tp"),
     ("dp_size", "pools[].parallel.dp"),
+    ("ep_size", "pools[].parallel.ep"),
     ("model_path", "model"),
     ("model", "model"),
     ("random_seed", "seed"),

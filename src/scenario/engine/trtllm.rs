@@ -27,7 +27,7 @@ pub const FIELDS: [&str; 12] = [
 ];
 
 /// Options that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 18] = [
+const NOT_MODELLED: [&str; 17] = [
     "attention_dp_config",
     "batch_wait_timeout_ms",
     "cache_transceiver_config",
@@ -40,7 +40,6 @@ const NOT_MODELLED: [&str; 18] = [
     "lora_config",
     "max_attention_window",
     "max_beam_width",
-    "moe_expert_parallel_size",
     "peft_cache_config",
     "pipeline_parallel_size",
     "sink_token_length",
@@ -49,8 +48,9 @@ const NOT_MODELLED: [&str; 18] = [
 ];
 
 /// Options that a scenario says in another place.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 4] = [
     ("tensor_parallel_size", "pools[].parallel.tp"),
+    ("moe_expert_parallel_size", "pools[].parallel.ep"),
     ("model", "model"),
     ("seed", "seed"),
 ];

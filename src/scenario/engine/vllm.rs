@@ -31,12 +31,11 @@ pub const FIELDS: [&str; 17] = [
 ];
 
 /// Options of vLLM that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 22] = [
+const NOT_MODELLED: [&str; 21] = [
     "cpu_offload_gb",
     "disable_hybrid_kv_cache_manager",
     "enable_dbo",
     "enable_eplb",
-    "enable_expert_parallel",
     "enable_lora",
     "enforce_eager",
     "kv_cache_memory_bytes",
@@ -57,9 +56,10 @@ const NOT_MODELLED: [&str; 22] = [
 ];
 
 /// Options of vLLM that a scenario says in another place.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 5] = [
     ("tensor_parallel_size", "pools[].parallel.tp"),
     ("data_parallel_size", "pools[].parallel.dp"),
+    ("enable_expert_parallel", "pools[].parallel.ep"),
     ("model", "model"),
     ("seed", "seed"),
 ];
