@@ -3,7 +3,8 @@
 //! `data/serving_errors.csv` holds the errors of `dynosim validate serving … --leave-out family --errors FILE`: each model
 //! family predicted by host times and recipes fitted on all others, in groups of one GPU, engine, model and width. The
 //! nearest group is one of the same engine and GPU if there is any, else of the same engine; then of the same kind of
-//! model (with or without experts), and last the one nearest in parameters and width, in octaves.
+//! model (with or without experts), and last the one nearest in parameters and width, in octaves. Fewer than five runs
+//! speak for nothing but their own deployment.
 
 use crate::model::Model;
 use crate::tables::Backend;
@@ -27,6 +28,9 @@ pub struct Group {
     /// Median error of the mean TTFT.
     pub ttft_median: f64,
 }
+
+/// Runs in a group that may speak for other deployments.
+const FEWEST_ROWS: u32 = 5;
 
 static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(|| {
     let text = include_str!("../../data/serving_errors.csv");
@@ -65,11 +69,17 @@ pub fn nearest(gpu: &str, backend: Backend, model: &Model, gpus: u32) -> Option<
         let width = octaves(f64::from(group.gpus), f64::from(gpus));
         (group.gpu != gpu, is_other_kind, far + width)
     };
-    let of_engine = GROUPS.iter().filter(|group| group.backend == backend);
-    of_engine.min_by(|a, b| {
+    let speaks = |group: &&Group| {
+        group.backend == backend && (group.rows >= FEWEST_ROWS || is_same(group, gpu, model, gpus))
+    };
+    GROUPS.iter().filter(speaks).min_by(|a, b| {
         let (a, b) = (distance(a), distance(b));
         (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2))
     })
+}
+
+fn is_same(group: &Group, gpu: &str, model: &Model, gpus: u32) -> bool {
+    group.gpu == gpu && group.gpus == gpus && group.model.eq_ignore_ascii_case(&model.id)
 }
 
 /// The same as a sentence for reports.
@@ -87,11 +97,9 @@ pub fn in_words(gpu: &str, backend: Backend, model: &Model, gpus: u32) -> String
         ttft_median,
         ..
     } = group;
-    let is_same =
-        group.gpu == gpu && group.gpus == gpus && group.model.eq_ignore_ascii_case(&model.id);
     format!(
         "against {} ({rows} of {} on {} x {} with {}): TPOT off by {:.0} %, TTFT by {:.0} % in the median",
-        if is_same {
+        if is_same(group, gpu, model, gpus) {
             "public benchmarks of this deployment"
         } else {
             "the nearest public benchmarks"
@@ -119,6 +127,12 @@ mod tests {
         assert_eq!((own.model.as_str(), own.gpus), ("Qwen/Qwen3-32B", 4));
         let other = find("b200_sxm", Backend::Vllm, "meta-llama/Llama-3.1-70B", 8);
         assert_eq!(other.model, "meta-llama/Llama-3.1-70B");
+        // One run of another model is less than ten of a larger one.
+        let small = find("h100_sxm", Backend::Vllm, "meta-llama/Llama-3.1-8B", 1);
+        assert!(
+            small.rows >= FEWEST_ROWS && small.gpu == "h100_sxm",
+            "{small:?}"
+        );
         let mixture = find("h200_sxm", Backend::Sglang, "deepseek-ai/DeepSeek-V3", 8);
         assert_eq!(mixture.model, "deepseek-ai/DeepSeek-R1");
     }
