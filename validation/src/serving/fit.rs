@@ -324,8 +324,11 @@ struct Knob {
     values: &'static [f64],
 }
 
+/// A host time among those of an engine.
+type HostField = fn(&mut HostTimes) -> &mut f64;
+
 enum What {
-    Host(Backend, fn(&mut HostTimes) -> &mut f64),
+    Host(Backend, HostField),
     /// Of these sources, which agree on it.
     Recipe(Vec<Source>, fn(&Recipe) -> f64, fn(&mut Recipe, f64)),
 }
@@ -405,7 +408,7 @@ fn knobs(sources: &BTreeSet<Source>) -> Vec<Knob> {
         );
     }
     for backend in backends {
-        let fields: [(fn(&mut HostTimes) -> &mut f64, &'static [f64]); 5] = [
+        let fields: [(HostField, &'static [f64]); 5] = [
             (|host| &mut host.sequence_us, SEQUENCE_US),
             (|host| &mut host.step_us, STEP_US),
             (|host| &mut host.prefill_step_us, PREFILL_STEP_US),
