@@ -9,6 +9,7 @@ pub mod plan;
 pub mod prefix_tree;
 pub mod scheduler;
 pub mod sglang;
+pub mod speculation;
 pub mod time;
 pub mod timing;
 pub mod trtllm;
@@ -16,9 +17,10 @@ pub mod vllm;
 pub mod workload;
 
 pub use kv_cache::KvEvent;
-pub use plan::{Reserved, StepPlan};
+pub use plan::{Drafts, Reserved, StepPlan};
 pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
 pub use scheduler::{EngineConfig, Part, Scheduler, Tracking};
+pub use speculation::{AcceptanceMode, DraftMethod, Drafted, Speculation};
 pub use time::{Span, Time};
 pub use timing::{Basis, Chunk, Piece, StepShape, StepTime, TimingSource};
 pub use workload::{

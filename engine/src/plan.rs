@@ -20,11 +20,25 @@ pub struct StepPlan {
     pub prefill: Vec<Chunk>,
     /// Number of sequences that decode one token.
     pub decode_batch: u32,
-    /// Sum of their context lengths, the new token included.
+    /// Sum of their context lengths, the new tokens included.
     pub decode_context: u64,
+    /// What they verify beside that one token, in speculative decoding.
+    pub drafts: Drafts,
     /// How many steps with this very batch may be run in a row, each one token further, before the scheduler has to
     /// be asked again. 1 unless the batch only decodes and nothing but time can change it.
     pub up_to: u32,
+}
+
+/// What the decoding part of a step verifies, and how far that brings it. All 0 without speculation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drafts {
+    /// Drafted tokens of all sequences together.
+    pub tokens: u32,
+    /// Tokens that each sequence gains per step in expected acceptance, in [parts](crate::speculation::PARTS); 0 where
+    /// that is drawn.
+    pub pace: u32,
+    /// What the sequences have of their next tokens together, in parts: their context is by so much longer.
+    pub fractions: u64,
 }
 
 /// A sequence's part in a step.
@@ -72,7 +86,10 @@ impl StepPlan {
     pub fn shape(&self) -> StepShape<'_> {
         StepShape {
             prefill: &self.prefill,
-            decode_batch: self.decode_batch,
+            // Model: a sequence that verifies drafts costs what one token each of so many sequences does, that share its
+            // context. Attention reads that context once, as real kernels do; the table's point has shorter sequences, and
+            // more of them, which costs some per cent of attention.
+            decode_batch: self.decode_batch + self.drafts.tokens,
             decode_context: self.decode_context,
         }
     }
@@ -105,6 +122,7 @@ impl StepPlan {
         self.prefill.clear();
         self.decode_batch = 0;
         self.decode_context = 0;
+        self.drafts = Drafts::default();
         self.up_to = 1;
     }
 }

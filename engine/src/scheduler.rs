@@ -7,6 +7,7 @@
 use crate::kv_cache::KvEvent;
 use crate::plan::StepPlan;
 use crate::sglang::{self, SglangConfig};
+use crate::speculation::{Drafted, Speculation};
 use crate::time::Time;
 use crate::trtllm::{self, TrtllmConfig};
 use crate::vllm::{self, VllmConfig};
@@ -156,6 +157,39 @@ impl EngineConfig {
         match self {
             EngineConfig::Vllm(config) => config.depth(),
             EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => 1,
+        }
+    }
+
+    /// Groups of GPUs that each hold a part of the layers.
+    #[must_use]
+    pub const fn stages(&self) -> u32 {
+        match self {
+            EngineConfig::Vllm(config) => config.pipeline_parallel_size,
+            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => 1,
+        }
+    }
+
+    /// Schedulers with KV blocks of their own that step together.
+    #[must_use]
+    pub const fn ranks(&self) -> u32 {
+        match self {
+            EngineConfig::Vllm(config) => config.data_parallel_size,
+            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => 1,
+        }
+    }
+
+    /// Whether its scheduler takes [parts](Part) of requests with these settings.
+    #[must_use]
+    pub const fn does_parts(&self) -> bool {
+        matches!(self, EngineConfig::Vllm(_)) && self.ranks() == 1 && self.speculation().is_none()
+    }
+
+    /// Drafts that are verified in every decode step.
+    #[must_use]
+    pub const fn speculation(&self) -> Option<&Speculation> {
+        match self {
+            EngineConfig::Vllm(config) => config.speculation.as_ref(),
+            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => None,
         }
     }
 
@@ -338,6 +372,15 @@ impl Scheduler {
     #[must_use]
     pub fn waiting(&self) -> usize {
         any!(self, scheduler => scheduler.waiting())
+    }
+
+    /// What speculation did since the start.
+    #[must_use]
+    pub fn drafted(&self) -> Drafted {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler.drafted(),
+            Scheduler::Sglang(_) | Scheduler::Trtllm(_) => Drafted::default(),
+        }
     }
 
     /// Moves the KV events since the last call to the end of `events`.

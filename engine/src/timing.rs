@@ -72,6 +72,12 @@ pub trait StepTime: Send + Sync {
         }
     }
 
+    /// What the hidden states of so many tokens take from one stage of a pipeline to the next; there, steps are priced
+    /// per stage.
+    fn hop(&self, _tokens: u64) -> Span {
+        Span::ZERO
+    }
+
     /// Whether the time of this step lies beyond what was measured. The same for all contexts of a [`Piece`].
     fn is_extrapolated(&self, _shape: &StepShape<'_>) -> bool {
         false

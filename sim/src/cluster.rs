@@ -4,6 +4,7 @@
 //! time: a driver (virtual or live) owns time, runs the steps and hands events in, ordered by [`Event::order`].
 
 mod handoff;
+mod lockstep;
 
 use crate::disaggregation::DisaggregationSpec;
 use crate::event::{Action, Event, Ran, WorkerId};
@@ -51,6 +52,14 @@ pub struct PoolSpec {
     pub engine: EngineConfig,
 }
 
+impl PoolSpec {
+    /// Schedulers of all its workers: each rank has one, and is a worker of its own to the router and in the books.
+    #[must_use]
+    pub fn schedulers(&self) -> u32 {
+        self.workers * self.engine.ranks()
+    }
+}
+
 /// The state of the serving system.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -79,7 +88,12 @@ impl Cluster {
             asked.pools.iter().any(|pool| pool.workers > 0),
             "a deployment has a worker"
         );
-        let workers: u32 = asked.pools.iter().map(|pool| pool.workers).sum();
+        let workers: u32 = asked.pools.iter().map(PoolSpec::schedulers).sum();
+        assert!(
+            asked.disaggregation.is_none()
+                || asked.pools.iter().all(|pool| pool.engine.does_parts()),
+            "ranks and drafts go with workers that do whole requests"
+        );
         let (entry, disaggregated) = match &asked.disaggregation {
             None => (Group::new(whole(asked), &asked.pools, |_| true), None),
             Some(disaggregation) => {
@@ -103,7 +117,7 @@ impl Cluster {
             workload,
         };
         for (pool, spec) in asked.pools.iter().enumerate() {
-            for _ in 0..spec.workers {
+            for _ in 0..spec.schedulers() {
                 let id = WorkerId(cluster.workers.len() as u32);
                 let workload = cluster.workload.clone();
                 let engine = spec.engine.clone();
@@ -111,7 +125,7 @@ impl Cluster {
                 cluster.workers.push(Worker::new(
                     id,
                     pool as u32,
-                    spec.gpus_per_worker,
+                    spec.gpus_per_worker / spec.engine.ranks(),
                     engine,
                     workload,
                     options,
@@ -168,8 +182,10 @@ impl Cluster {
 
     fn options_of(&mut self, worker: WorkerId, spec: &ClusterSpec) -> WorkerOptions {
         let is_prefill = spec.disaggregation.is_some();
+        let leader = self.leader_of_next(spec);
         let group = self.group_of(worker);
         WorkerOptions {
+            leader,
             // Events that travel need the time of their step.
             coasts: spec.coasting && !group.wants_each_step(),
             track_block_ids: spec.track_block_ids,
@@ -197,10 +213,16 @@ impl Cluster {
     /// Takes note of an event and appends what is to be done about it.
     pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
         match event {
+            Event::Ran(ran) if self.steps_together(ran.worker) => {
+                self.ran_together(now, &ran, actions)
+            }
             Event::Ran(ran) => self.ran(now, &ran, actions),
             Event::Arrival { request } => self.arrive(now, request, actions),
             Event::Received { request } => self.place(now, request, actions),
             Event::Links => self.move_kv(now, actions),
+            Event::Plan { worker } if self.steps_together(worker) => {
+                self.plan_together(now, worker, actions)
+            }
             Event::Plan { worker } => self.plan(now, worker, actions),
         }
     }
@@ -291,8 +313,13 @@ impl Cluster {
 
     /// A worker has more to think about: it plans at once if it is idle, at its next step boundary if not.
     fn notify(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
+        let id = self.leader_of(id);
+        let is_idle = self
+            .ranks_of(id)
+            .iter()
+            .all(|rank| rank.scheduler.is_idle());
         let worker = &mut self.workers[id.0 as usize];
-        if worker.scheduler.is_idle() {
+        if is_idle {
             self.wake(now, id, actions);
         } else if worker.cut_at.is_none() {
             worker.cut_at = Some(now);
@@ -371,6 +398,7 @@ impl Cluster {
     }
 
     fn wake(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {
+        let worker = self.leader_of(worker);
         let is_woken = &mut self.workers[worker.0 as usize].is_woken;
         if !std::mem::replace(is_woken, true) {
             actions.push(Action::At {
@@ -389,7 +417,7 @@ impl Cluster {
             !self.recording.sent().all(is_over) || !self.workers.iter().any(holds),
             "when all requests are over, all blocks are free"
         );
-        self.recording.workers = self.workers.iter().map(|worker| worker.record).collect();
+        self.recording.workers = self.workers.iter().map(Worker::closed_record).collect();
         if let Some(parts) = &self.disaggregated {
             self.recording.transfers = parts.handoffs.records();
         }

@@ -75,10 +75,10 @@ fn refusal_of_vllm(request: &Request, config: &VllmConfig) -> Option<Rejection> 
         return Some(Rejection::PromptTooLong);
     }
     let blocks = |tokens: u32| tokens.div_ceil(config.block_size);
-    let computed = input.saturating_add(output).min(config.max_model_len) - 1;
+    let slots = config.slots(input, output);
     if blocks(input) > config.usable_blocks() {
         Some(Rejection::PromptExceedsKvCache)
-    } else if blocks(computed) > config.usable_blocks() {
+    } else if blocks(slots) > config.usable_blocks() {
         Some(Rejection::OutputExceedsKvCache)
     } else {
         None

@@ -51,9 +51,9 @@ impl Group {
         let mut place_of = Vec::new();
         for (index, pool) in pools.iter().enumerate() {
             if is_member(index) {
-                members.push((index, pool.workers));
+                members.push((index, pool.schedulers()));
             }
-            for _ in 0..pool.workers {
+            for _ in 0..pool.schedulers() {
                 let worker = WorkerId(place_of.len() as u32);
                 place_of.push(WorkerId(workers.len() as u32));
                 if is_member(index) {

@@ -10,6 +10,8 @@ pub mod links;
 pub mod live;
 pub mod load;
 pub mod metrics;
+mod pipeline;
+mod pricing;
 pub mod quantile;
 mod random;
 pub mod record;

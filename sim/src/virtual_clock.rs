@@ -4,11 +4,16 @@
 //! steps whose durations form an arithmetic progression (one step with prefill, or decode steps within one linear piece
 //! of the timing model). The end of a segment is one event, however many steps it covers. A cut shortens the segment
 //! to the step boundary at which the scheduler would have seen what caused it.
+//!
+//! What a segment costs stands in `pricing.rs`. In a pipeline plans overlap: each ends when it has passed all stages
+//! (`pipeline.rs`). Ranks that step together share the lane of the first.
 
 use crate::cluster::Cluster;
 use crate::event::{Action, Event, EventQueue, Ran, WorkerId, sum_of_steps};
+use crate::pipeline::Pipeline;
+use crate::pricing::{Line, Shape, upper_edge};
 use crate::record::Recording;
-use engine::{Span, StepShape, StepTime, Time};
+use engine::{Span, StepTime, Time};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,6 +69,9 @@ enum Entry {
 #[derive(Debug, Default)]
 struct Lane {
     plans: VecDeque<Queued>,
+    /// What further ranks do in the plan in front, where ranks step together.
+    beside: Vec<Shape>,
+    pipeline: Option<Pipeline>,
     /// The front plan's steps up to the next report.
     segment: Option<Segment>,
     generation: u32,
@@ -78,17 +86,10 @@ struct Queued {
     left: u32,
     ahead: u32,
     shape: Shape,
+    /// When it entered the pipeline, if there is one.
+    entered: Option<Time>,
     /// Whether a step of it has ended.
     has_run: bool,
-}
-
-/// What a segment is priced from.
-#[derive(Debug, Clone, Copy)]
-enum Shape {
-    /// A step with prefill; its time is known as soon as it is planned, and whether it lies beyond the measurements.
-    Mixed(Span, bool),
-    /// Decode steps: sequences, and the summed context of the next step.
-    Decode { batch: u32, context: u64 },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +99,12 @@ struct Segment {
     slope_ps: i64,
     steps: u32,
     is_extrapolated: bool,
+}
+
+impl Lane {
+    fn stages(&self) -> u64 {
+        self.pipeline.as_ref().map_or(1, Pipeline::stages)
+    }
 }
 
 impl Segment {
@@ -127,7 +134,14 @@ impl<'a> Driver<'a> {
             .iter()
             .map(|worker| &*timing[worker.pool()])
             .collect();
-        let lanes = cluster.workers().iter().map(|_| Lane::default()).collect();
+        let lanes = cluster.workers().iter().map(|worker| {
+            let stages = cluster.pools()[worker.pool()].engine.stages();
+            Lane {
+                pipeline: (stages > 1).then(|| Pipeline::new(stages)),
+                ..Lane::default()
+            }
+        });
+        let lanes = lanes.collect();
         Driver {
             timing,
             lanes,
@@ -205,15 +219,8 @@ impl<'a> Driver<'a> {
                     up_to,
                     ahead,
                 } => {
-                    let queued = Queued {
-                        left: up_to,
-                        ahead,
-                        shape: self.shape(worker, cluster),
-                        has_run: false,
-                    };
-                    let lane = &mut self.lanes[worker.0 as usize];
-                    lane.plans.push_back(queued);
-                    if lane.segment.is_none() {
+                    self.queue(worker, (up_to, ahead), now, cluster);
+                    if self.lanes[worker.0 as usize].segment.is_none() {
                         self.begin_segment(worker, now);
                     }
                 }
@@ -222,21 +229,42 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn shape(&self, worker: WorkerId, cluster: &Cluster) -> Shape {
-        let plan = cluster.workers()[worker.0 as usize]
-            .scheduler()
-            .newest()
-            .expect("a plan is to be run");
-        let shape = plan.shape();
-        if shape.prefill.is_empty() {
-            Shape::Decode {
-                batch: shape.decode_batch,
-                context: shape.decode_context,
-            }
-        } else {
-            let timing = self.timing[worker.0 as usize];
-            Shape::Mixed(timing.mixed(&shape), timing.is_extrapolated(&shape))
+    /// A plan to be run. Of ranks that step together one lane runs the plans of all.
+    fn queue(
+        &mut self,
+        worker: WorkerId,
+        (up_to, ahead): (u32, u32),
+        now: Time,
+        cluster: &Cluster,
+    ) {
+        let timing = self.timing[worker.0 as usize];
+        let lane = &mut self.lanes[worker.0 as usize];
+        let ranks = cluster.ranks_of(worker);
+        let mut plans = ranks.iter().filter_map(|rank| rank.scheduler().newest());
+        let plan = plans.next().expect("a plan is to be run");
+        let mut queued = Queued {
+            left: up_to,
+            ahead,
+            shape: Shape::of(plan, timing),
+            entered: None,
+            has_run: false,
+        };
+        if let Some(pipeline) = &mut lane.pipeline {
+            let shape = plan.shape();
+            let tokens = plan.prefill_tokens() + u64::from(shape.decode_batch);
+            let Line {
+                first,
+                is_extrapolated,
+                ..
+            } = queued.shape.line(timing);
+            let (entered, left) = pipeline.pass(now, first, timing.hop(tokens));
+            queued.entered = Some(entered);
+            queued.shape = Shape::Mixed(left.since(entered), is_extrapolated);
         }
+        lane.beside.clear();
+        lane.beside
+            .extend(plans.map(|plan| Shape::of(plan, timing)));
+        lane.plans.push_back(queued);
     }
 
     /// Prices the front plan's next steps and enters their end into the queue.
@@ -246,31 +274,19 @@ impl<'a> Driver<'a> {
         let Some(plan) = lane.plans.front() else {
             return;
         };
-        let mut segment = match plan.shape {
-            Shape::Mixed(time, is_extrapolated) => Segment {
-                start,
-                first: time,
-                slope_ps: 0,
-                steps: 1,
-                is_extrapolated,
-            },
-            Shape::Decode { batch, context } => {
-                let timing = self.timing[worker.0 as usize];
-                let piece = timing.decode(batch, context);
-                let decodes = StepShape {
-                    prefill: &[],
-                    decode_batch: batch,
-                    decode_context: context,
-                };
-                let inside = (piece.until - context).div_ceil(u64::from(batch));
-                Segment {
-                    start,
-                    first: piece.time(context),
-                    slope_ps: piece.slope_ps * i64::from(batch),
-                    steps: u32::try_from(inside).unwrap_or(u32::MAX),
-                    is_extrapolated: timing.is_extrapolated(&decodes),
-                }
-            }
+        let timing = self.timing[worker.0 as usize];
+        let mut line = plan.shape.line(timing);
+        if !lane.beside.is_empty() {
+            let mut lines: Vec<Line> = vec![line];
+            lines.extend(lane.beside.iter().map(|shape| shape.line(timing)));
+            line = upper_edge(&lines);
+        }
+        let mut segment = Segment {
+            start: plan.entered.unwrap_or(start),
+            first: line.first,
+            slope_ps: line.slope_ps,
+            steps: line.steps,
+            is_extrapolated: line.is_extrapolated,
         };
         // Reports fall due when at most `ahead` steps are left, then after each.
         let due = if plan.left > plan.ahead {
@@ -315,13 +331,15 @@ impl<'a> Driver<'a> {
             slope_ps,
         };
         if is_extrapolated {
-            lane.extrapolated += ran.total();
+            let ranks = 1 + lane.beside.len() as u64;
+            lane.extrapolated += Span(ran.total().0 * ranks / lane.stages());
         }
         let plan = lane.plans.front_mut().expect("a segment belongs to a plan");
         plan.left -= steps;
         plan.has_run = true;
-        if let Shape::Decode { batch, context } = &mut plan.shape {
-            *context += u64::from(*batch) * u64::from(steps);
+        plan.shape.advance(steps);
+        for shape in &mut lane.beside {
+            shape.advance(steps);
         }
         if plan.left == 0 {
             lane.plans.pop_front();

@@ -2,6 +2,7 @@
 
 use crate::event::{Action, Ran, WorkerId};
 use crate::record::{GapRun, RequestRecord, WorkerRecord};
+use engine::speculation::PARTS;
 use engine::{
     EngineConfig, KvEvent, RequestId, Reserved, Scheduler, Span, Time, Tracking, Workload,
 };
@@ -17,8 +18,18 @@ pub struct Worker {
     /// Since when the coast in flight must not go on. Steps that ended before may be reported later than that.
     pub(crate) cut_at: Option<Time>,
     id: WorkerId,
-    coasts: bool,
+    /// The first of the ranks it steps together with, itself if it steps alone, and how many they are.
+    pub(crate) leader: WorkerId,
+    pub(crate) ranks: u32,
+    /// Of the first of its ranks: steps that may follow before all ranks plan again.
+    pub(crate) steps_together: u32,
+    pub(crate) coasts: bool,
     only_prefills: bool,
+    speculates: bool,
+    /// Groups of GPUs that pass its steps on; each is busy for its part of a step.
+    stages: u64,
+    /// Tokens held × time by steps that verify drafts, in parts of a token.
+    held_part_ps: u128,
     /// Preemptions since the last output.
     fruitless_preemptions: u32,
 }
@@ -66,6 +77,9 @@ impl Worker {
             block_size: config.block_size(),
             ..WorkerRecord::default()
         };
+        let speculates = config.speculation().is_some();
+        let ranks = config.ranks();
+        let stages = u64::from(config.stages());
         let tracking = Tracking {
             block_ids: options.track_block_ids,
             events: options.track_kv_events,
@@ -76,8 +90,14 @@ impl Worker {
             is_woken: false,
             cut_at: None,
             id,
+            leader: options.leader,
+            ranks,
+            steps_together: 0,
             coasts: options.coasts,
             only_prefills: options.only_prefills,
+            speculates,
+            stages,
+            held_part_ps: 0,
             fruitless_preemptions: 0,
         }
     }
@@ -177,11 +197,18 @@ impl Worker {
             }
         }
         self.record.steps += u64::from(ran.steps);
-        self.record.busy += ran.total();
+        self.record.busy += Span(ran.total().0 / self.stages);
         self.record.prefill_tokens += plan.prefill_tokens();
-        self.record.decode_tokens += u64::from(plan.decode_batch) * u64::from(ran.steps);
-        let held = plan.held_tokens() + u64::from(delivered) * u64::from(plan.decode_batch);
-        self.record.held_token_ps += held_token_ps(held, plan.decode_batch, ran);
+        if self.speculates {
+            let growth = plan.decode_batch * plan.drafts.pace;
+            let held = plan.held_tokens() * u64::from(PARTS) + plan.drafts.fractions;
+            let held = held + u64::from(delivered) * u64::from(growth);
+            self.held_part_ps += held_token_ps(held, growth, ran);
+        } else {
+            self.record.decode_tokens += u64::from(plan.decode_batch) * u64::from(ran.steps);
+            let held = plan.held_tokens() + u64::from(delivered) * u64::from(plan.decode_batch);
+            self.record.held_token_ps += held_token_ps(held, plan.decode_batch, ran);
+        }
         if plan.scheduled.iter().any(|part| part.samples) {
             self.fruitless_preemptions = 0;
         }
@@ -239,12 +266,26 @@ impl Worker {
         self.scheduler.finish(ran.steps, &mut outputs.ended);
         self.scheduler.drain_events(&mut outputs.events);
         self.record.peak_blocks = u64::from(self.scheduler.peak_blocks());
+        if self.speculates {
+            self.record.drafted = self.scheduler.drafted();
+            self.record.decode_tokens = self.record.drafted.tokens;
+        }
+    }
+
+    /// What is noted about it in the end.
+    pub(crate) fn closed_record(&self) -> WorkerRecord {
+        WorkerRecord {
+            held_token_ps: self.record.held_token_ps + self.held_part_ps / u128::from(PARTS),
+            ..self.record
+        }
     }
 }
 
 /// What a worker is asked to do besides serving.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WorkerOptions {
+    /// The first of the ranks it steps together with.
+    pub leader: WorkerId,
     pub coasts: bool,
     pub track_block_ids: bool,
     pub track_kv_events: bool,

@@ -269,6 +269,7 @@ fn config(header: &Header) -> Result<VllmConfig, String> {
         policy,
         watermark: engine.watermark,
         async_scheduling: engine.async_scheduling,
+        ..VllmConfig::default()
     })
 }
 

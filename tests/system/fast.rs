@@ -144,6 +144,7 @@ pub fn config(engine: &Engine) -> VllmConfig {
         },
         watermark: engine.watermark,
         async_scheduling: engine.async_scheduling,
+        ..VllmConfig::default()
     }
 }
 

@@ -139,6 +139,12 @@ impl Scheduler {
     }
 
     fn extend(&mut self, flight: &mut Flight, steps: u32) {
+        if self.acceptance.is_some() {
+            self.extend_speculating(&flight.plan, flight.in_flight() + steps - 1);
+            flight.scheduled += steps;
+            self.note_peak();
+            return;
+        }
         let is_async = self.config.async_scheduling;
         for part in &flight.plan.scheduled {
             let sequence = &mut self.sequences[part.sequence as usize];
@@ -156,11 +162,17 @@ impl Scheduler {
         // A first token is entered into the books at the end of a step of its own.
         let starts_nobody = plan.admitted.is_empty() && plan.arrived.is_empty();
         let only_decodes = plan.prefill.is_empty() && starts_nobody && plan.preempted.is_empty();
-        if !only_decodes
+        // Behind the first step of a plan in a pipeline come other plans.
+        let is_alone = self.config.pipeline_parallel_size == 1;
+        if !is_alone
+            || !only_decodes
             || plan.scheduled.len() != self.running.len()
             || self.may_admit_later(standstill)
         {
             return 1;
+        }
+        if self.acceptance.is_some() {
+            return self.speculative_coast_limit(plan);
         }
         let is_async = self.config.async_scheduling;
         let to_goal = |&id: &SequenceId| {
@@ -178,15 +190,20 @@ impl Scheduler {
             .map(to_goal)
             .min()
             .expect("a plan has sequences");
+        self.steps_with_blocks(limit, |more| self.blocks_for_more(more))
+    }
+
+    /// Of `limit` steps those whose blocks are there, if the running sequences lack `blocks(n)` for n steps after the first.
+    pub(super) fn steps_with_blocks(&self, limit: u32, blocks: impl Fn(u32) -> u64) -> u32 {
         let free = u64::from(self.cache.free_blocks());
-        if self.blocks_for_more(limit - 1) <= free {
+        if blocks(limit - 1) <= free {
             return limit;
         }
         // The largest number of steps whose blocks are there; the first step has its blocks already.
         let (mut enough, mut too_many) = (1, limit);
         while too_many - enough > 1 {
             let middle = enough + (too_many - enough) / 2;
-            if self.blocks_for_more(middle - 1) <= free {
+            if blocks(middle - 1) <= free {
                 enough = middle;
             } else {
                 too_many = middle;

@@ -1,5 +1,7 @@
 //! The settings of a vLLM engine that its scheduler looks at, under vLLM's own names.
 
+use crate::speculation::Speculation;
+
 /// Settings of one vLLM worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VllmConfig {
@@ -33,6 +35,12 @@ pub struct VllmConfig {
     pub watermark: f64,
     /// Plan a step while the one before it runs.
     pub async_scheduling: bool,
+    /// Groups of GPUs that each hold a part of the layers, and steps in flight among them.
+    pub pipeline_parallel_size: u32,
+    /// Ranks with a scheduler and KV blocks of their own that step together.
+    pub data_parallel_size: u32,
+    /// Drafts that are verified in every decode step.
+    pub speculation: Option<Speculation>,
 }
 
 /// vLLM releases whose schedulers differ.
@@ -73,6 +81,9 @@ impl Default for VllmConfig {
             policy: SchedulingPolicy::Fcfs,
             watermark: 0.0,
             async_scheduling: true,
+            pipeline_parallel_size: 1,
+            data_parallel_size: 1,
+            speculation: None,
         }
     }
 }
@@ -96,7 +107,52 @@ impl VllmConfig {
     /// Plans that may be in flight at once.
     #[must_use]
     pub const fn depth(&self) -> u32 {
-        if self.async_scheduling { 2 } else { 1 }
+        match self.pipeline_parallel_size {
+            1 if self.async_scheduling => 2,
+            stages => stages,
+        }
+    }
+
+    /// What does not go together in these settings, in words.
+    ///
+    /// # Errors
+    /// No stage or rank, senseless speculation, or more than one way to have steps or tokens in flight.
+    pub fn check(&self) -> Result<(), String> {
+        let VllmConfig {
+            pipeline_parallel_size: stages,
+            data_parallel_size: ranks,
+            ..
+        } = *self;
+        if stages == 0 || ranks == 0 {
+            return Err("a worker has a stage and a rank at least".to_owned());
+        }
+        if self.async_scheduling && (stages > 1 || ranks > 1 || self.speculation.is_some()) {
+            return Err("async_scheduling goes with one stage, one rank and no drafts".to_owned());
+        }
+        if stages > 1 && (ranks > 1 || self.speculation.is_some()) {
+            return Err("stages go with one rank and no drafts".to_owned());
+        }
+        self.speculation.as_ref().map_or(Ok(()), Speculation::check)
+    }
+
+    /// Drafts that a decode step verifies beside its token.
+    #[must_use]
+    pub fn num_speculative_tokens(&self) -> u32 {
+        let drafts = |speculation: &Speculation| speculation.num_speculative_tokens;
+        self.speculation.as_ref().map_or(0, drafts)
+    }
+
+    /// Tokens for which a request of `input_tokens` that generates `output_tokens` has blocks at most: its last token is
+    /// never computed; drafts and what is set aside for more lie behind the others.
+    #[must_use]
+    pub fn slots(&self, input_tokens: u32, output_tokens: u32) -> u32 {
+        let all = input_tokens.saturating_add(output_tokens);
+        let Some(speculation) = &self.speculation else {
+            return all.min(self.max_model_len) - 1;
+        };
+        // The last step has one token at least to bring, and verifies all its drafts.
+        let behind = speculation.num_speculative_tokens + speculation.lookahead();
+        (all - 1).saturating_add(behind).min(self.max_model_len)
     }
 
     /// Blocks that sequences can use (R6).

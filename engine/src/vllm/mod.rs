@@ -10,24 +10,31 @@
 //! 0.32.0 and 0.33.0); `dynosim conform vllm` replays those cases. A step is three readable parts: *choose* who
 //! advances and by how many tokens, *allocate* blocks or preempt ([`Scheduler::plan`]), *account* what came out
 //! ([`Scheduler::finish`]). How many equal steps may follow each other unasked stands in `coast.rs`; what is different
-//! when prefill and decode are done by two workers, in `handoff.rs`.
+//! when prefill and decode are done by two workers, in `handoff.rs`; when drafts are verified, in `speculation.rs`.
+//!
+//! With pipeline parallelism so many plans are in flight as there are stages. A sequence whose next token is in flight waits;
+//! another chunk of its prompt can follow the one before it. So batches form by themselves: what one plan leaves over for
+//! want of budget is the next one, and decodes stay together with those they were prefilled with.
 
 mod coast;
 mod config;
 mod handoff;
 mod sequence;
+mod speculation;
 
 pub use config::{SchedulingPolicy, VllmConfig, VllmVersion};
 
 use crate::kv_cache::{BlockId, KvCache, KvCacheConfig, KvEvent, block_path};
 use crate::plan::{Admitted, Scheduled, StepPlan};
 use crate::scheduler::{Part, Tracking};
+use crate::speculation::{Acceptance, Drafted};
 use crate::time::Time;
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
 use coast::{Flight, Standstill};
 use handoff::Elsewhere;
 use sequence::{Sequence, SequenceId, WaitingQueue};
+use speculation::verify;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -44,6 +51,8 @@ pub struct Scheduler {
     running: Vec<SequenceId>,
     waiting: WaitingQueue,
     elsewhere: Elsewhere,
+    acceptance: Option<Acceptance>,
+    drafted: Drafted,
     /// Plans handed out and not finished, oldest first.
     flights: VecDeque<Flight>,
     spare: Vec<StepPlan>,
@@ -54,6 +63,9 @@ impl Scheduler {
     /// An idle worker that will serve requests of `workload`.
     #[must_use]
     pub fn new(config: VllmConfig, workload: Arc<Workload>, tracking: Tracking) -> Self {
+        if let Err(what) = config.check() {
+            panic!("settings are checked before a worker is made: {what}");
+        }
         let cache = KvCache::new(KvCacheConfig {
             block_size: config.block_size,
             num_gpu_blocks: config.num_gpu_blocks,
@@ -63,6 +75,8 @@ impl Scheduler {
         });
         Scheduler {
             waiting: WaitingQueue::new(config.policy),
+            acceptance: config.speculation.as_ref().map(Acceptance::new),
+            drafted: Drafted::default(),
             config,
             workload,
             tracking,
@@ -160,6 +174,7 @@ impl Scheduler {
                 placeholders: 0,
                 computed: 0,
                 prefill_goal: 0,
+                fraction: 0,
                 is_running: false,
                 was_preempted: false,
                 table: Default::default(),
@@ -177,6 +192,7 @@ impl Scheduler {
         sequence.outputs = 0;
         sequence.placeholders = 0;
         sequence.computed = 0;
+        sequence.fraction = 0;
         sequence.was_preempted = false;
         block_path(
             &self.workload.tree,
@@ -235,15 +251,17 @@ impl Scheduler {
         while at < self.running.len() && *budget > 0 {
             let id = self.running[at];
             let sequence = &self.sequences[id as usize];
-            if sequence.awaits_last_token() {
+            if self.has_to_wait(sequence) {
                 at += 1;
                 continue;
             }
             // Fixed before anybody is preempted: tokens that a victim gives back go to those behind.
-            let new_tokens = sequence.uncomputed().min(cap).min(*budget);
+            let wanted = sequence.uncomputed() + self.drafts_of(sequence);
+            let new_tokens = wanted.min(cap).min(*budget);
             match self.make_room(plan, budget, at, new_tokens) {
                 Ok(place) => {
                     self.schedule(plan, id, new_tokens);
+                    self.set_slots_aside(id);
                     *budget -= new_tokens;
                     at = place + 1;
                 }
@@ -277,7 +295,7 @@ impl Scheduler {
     }
 
     fn has_blocks_for(&self, sequence: &Sequence, new_tokens: u32) -> bool {
-        let tokens = sequence.computed + new_tokens;
+        let tokens = self.slots_up_to(sequence.computed + new_tokens);
         let room = sequence.table.blocks() * self.config.block_size;
         tokens <= room || self.cache.blocks_for(tokens - room) <= self.cache.free_blocks()
     }
@@ -315,8 +333,8 @@ impl Scheduler {
         {
             let part = plan.scheduled.remove(index);
             *budget += part.new_tokens;
-            unschedule_shape(plan, &part, sequence.prefill_goal);
-            if part.samples && self.config.async_scheduling {
+            unschedule_shape(plan, &part, sequence);
+            if part.samples && self.config.depth() > 1 {
                 sequence.placeholders -= 1;
             }
         }
@@ -380,13 +398,14 @@ impl Scheduler {
         let sequence = &self.sequences[id as usize];
         let known = sequence.known();
         let block_size = self.cache.block_size();
-        let hit = self.cache.lookup(&sequence.path, (known - 1) / block_size);
+        let cached = self.cache.lookup(&sequence.path, (known - 1) / block_size);
+        let hit = self.usable_hit(id, cached);
         let hit_tokens = hit.blocks * block_size;
         let wanted = (known - hit_tokens).min(cap);
         if !self.config.enable_chunked_prefill && wanted > budget {
             return Err(Standstill::Blocked {
                 head: id,
-                hit,
+                hit: cached,
                 hit_matters: false,
             });
         }
@@ -404,14 +423,14 @@ impl Scheduler {
         if self.config.scheduler_reserve_full_isl && !fits(known) {
             return Err(Standstill::Blocked {
                 head: id,
-                hit,
+                hit: cached,
                 hit_matters: false,
             });
         }
         if !fits(hit_tokens + new_tokens) {
             return Err(Standstill::Blocked {
                 head: id,
-                hit,
+                hit: cached,
                 hit_matters: true,
             });
         }
@@ -439,21 +458,25 @@ impl Scheduler {
 
     /// Allocates a sequence's blocks for its tokens and enters it into the plan (R7, R8).
     fn schedule(&mut self, plan: &mut StepPlan, id: SequenceId, new_tokens: u32) {
-        let is_async = self.config.async_scheduling;
+        let is_deep = self.config.depth() > 1;
+        let pace = self.acceptance.as_ref().map_or(0, Acceptance::pace);
         let sequence = &mut self.sequences[id as usize];
         let computed_before = sequence.computed;
         if sequence.decodes() {
             plan.decode_batch += 1;
             plan.decode_context += u64::from(computed_before + new_tokens);
+            plan.drafts.tokens += new_tokens - 1;
+            plan.drafts.pace = pace;
+            plan.drafts.fractions += u64::from(sequence.fraction);
         } else {
             plan.prefill.push(Chunk {
                 new_tokens,
                 cached_tokens: computed_before,
             });
         }
-        let samples = sequence.uncomputed() == new_tokens;
+        let samples = sequence.uncomputed() <= new_tokens;
         allocate(&mut self.cache, sequence, new_tokens);
-        if samples && is_async {
+        if samples && is_deep {
             sequence.placeholders += 1;
         }
         plan.scheduled.push(Scheduled {
@@ -503,17 +526,22 @@ impl Scheduler {
     fn deliver(&mut self, flight: &mut Flight, steps: u32, ended: &mut Vec<RequestId>) {
         self.catch_up(flight, steps);
         let is_async = self.config.async_scheduling;
+        let is_deep = self.config.depth() > 1;
         let (mut some_ended, mut some_ended_waiting) = (false, false);
         for part in &flight.plan.scheduled {
             if !part.samples {
                 continue;
             }
             let sequence = &mut self.sequences[part.sequence as usize];
-            sequence.outputs += steps;
-            if is_async {
+            if let Some(acceptance) = &self.acceptance {
+                verify(acceptance, sequence, part, steps, &mut self.drafted);
+            } else {
+                sequence.outputs += steps;
+            }
+            if is_deep {
                 sequence.placeholders -= steps;
             }
-            if sequence.is_running && (is_async || steps > 1) {
+            if sequence.is_running && (is_async || (steps > 1 && self.acceptance.is_none())) {
                 let blocks = (sequence.computed - sequence.placeholders) / self.config.block_size;
                 self.cache
                     .publish(&mut sequence.table, &sequence.path, blocks);
@@ -569,10 +597,12 @@ fn allocate(cache: &mut KvCache, sequence: &mut Sequence, new_tokens: u32) {
 }
 
 /// Takes a preempted sequence's part out of the step's shape.
-fn unschedule_shape(plan: &mut StepPlan, part: &Scheduled, prefill_goal: u32) {
-    if part.computed_before >= prefill_goal {
+fn unschedule_shape(plan: &mut StepPlan, part: &Scheduled, sequence: &Sequence) {
+    if part.computed_before >= sequence.prefill_goal {
         plan.decode_batch -= 1;
         plan.decode_context -= u64::from(part.computed_before + part.new_tokens);
+        plan.drafts.tokens -= part.new_tokens - 1;
+        plan.drafts.fractions -= u64::from(sequence.fraction);
     } else {
         let chunk = Chunk {
             new_tokens: part.new_tokens,

@@ -29,6 +29,8 @@ pub(super) struct Sequence {
     pub computed: u32,
     /// Tokens it had at its last admission; what it computes beyond them is decode.
     pub prefill_goal: u32,
+    /// What it has of its next token, in parts, where acceptance is expected.
+    pub fraction: u32,
     pub is_running: bool,
     pub was_preempted: bool,
     pub table: Table,

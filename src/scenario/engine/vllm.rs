@@ -107,6 +107,7 @@ pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
             .number("watermark", 0.0..=0.99)
             .unwrap_or(default.watermark),
         async_scheduling: flag("async_scheduling", default.async_scheduling),
+        ..default
     };
     Settings::Vllm {
         has_blocks: section.has("num_gpu_blocks"),
