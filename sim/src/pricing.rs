@@ -18,11 +18,11 @@ pub(crate) enum Shape {
     Mixed(Span, bool),
     /// Decode steps: sequences, and the summed context of the next step.
     Decode { batch: u32, context: u64 },
-    /// Decode steps that verify drafts.
+    /// Decode steps that verify drafts with expected acceptance.
     Verify(Verify),
 }
 
-/// Decode steps that verify drafts.
+/// Decode steps that bring a mean number of tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verify {
     /// Tokens computed in each step.
@@ -54,7 +54,7 @@ impl Shape {
             return Shape::Mixed(timing.mixed(&shape), timing.is_extrapolated(&shape));
         }
         let drafts = plan.drafts;
-        if drafts.tokens == 0 && drafts.pace == 0 {
+        if drafts.pace == 0 {
             return Shape::Decode {
                 batch: shape.decode_batch,
                 context: shape.decode_context,

@@ -28,6 +28,8 @@ pub struct Worker {
     speculates: bool,
     /// Groups of GPUs that pass its steps on; each is busy for its part of a step.
     stages: u64,
+    /// Empty batches that take a place in a pipeline: plans in flight before each.
+    empty_batches: Vec<u32>,
     /// Tokens held × time by steps that verify drafts, in parts of a token.
     held_part_ps: u128,
     /// Preemptions since the last output.
@@ -97,6 +99,7 @@ impl Worker {
             only_prefills: options.only_prefills,
             speculates,
             stages,
+            empty_batches: Vec::new(),
             held_part_ps: 0,
             fruitless_preemptions: 0,
         }
@@ -145,11 +148,14 @@ impl Worker {
             self.scheduler.stop_coasting();
         }
         let depth = self.scheduler.depth();
-        while self.scheduler.steps_in_flight() < depth && !self.runs_in_circles() {
+        while self.has_place() && !self.runs_in_circles() {
             if self.scheduler.coast_on() {
                 continue;
             }
             let Some(plan) = self.scheduler.plan() else {
+                if self.queue_empty_batch() {
+                    continue;
+                }
                 return false;
             };
             for request in &plan.preempted {
@@ -170,6 +176,9 @@ impl Worker {
                     continue;
                 }
                 // An empty batch waits behind the one in flight, and the worker with it.
+                if self.queue_empty_batch() {
+                    continue;
+                }
                 return false;
             }
             let up_to = if self.coasts { plan.up_to } else { 1 };
@@ -181,9 +190,41 @@ impl Worker {
                 up_to,
                 ahead: depth - 1,
             });
-            return self.scheduler.steps_in_flight() < depth;
+            self.take_out_empty_batch();
+            return self.has_place();
         }
         false
+    }
+
+    /// Whether its queue of batches takes one more, now or as soon as it looks at the oldest.
+    fn has_place(&mut self) -> bool {
+        let has_place = |worker: &Worker| {
+            let taken = worker.scheduler.steps_in_flight() + worker.empty_batches.len() as u32;
+            taken < worker.scheduler.depth()
+        };
+        has_place(self) || (self.take_out_empty_batch() && has_place(self))
+    }
+
+    /// A decision came to nothing. vLLM queues that too, and waits for the oldest batch: if that is an empty one, there is
+    /// more to decide at once. Behind a single plan an empty batch is gone when that has ended, and nobody plans before;
+    /// among several in a pipeline it keeps a place.
+    fn queue_empty_batch(&mut self) -> bool {
+        let in_flight = self.scheduler.steps_in_flight();
+        if self.stages == 1 || in_flight == 0 {
+            self.empty_batches.clear();
+            return false;
+        }
+        self.empty_batches.push(in_flight);
+        self.take_out_empty_batch()
+    }
+
+    /// Takes an empty batch from the head of the queue if there is one.
+    fn take_out_empty_batch(&mut self) -> bool {
+        let is_there = self.empty_batches.first() == Some(&0);
+        if is_there {
+            self.empty_batches.remove(0);
+        }
+        is_there
     }
 
     /// Enters finished steps into the books.
@@ -263,6 +304,9 @@ impl Worker {
     }
 
     fn account(&mut self, ran: &Ran, outputs: &mut Outputs) {
+        for before in &mut self.empty_batches {
+            *before = before.saturating_sub(1);
+        }
         self.scheduler.finish(ran.steps, &mut outputs.ended);
         self.scheduler.drain_events(&mut outputs.events);
         self.record.peak_blocks = u64::from(self.scheduler.peak_blocks());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use calibration::Linear;
 use engine::vllm::{SchedulingPolicy, VllmConfig, VllmVersion};
 use engine::{
-    Dependency, NewRequest, RequestId, Run, Span, StepTime, Time, Trigger, Workload,
-    WorkloadBuilder,
+    AcceptanceMode, Dependency, DraftMethod, NewRequest, RequestId, Run, Span, Speculation,
+    StepTime, Time, Trigger, Workload, WorkloadBuilder,
 };
 use sim::event::{Action, Event};
 use sim::journal::{Entry, Journal};
@@ -16,6 +16,7 @@ use sim::router::KvRouterSpec;
 use sim::router::cost::CostWeights;
 use sim::{Cluster, ClusterSpec, GapRun, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
 
+use crate::oracle;
 use crate::oracle::scenario::{
     Engine, Moment, Policy, Request, Router, Scenario, Segment, Version,
 };
@@ -90,7 +91,7 @@ fn spec(scenario: &Scenario) -> ClusterSpec {
         pools: vec![PoolSpec {
             name: "all".to_owned(),
             workers: scenario.workers as u32,
-            gpus_per_worker: 1,
+            gpus_per_worker: (scenario.engine.stages * scenario.engine.ranks) as u32,
             engine: config(&scenario.engine).into(),
         }],
         router: match scenario.router {
@@ -144,7 +145,28 @@ pub fn config(engine: &Engine) -> VllmConfig {
         },
         watermark: engine.watermark,
         async_scheduling: engine.async_scheduling,
-        ..VllmConfig::default()
+        pipeline_parallel_size: engine.stages as u32,
+        data_parallel_size: engine.ranks as u32,
+        speculation: engine.speculation.as_ref().map(speculation),
+    }
+}
+
+fn speculation(speculation: &oracle::scenario::Speculation) -> Speculation {
+    Speculation {
+        method: match (speculation.reads_hidden_states, speculation.has_kv) {
+            (true, _) => DraftMethod::Eagle,
+            (false, true) => DraftMethod::DraftModel,
+            (false, false) => DraftMethod::Ngram,
+        },
+        num_speculative_tokens: speculation.rates.len() as u32,
+        acceptance_rates: speculation.rates.clone(),
+        mode: if speculation.is_expected {
+            AcceptanceMode::Expected
+        } else {
+            AcceptanceMode::Sampled {
+                seed: speculation.seed,
+            }
+        },
     }
 }
 

@@ -47,11 +47,12 @@ struct Cluster<'a> {
 /// Runs a scenario until nothing can happen any more; requests that wait for ever have no `finish_ns`. The log of steps
 /// is kept if asked for.
 pub fn run(scenario: &Scenario, keeps_log: bool) -> Run {
+    let schedulers = scenario.workers * scenario.engine.ranks;
     let worker = |_| Worker::new(&scenario.engine, scenario.cost, keeps_log);
     let mut cluster = Cluster {
         scenario,
         now: 0,
-        workers: (0..scenario.workers).map(worker).collect(),
+        workers: (0..schedulers).map(worker).collect(),
         requests: Requests {
             sequences: sequences(scenario),
             records: vec![RequestRecord::default(); scenario.requests.len()],
@@ -61,7 +62,7 @@ pub fn run(scenario: &Scenario, keeps_log: bool) -> Run {
         router: Router::new(
             scenario.router,
             scenario.seed,
-            scenario.workers,
+            schedulers,
             scenario.engine.block_size,
         ),
     };
@@ -224,8 +225,23 @@ impl Cluster<'_> {
     }
 
     fn decide(&mut self) {
-        for worker in &mut self.workers {
-            worker.decide(self.now, &mut self.requests);
+        // Ranks of one worker decide together, none while a step runs, and wait for the slowest of them.
+        for ranks in self.workers.chunks_mut(self.scenario.engine.ranks) {
+            let is_alone = ranks.len() == 1;
+            if !is_alone
+                && ranks
+                    .iter()
+                    .any(|rank| rank.next_end().is_some_and(|end| end > self.now))
+            {
+                continue;
+            }
+            for rank in ranks.iter_mut() {
+                rank.decide(self.now, &mut self.requests);
+            }
+            let last = ranks.iter().filter_map(Worker::next_end).max();
+            if let Some(last) = last.filter(|_| !is_alone) {
+                ranks.iter_mut().for_each(|rank| rank.wait_for_others(last));
+            }
         }
     }
 
@@ -234,7 +250,12 @@ impl Cluster<'_> {
         let engine = &self.scenario.engine;
         let asked = &self.scenario.requests[request];
         let prompt = asked.prompt_len();
-        let computed = (prompt + asked.output_len).min(engine.max_model_len) - 1;
+        let computed = match engine.speculation {
+            None => (prompt + asked.output_len).min(engine.max_model_len) - 1,
+            // Drafts and the slots behind them lie behind the last token that is computed.
+            Some(_) => (prompt + asked.output_len - 1 + engine.drafts() + engine.lookahead())
+                .min(engine.max_model_len),
+        };
         let exceeds = |tokens: usize| {
             let blocks = tokens.div_ceil(engine.block_size);
             self.scenario.reject_what_cannot_fit && blocks > engine.usable_blocks()

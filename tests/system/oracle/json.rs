@@ -116,6 +116,9 @@ impl Engine {
             },
             watermark: e["watermark"].as_f64().expect("watermark is a number"),
             async_scheduling: flag(&e["async_scheduling"]),
+            stages: 1,
+            ranks: 1,
+            speculation: None,
         }
     }
 }

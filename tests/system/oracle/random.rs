@@ -7,7 +7,8 @@
 use super::dice::Dice;
 use super::prompts::{output_len, prompt};
 use super::scenario::{
-    Dependency, Engine, Moment, Policy, Request, Router, Scenario, Segment, StepCost, Version,
+    Dependency, Engine, Moment, Policy, Request, Router, Scenario, Segment, Speculation, StepCost,
+    Version,
 };
 
 /// The scenario of a seed.
@@ -41,6 +42,41 @@ pub fn scenario(seed: u64) -> Scenario {
         concurrency,
         reject_what_cannot_fit: true,
     }
+}
+
+/// The scenario of a seed with what workers can do beyond a step after the other: stages, ranks, drafts.
+pub fn parallel(seed: u64) -> Scenario {
+    let mut scenario = scenario(seed);
+    let mut dice = Dice::new(seed, 0x9a7a);
+    scenario.engine.async_scheduling = false;
+    let kind = dice.between(0, 3);
+    if kind == 0 {
+        scenario.engine.stages = dice.pick(&[2, 2, 3, 4]);
+        return scenario;
+    }
+    if kind >= 2 {
+        scenario.engine.ranks = dice.pick(&[2, 2, 3]);
+        scenario.workers = scenario.workers.min(2);
+    }
+    if kind <= 2 {
+        let drafts = dice.between(1, 5);
+        let is_expected = dice.chance(50);
+        let reads_hidden_states = dice.chance(50);
+        if is_expected {
+            // A fraction of a token has no price in nanoseconds.
+            scenario.cost.c = 0;
+        }
+        scenario.engine.speculation = Some(Speculation {
+            rates: (0..drafts)
+                .map(|_| dice.pick(&[0.0, 0.3, 0.6, 0.85, 1.0]))
+                .collect(),
+            is_expected,
+            seed: dice.between(0, 1_000) as u64,
+            reads_hidden_states,
+            has_kv: reads_hidden_states || dice.chance(50),
+        });
+    }
+    scenario
 }
 
 fn router(dice: &mut Dice) -> Router {
@@ -106,6 +142,9 @@ fn engine(dice: &mut Dice) -> Engine {
         },
         watermark: dice.pick(&[0.0, 0.0, 0.0, 0.0, 0.01, 0.05, 0.1, 0.3, 0.6]),
         async_scheduling: dice.chance(45),
+        stages: 1,
+        ranks: 1,
+        speculation: None,
     }
 }
 

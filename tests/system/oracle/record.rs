@@ -53,7 +53,7 @@ pub struct WorkerRecord {
     pub requests: usize,
     /// Steps with something in them.
     pub steps: usize,
-    pub busy_ns: u64,
+    pub busy_ps: u64,
     pub preemptions: usize,
     /// Most blocks in use right after a decision.
     pub peak_blocks: usize,

@@ -45,6 +45,25 @@ pub struct Engine {
     pub policy: Policy,
     pub watermark: f64,
     pub async_scheduling: bool,
+    /// Stages that batches pass one behind the other.
+    pub stages: usize,
+    /// Schedulers that step together.
+    pub ranks: usize,
+    pub speculation: Option<Speculation>,
+}
+
+/// Drafts that are verified.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Speculation {
+    /// How often the draft at each place is accepted if those before it are.
+    pub rates: Vec<f64>,
+    /// Every step brings the mean, and what it lacks of a token is kept; else acceptance is drawn.
+    pub is_expected: bool,
+    pub seed: u64,
+    /// The last block of a prefix hit is computed again.
+    pub reads_hidden_states: bool,
+    /// As many slots as drafts are set aside behind them.
+    pub has_kv: bool,
 }
 
 /// Releases that decide differently (R9).
@@ -142,7 +161,23 @@ impl Scenario {
 impl Engine {
     /// How many batches are scheduled ahead: with asynchronous scheduling one more than the one that runs.
     pub fn depth(&self) -> usize {
-        if self.async_scheduling { 2 } else { 1 }
+        if self.async_scheduling {
+            2
+        } else {
+            self.stages
+        }
+    }
+
+    /// Drafts of a step.
+    pub fn drafts(&self) -> usize {
+        let drafts = |speculation: &Speculation| speculation.rates.len();
+        self.speculation.as_ref().map_or(0, drafts)
+    }
+
+    /// Slots behind them.
+    pub fn lookahead(&self) -> usize {
+        let has_kv = self.speculation.as_ref().is_some_and(|it| it.has_kv);
+        if has_kv { self.drafts() } else { 0 }
     }
 
     /// Blocks that can hold tokens: block 0 is never used (R6).

@@ -7,7 +7,7 @@
 //! Numbers like (R9) name the rule.
 
 use super::pool::{BlockId, Pool};
-use super::scenario::{Engine, Policy, Version};
+use super::scenario::{Engine, Policy, Speculation, Version};
 use super::sequence::{Batch, Sequence};
 
 /// One worker.
@@ -52,7 +52,7 @@ impl Scheduler {
         for &(request, new, _) in &batch.scheduled {
             let sequence = &mut sequences[request];
             sequence.computed += new;
-            if sequence.computed == sequence.known() + sequence.in_flight {
+            if sequence.computed >= sequence.known() + sequence.in_flight {
                 sequence.in_flight += 1;
                 batch.sampled.push(request);
             }
@@ -121,6 +121,10 @@ impl Scheduler {
                 .scheduled
                 .push((request, new, sequences[request].computed));
             self.extend(&mut sequences[request], new);
+            let slots = self.slots(sequences[request].computed + new);
+            while sequences[request].table.len() < self.blocks_for(slots) {
+                sequences[request].table.push(self.pool.allocate());
+            }
             *budget -= new;
             next += 1;
         }
@@ -130,16 +134,30 @@ impl Scheduler {
     fn tokens_wanted(&self, sequence: &Sequence) -> usize {
         let last_is_in_flight =
             sequence.in_flight > 0 && sequence.outputs + sequence.in_flight >= sequence.output_len;
-        if last_is_in_flight {
+        // In a pipeline the next token is planned when the one before it is known.
+        let next_is_in_flight = self.engine.stages > 1 && sequence.in_flight > 0;
+        if last_is_in_flight || next_is_in_flight {
             return 0;
         }
-        let wanted = sequence.known() + sequence.in_flight - sequence.computed;
+        let mut wanted = sequence.known() + sequence.in_flight - sequence.computed;
+        if sequence.computed >= sequence.known_at_admission {
+            wanted += self.engine.drafts();
+        }
         wanted.min(self.engine.max_model_len - 1 - sequence.computed)
     }
 
     /// Are there free blocks for `new` more tokens (R7)?
     fn fits(&self, sequence: &Sequence, new: usize) -> bool {
-        self.blocks_for(sequence.computed + new) <= sequence.table.len() + self.pool.free.len()
+        let slots = self.slots(sequence.computed + new);
+        self.blocks_for(slots) <= sequence.table.len() + self.pool.free.len()
+    }
+
+    /// Tokens for which a running sequence has blocks when it computes up to `computed`.
+    fn slots(&self, computed: usize) -> usize {
+        match self.engine.speculation {
+            Some(_) => (computed + self.engine.lookahead()).min(self.engine.max_model_len),
+            None => computed,
+        }
     }
 
     /// Gives a sequence the blocks for `new` more tokens and lets its full blocks be found at once (R7, R8).
@@ -207,15 +225,22 @@ impl Scheduler {
             .engine
             .max_num_active_seqs
             .unwrap_or(self.engine.max_num_seqs);
-        while !self.waiting.is_empty() && *budget > 0 && self.running.len() < most_running {
-            let place = self.head_of_waiting(sequences);
+        while *budget > 0 && self.running.len() < most_running {
+            let Some(place) = self.head_of_waiting(sequences) else {
+                break;
+            };
             let request = self.waiting[place];
             let sequence = &mut sequences[request];
             assert!(
                 sequence.in_flight == 0,
-                "the token of a preempted request is delivered before the next decision"
+                "it does not wait for a token in flight"
             );
-            let hits = self.find_prefix(sequence);
+            let mut hits = self.find_prefix(sequence);
+            let speculation = self.engine.speculation.as_ref();
+            if speculation.is_some_and(|it| it.reads_hidden_states) {
+                hits.pop();
+            }
+            let sequence = &mut sequences[request];
             let hit_tokens = hits.len() * self.engine.block_size;
             let wanted = (sequence.known() - hit_tokens).min(cap);
             if !self.engine.enable_chunked_prefill && wanted > *budget {
@@ -229,6 +254,7 @@ impl Scheduler {
             sequence.stored = hits.len();
             sequence.table = hits;
             sequence.computed = hit_tokens;
+            sequence.known_at_admission = sequence.known();
             batch.scheduled.push((request, new, sequence.computed));
             self.extend(sequence, new);
             *budget -= new;
@@ -240,18 +266,23 @@ impl Scheduler {
         }
     }
 
-    /// Position in `waiting` of the one whose turn it is (R3, R13).
-    fn head_of_waiting(&self, sequences: &[Sequence]) -> usize {
-        let mut place = 0;
-        if self.engine.policy == Policy::Priority {
-            for other in 1..self.waiting.len() {
-                let key = |place: usize| sequences[self.waiting[place]].key(self.waiting[place]);
-                if key(other) < key(place) {
-                    place = other;
-                }
+    /// Position in `waiting` of the one whose turn it is (R3, R13). Who was preempted with a token in flight is passed over.
+    fn head_of_waiting(&self, sequences: &[Sequence]) -> Option<usize> {
+        let mut head = None;
+        for place in 0..self.waiting.len() {
+            let key = |place: usize| sequences[self.waiting[place]].key(self.waiting[place]);
+            if sequences[self.waiting[place]].in_flight > 0 {
+                continue;
+            }
+            let is_first = match head {
+                None => true,
+                Some(head) => self.engine.policy == Policy::Priority && key(place) < key(head),
+            };
+            if is_first {
+                head = Some(place);
             }
         }
-        place
+        head
     }
 
     /// The longest run of cached blocks that leaves at least one token to compute (R4).
@@ -291,9 +322,21 @@ impl Scheduler {
     pub fn deliver(&mut self, sequences: &mut [Sequence], batch: &Batch) -> Vec<usize> {
         let mut finished = Vec::new();
         for &request in &batch.sampled {
+            let entry = batch.scheduled.iter().find(|entry| entry.0 == request);
+            let &(_, new, computed_before) = entry.expect("who samples is scheduled");
             let sequence = &mut sequences[request];
             sequence.in_flight -= 1;
-            sequence.outputs += 1;
+            match &self.engine.speculation {
+                Some(speculation) if computed_before >= sequence.known_at_admission => {
+                    let most = sequence
+                        .output_len
+                        .min(self.engine.max_model_len - sequence.prompt_len);
+                    let tokens = tokens_of_step(speculation, request, sequence, new - 1);
+                    sequence.outputs = (sequence.outputs + tokens).min(most);
+                    sequence.computed = sequence.known() - 1;
+                }
+                _ => sequence.outputs += 1,
+            }
             let is_running = self.running.contains(&request);
             if self.engine.async_scheduling && is_running {
                 let tokens = sequence.computed - sequence.in_flight;
@@ -323,4 +366,45 @@ impl Scheduler {
     fn blocks_for(&self, tokens: usize) -> usize {
         tokens.div_ceil(self.engine.block_size)
     }
+}
+
+/// Tokens that a step with so many drafts brings.
+fn tokens_of_step(
+    speculation: &Speculation,
+    request: usize,
+    sequence: &mut Sequence,
+    drafts: usize,
+) -> usize {
+    if speculation.is_expected {
+        let mut mean = 1.0;
+        for place in 0..drafts {
+            mean += speculation.rates[..=place].iter().product::<f64>();
+        }
+        let have = sequence.fraction + (mean * 256.0).round() as usize;
+        sequence.fraction = have % 256;
+        return have / 256;
+    }
+    for place in 0..drafts {
+        // SplitMix64 of seed, request and place in the answer; its upper 53 bits are a number in 0..1.
+        let mut state = 0;
+        for input in [
+            speculation.seed,
+            request as u64,
+            (sequence.outputs + place) as u64,
+        ] {
+            state = splitmix(state ^ input);
+        }
+        let number = (state >> 11) as f64 / (1u64 << 53) as f64;
+        if number >= speculation.rates[place] {
+            return place + 1;
+        }
+    }
+    drafts + 1
+}
+
+fn splitmix(state: u64) -> u64 {
+    let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
 }

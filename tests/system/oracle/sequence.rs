@@ -17,6 +17,10 @@ pub struct Sequence {
     pub contents: Vec<Content>,
     /// Output tokens known.
     pub outputs: usize,
+    /// What it has of the next one, as a share of 256.
+    pub fraction: usize,
+    /// Tokens known when it was admitted: what it computes beyond them are outputs and drafts.
+    pub known_at_admission: usize,
     /// Output tokens being computed.
     pub in_flight: usize,
     /// Tokens whose KV entries exist or are being computed.

@@ -35,6 +35,9 @@ fn variants(scenario: &Scenario) -> Vec<Scenario> {
     variant(&|s| s.duration_ns = None);
     variant(&|s| s.warmup_requests = 0);
     variant(&|s| s.engine.async_scheduling = false);
+    variant(&|s| s.engine.stages = s.engine.stages.min(2));
+    variant(&|s| s.engine.ranks = 1);
+    variant(&|s| s.engine.speculation = None);
     variant(&|s| s.engine.watermark = 0.0);
     variant(&|s| s.engine.long_prefill_token_threshold = 0);
     variant(&|s| s.engine.max_num_active_seqs = None);

@@ -25,8 +25,10 @@ pub struct Worker {
     scheduler: Scheduler,
     /// Batches decided and not delivered, oldest first.
     queue: Vec<Step>,
-    /// End of the last batch.
-    last_end_ns: u64,
+    /// By stage: end of the last batch.
+    last_end_ns: Vec<u64>,
+    /// The last decision came to nothing, or could not be made for want of requests.
+    waits_for_oldest: bool,
     /// KV events that no router has heard of.
     unheard: Vec<KvEvent>,
     pub record: WorkerRecord,
@@ -48,7 +50,8 @@ impl Worker {
             keeps_log,
             scheduler: Scheduler::new(engine),
             queue: Vec::new(),
-            last_end_ns: 0,
+            last_end_ns: vec![0; engine.stages],
+            waits_for_oldest: false,
             unheard: Vec::new(),
             record: WorkerRecord::default(),
         }
@@ -76,10 +79,16 @@ impl Worker {
 
     /// Decides as far ahead as the worker may.
     pub fn decide(&mut self, now: u64, requests: &mut Requests) {
+        if self.waits_for_oldest {
+            return;
+        }
         while self.queue.len() < self.engine.depth() {
             if self.scheduler.has_requests() {
                 let decided = self.enqueue_next(now, requests);
-                if decided == Decided::Tokens && self.queue.len() < self.engine.depth() {
+                // It looks at the oldest batch, too, and takes it out if that is empty and over.
+                let oldest_is_over = self.next_end().is_some_and(|end| end <= now);
+                let is_full = self.queue.len() >= self.engine.depth();
+                if decided == Decided::Tokens && !is_full && !oldest_is_over {
                     continue;
                 }
                 let is_running = self.queue.iter().any(|step| step.end_ns > now);
@@ -94,8 +103,19 @@ impl Worker {
             // The next decision waits for the end of the oldest batch; an empty one is over at once.
             match self.next_end() {
                 Some(end) if end <= now => self.drop_empty_batch(requests),
-                _ => return,
+                oldest => {
+                    self.waits_for_oldest = oldest.is_some();
+                    return;
+                }
             }
+        }
+    }
+
+    /// The batch that runs lasts until `end_ns`, which is no earlier than its own end.
+    pub fn wait_for_others(&mut self, end_ns: u64) {
+        for step in &mut self.queue {
+            step.end_ns = end_ns;
+            self.last_end_ns[0] = end_ns;
         }
     }
 
@@ -109,15 +129,23 @@ impl Worker {
         };
         let mut step = Step {
             decided_ns: now,
-            start_ns: now.max(self.last_end_ns),
+            start_ns: now.max(self.last_end_ns[0]),
             ..Step::default()
         };
-        step.end_ns = step.start_ns + self.step_ns(&batch);
+        let time = self.step_ns(&batch);
+        step.end_ns = step.start_ns;
+        for last_end in &mut self.last_end_ns {
+            step.end_ns = step.end_ns.max(*last_end) + time;
+            *last_end = (*last_end).max(step.end_ns);
+        }
+        if batch.scheduled.is_empty() {
+            // It is over when the one before it is.
+            step.start_ns = step.end_ns;
+        }
         assert!(
             decided != Decided::Tokens || step.end_ns > step.start_ns,
             "a step takes time"
         );
-        self.last_end_ns = step.end_ns;
         for &(request, _, _) in &batch.scheduled {
             let first = &mut requests.records[request].first_scheduled_ns;
             first.get_or_insert(step.start_ns);
@@ -151,6 +179,7 @@ impl Worker {
 
     fn deliver_oldest(&mut self, requests: &mut Requests) -> News {
         let mut step = self.queue.remove(0);
+        self.waits_for_oldest = false;
         step.finished = self.scheduler.deliver(&mut requests.sequences, &step.batch);
         let mut news = News::default();
         for &request in &step.batch.sampled {
@@ -158,13 +187,15 @@ impl Worker {
             if tokens.is_empty() {
                 news.started.push(request);
             }
-            tokens.push(step.end_ns);
+            // Tokens of one step arrive together.
+            tokens.resize(requests.sequences[request].outputs, step.end_ns);
         }
         news.finished.clone_from(&step.finished);
         for &request in &step.finished {
             requests.records[request].finish_ns = Some(step.end_ns);
         }
-        self.record.busy_ns += step.end_ns - step.start_ns;
+        let ps = (step.end_ns - step.start_ns) * 1_000;
+        self.record.busy_ps += ps / self.engine.stages as u64;
         self.record.steps += usize::from(!step.batch.scheduled.is_empty());
         // A batch without any effect is not recorded; what happened since stays for the next one.
         if step.batch.scheduled.is_empty() && step.batch.preempted.is_empty() {
