@@ -6,7 +6,7 @@ use std::sync::Arc;
 use calibration::{Polynomial, PolynomialSpec};
 use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
-use engine::{EngineConfig, Span, StepTime};
+use engine::{AcceptanceMode, DraftMethod, EngineConfig, Span, Speculation, StepTime};
 use sim::PoolSpec;
 use sim::disaggregation::conditional::IslBounding;
 use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Role};
@@ -113,6 +113,47 @@ pub fn disaggregated(seed: u64) -> Case {
         kv_bytes_per_token: dice.pick(&[1, 100, 1_000]),
         failure_rate: dice.pick(&[0.0, 0.0, 0.0, 0.2]),
     });
+    case
+}
+
+/// The case of a seed with stages, ranks and drafts in the pools that run vLLM; expected acceptance more often than drawn.
+pub fn parallel(seed: u64) -> Case {
+    let mut dice = Dice::new(seed, 0x9a7b);
+    let mut case = case(seed);
+    for pool in &mut case.spec.pools {
+        let EngineConfig::Vllm(config) = &mut pool.engine else {
+            continue;
+        };
+        config.async_scheduling = false;
+        if dice.chance(15) {
+            config.pipeline_parallel_size = dice.pick(&[2, 3, 4]);
+            pool.gpus_per_worker = config.pipeline_parallel_size;
+            continue;
+        }
+        if dice.chance(50) {
+            config.data_parallel_size = dice.pick(&[2, 3, 4]);
+            pool.gpus_per_worker = config.data_parallel_size;
+        }
+        if config.data_parallel_size == 1 || dice.chance(60) {
+            let drafts = dice.between(1, 7);
+            let rates = [0.0, 0.31, 0.62, 0.85, 0.97];
+            let acceptance_rates = (0..drafts).map(|_| dice.pick(&rates)).collect();
+            config.speculation = Some(Speculation {
+                method: dice.pick(&[
+                    DraftMethod::Mtp,
+                    DraftMethod::Ngram,
+                    DraftMethod::DraftModel,
+                ]),
+                num_speculative_tokens: drafts as u32,
+                acceptance_rates,
+                mode: if dice.chance(75) {
+                    AcceptanceMode::Expected
+                } else {
+                    AcceptanceMode::Sampled { seed }
+                },
+            });
+        }
+    }
     case
 }
 

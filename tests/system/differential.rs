@@ -10,7 +10,7 @@ use engine::EngineConfig;
 use sim::event::{Action, Event};
 use sim::{PoolSpec, Recording, RouterSpec};
 
-use crate::cases::{case, disaggregated};
+use crate::cases::{case, disaggregated, parallel};
 use crate::fast::{Case, difference};
 use crate::seeds::{caught, in_parallel, seeds};
 
@@ -73,6 +73,59 @@ fn disaggregation_changes_nothing_of_that() {
             .iter()
             .all(|&cases| cases >= least)
     );
+}
+
+#[test]
+fn stages_ranks_and_drafts_change_nothing_of_that() {
+    let seeds = seeds("DYNOSIM_PARALLEL_CASES", CASES);
+    let verdicts = in_parallel(seeds.clone(), |seed| {
+        caught(|| compare(&parallel(seed)).map(|_| longest_coasts(&parallel(seed))))
+    });
+    let mut reached = [0; 4];
+    for (seed, verdict) in &verdicts {
+        match verdict {
+            Ok(Ok(coasts)) => (0..4).for_each(|kind| reached[kind] += u64::from(coasts[kind] > 0)),
+            Ok(Err(why)) | Err(why) => panic!("seed {seed}: {why}\n{:?}", parallel(*seed).spec),
+        }
+    }
+    let [drafts, ranks, both, stages] = reached;
+    println!(
+        "{} cases: coasts with drafts {drafts}, of ranks {ranks}, of ranks with drafts {both}; stages {stages}",
+        verdicts.len()
+    );
+    let least = (seeds.end - seeds.start) / 50;
+    assert!(reached.iter().all(|&cases| cases >= least));
+}
+
+/// The longest runs of equal steps with expected acceptance, of ranks, of ranks with expected acceptance; steps in pipelines.
+fn longest_coasts(case: &Case) -> [u32; 4] {
+    let mut longest = [0; 4];
+    let cluster = case.cluster();
+    let pools: Vec<usize> = cluster
+        .workers()
+        .iter()
+        .map(|worker| worker.pool())
+        .collect();
+    case.run_observed(|_, event, _| {
+        let Event::Ran(ran) = event else {
+            return;
+        };
+        let engine = &case.spec.pools[pools[ran.worker.0 as usize]].engine;
+        let kind = match (engine.speculation().is_some(), engine.ranks() > 1) {
+            (true, false) => 0,
+            (false, true) => 1,
+            (true, true) => 2,
+            (false, false) => 3,
+        };
+        let counts = match kind {
+            3 => engine.stages() > 1,
+            _ => ran.steps > 4,
+        };
+        if counts {
+            longest[kind] = longest[kind].max(ran.steps);
+        }
+    });
+    longest
 }
 
 /// What the cases have to reach, in the order of [`marks`].
