@@ -20,6 +20,8 @@
 //! | [`Measured`] | `measured.rs`, tables in `tables/` | measured | model, GPU, TP, precision, tokens, context |
 //! | [`Fitted`] | `fitted.rs`, made by `fit_steps.rs` from `step_log.rs` | fitted | tokens, attended pairs, context |
 //!
+//! [`Staged`] and [`Drafting`] put pipeline stages and drafts on top of any of them.
+//!
 //! **The contract with coasting.** For a fixed decode batch the step time is piecewise linear in the summed context
 //! with integer picoseconds, so that the end of k steps is a closed form. A model that is not piecewise linear is cut
 //! into chords when it is compiled; the bound of its error stands beside the code that cuts and is held by a test.
@@ -32,6 +34,7 @@
 //! returned at once as [`CalibrationError`], each problem with the nearest right choice.
 
 pub mod aic;
+pub mod drafting;
 mod error;
 pub mod fit_steps;
 pub mod fitted;
@@ -45,11 +48,13 @@ pub mod memory;
 pub mod model;
 pub mod polynomial;
 pub mod roofline;
+pub mod staged;
 pub mod step_log;
 pub mod tables;
 mod timing_spec;
 pub mod work;
 
+pub use drafting::Drafting;
 pub use error::{CalibrationError, Problem};
 pub use fitted::{Fitted, FittedProfile};
 pub use gpu::Gpu;
@@ -59,4 +64,5 @@ pub use memory::{KvCapacity, KvQuestion, kv_capacity};
 pub use model::{Model, Precision, Widths};
 pub use polynomial::{Polynomial, PolynomialSpec};
 pub use roofline::{Deployment, Roofline, RooflineSpec};
+pub use staged::{Hop, Staged};
 pub use timing_spec::{TimingSpec, WorkerContext};

@@ -7,7 +7,7 @@
 use crate::kv_cache::KvEvent;
 use crate::plan::StepPlan;
 use crate::sglang::{self, SglangConfig};
-use crate::speculation::{Drafted, Speculation};
+use crate::speculation::{AcceptanceMode, Drafted, Speculation};
 use crate::time::Time;
 use crate::trtllm::{self, TrtllmConfig};
 use crate::vllm::{self, VllmConfig};
@@ -181,7 +181,22 @@ impl EngineConfig {
     /// Whether its scheduler takes [parts](Part) of requests with these settings.
     #[must_use]
     pub const fn does_parts(&self) -> bool {
-        matches!(self, EngineConfig::Vllm(_)) && self.ranks() == 1 && self.speculation().is_none()
+        matches!(self, EngineConfig::Vllm(_))
+            && self.stages() == 1
+            && self.ranks() == 1
+            && self.speculation().is_none()
+    }
+
+    /// The same settings, acceptance drawn from `seed` where it is drawn.
+    #[must_use]
+    pub fn with_draws(mut self, seed: u64) -> Self {
+        if let EngineConfig::Vllm(config) = &mut self
+            && let Some(speculation) = &mut config.speculation
+            && let AcceptanceMode::Sampled { seed: own } = &mut speculation.mode
+        {
+            *own = seed;
+        }
+        self
     }
 
     /// Drafts that are verified in every decode step.

@@ -3,7 +3,7 @@
 
 use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
-use sim::summary::{Distribution, Goodput, Summary, Transfers, WorkerSummary};
+use sim::summary::{Distribution, Goodput, SpeculationSummary, Summary, Transfers, WorkerSummary};
 
 /// Runs with more workers list the pools only.
 const MOST_WORKERS_LISTED: usize = 32;
@@ -209,10 +209,15 @@ fn memory(summary: &Summary) -> String {
         .transfers
         .iter()
         .map(|transfers| ("KV transfers", transfers_in_words(transfers)));
+    let drafted = summary
+        .speculation
+        .iter()
+        .map(|speculation| ("Speculation", speculation_in_words(speculation)));
     facts(
         &goodput
             .chain([("Prefix reuse", reuse), ("KV cache", used)])
             .chain(moved)
+            .chain(drafted)
             .collect::<Vec<_>>(),
     )
 }
@@ -236,6 +241,15 @@ fn transfers_in_words(transfers: &Transfers) -> String {
         of(&transfers.transfer_ms),
         of(&transfers.exposed_ms),
         of(&transfers.wait_ms),
+    )
+}
+
+fn speculation_in_words(speculation: &SpeculationSummary) -> String {
+    format!(
+        "{} tokens per step and sequence · {} of {} accepted",
+        separated(speculation.acceptance_length, 2),
+        percent(speculation.acceptance_rate),
+        counted(speculation.draft_tokens, "draft"),
     )
 }
 

@@ -12,8 +12,8 @@ use crate::disaggregation::TransferRecord;
 use crate::quantile::values_at_ranks;
 use crate::record::{GapRun, Outcome, Recording, RequestRecord, WorkerRecord};
 use crate::summary::{
-    Distribution, Goodput, KvUse, Latency, PrefixReuse, RequestCounts, Sla, Summary, Throughput,
-    Transfers, WorkerSummary,
+    Distribution, Goodput, KvUse, Latency, PrefixReuse, RequestCounts, Sla, SpeculationSummary,
+    Summary, Throughput, Transfers, WorkerSummary,
 };
 use engine::{Span, Time};
 use std::collections::BTreeMap;
@@ -76,6 +76,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         kv: kv_use(&recording.workers, run),
         extrapolated_share: extrapolated_share(&recording.workers),
         transfers: transfers(recording),
+        speculation: speculation(&recording.workers),
         workers: (0..)
             .zip(&recording.workers)
             .map(|(index, worker)| worker_summary(index, worker, pool_names, run))
@@ -408,6 +409,20 @@ fn transfers(recording: &Recording) -> Option<Transfers> {
         wait_ms: spans_in_ms(ended().map(|it| it.reserved.since(it.prefilled))),
         transfer_ms: spans_in_ms(ended().map(|it| it.ended.since(it.began))),
         exposed_ms: spans_in_ms(ended().map(|it| it.ended.since(it.prefilled))),
+    })
+}
+
+/// What drafts brought; `None` if no sequence could have any.
+fn speculation(workers: &[WorkerRecord]) -> Option<SpeculationSummary> {
+    let sum = |of: fn(&WorkerRecord) -> u64| workers.iter().map(of).sum::<u64>();
+    let steps = sum(|worker| worker.drafted.verifications);
+    let drafts = sum(|worker| worker.drafted.drafts);
+    let accepted = sum(|worker| worker.drafted.accepted);
+    (steps > 0).then(|| SpeculationSummary {
+        draft_tokens: drafts,
+        accepted_tokens: accepted,
+        acceptance_rate: share(accepted as f64, drafts as f64),
+        acceptance_length: 1.0 + accepted as f64 / steps as f64,
     })
 }
 

@@ -24,6 +24,9 @@ pub struct Summary {
     /// KV that went from prefill to decode workers; absent where each worker does both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transfers: Option<Transfers>,
+    /// What drafts brought; absent where no engine speculates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<SpeculationSummary>,
     /// By worker index.
     pub workers: Vec<WorkerSummary>,
 }
@@ -162,6 +165,19 @@ pub struct Transfers {
     pub transfer_ms: Distribution,
     /// End of the prefill to the end of the transfer: what the handover adds to TTFT, but for the next step.
     pub exposed_ms: Distribution,
+}
+
+/// What drafts brought over the whole run, warm-up included.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SpeculationSummary {
+    /// Drafted tokens that were verified.
+    pub draft_tokens: u64,
+    /// Of these, accepted.
+    pub accepted_tokens: u64,
+    /// Accepted / verified.
+    pub acceptance_rate: f64,
+    /// Tokens per decode step and sequence: 1 + accepted / such steps.
+    pub acceptance_length: f64,
 }
 
 /// What one worker did.

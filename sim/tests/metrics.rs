@@ -91,6 +91,7 @@ fn a_run_of_four_requests() {
             block_size: 16,
             peak_blocks: 5,
             held_token_ps: 160 * 4_500_000_000_000 / 4,
+            ..WorkerRecord::default()
         }],
         transfers: Vec::new(),
         gaps: vec![

@@ -106,6 +106,12 @@ fn both_roles(root: &Section<'_>, pools: &[Pool]) -> Option<Vec<Part>> {
             "engine.backend vllm: how others hand over is not modelled yet",
         );
     }
+    if !pools.iter().all(|pool| pool.engine.does_parts()) {
+        return complain(
+            "stages, ranks or drafts in pools of role prefill or decode",
+            "pp and dp of 1 and no speculative_config: how they hand over is not modelled yet",
+        );
+    }
     let part = |pool: &Pool| match pool.role {
         Role::Prefill => Part::Prefill,
         Role::Decode | Role::Aggregated => Part::Decode,

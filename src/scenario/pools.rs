@@ -192,9 +192,13 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         .model
         .as_ref()
         .map(|model| model.max_position_embeddings);
-    let engine = engine::read(engine_section, model_len);
+    let mut engine = engine::read(engine_section, model_len);
+    if let Some(parallel) = parallel {
+        engine.spread(parallel, engine_section, parallel_section);
+    }
     let hardware = hardware(common, own, &engine);
     check_memory_share(&hardware, &engine, engine_section);
+    let draft_share = engine.draft_share(hardware.model.as_ref(), engine_section);
     let timing_section = if own.has("timing") {
         own_timing
     } else {
@@ -227,10 +231,12 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
             Timing::Chosen(spec) => spec,
             Timing::Open { measured, .. } => TimingSpec::Measured(measured),
         },
+        draft_share,
         unmeasured: None,
         engine: config,
     };
-    if is_whole && pool.engine.usable_tokens() > 0 {
+    let may_be_priced = is_whole && shares_experts(&pool, &timing, &engine, sections);
+    if may_be_priced && pool.engine.usable_tokens() > 0 {
         settle_timing(&mut pool, timing?, timing_section);
     }
     Some(pool)
@@ -321,27 +327,65 @@ fn role(section: &Section<'_>) -> Option<Role> {
     section.choice("role", &ROLES)
 }
 
-/// `parallel`: `tp` and, for experts, `ep`; other widths must be 1.
-fn parallel(section: &Section<'_>) -> Option<Parallel> {
-    let not_modelled = [
-        (
-            "pp",
-            "pipeline parallelism (layers in stages) is not; split layers with tp",
-        ),
-        (
+/// Whether ranks of a worker have what they share, and a price; without ranks always.
+fn shares_experts(
+    pool: &Pool,
+    timing: &Option<Timing>,
+    engine: &EngineFields,
+    sections: &PoolSections<'_>,
+) -> bool {
+    let Parallel { data, expert, .. } = pool.parallel;
+    if data == 1 {
+        return true;
+    }
+    let conflict = |name: &'static str, found: String, expected: &str, hint: &str| {
+        let section = if name == "source" {
+            &sections.timing
+        } else {
+            &sections.parallel
+        };
+        section.conflict(name, found, expected, hint);
+        false
+    };
+    let ranks = || format!("{data} ranks");
+    if pool
+        .model
+        .as_ref()
+        .is_some_and(|model| model.experts.is_none())
+    {
+        let expected = "1: ranks share experts, and the model has none";
+        return conflict("dp", ranks(), expected, "use more workers");
+    }
+    if pool.model.is_some() && pool.gpu.is_some() && !engine.has_blocks() {
+        let expected = "num_gpu_blocks of a rank beside it: what experts leave of its memory is not computed yet";
+        return conflict(
             "dp",
-            "data-parallel attention (ranks that share their experts) is not; more workers replicate the model",
-        ),
-    ];
-    for (name, why) in not_modelled {
-        let width = section.whole32(name, 1..=1_024);
-        if width.is_some_and(|width| width > 1)
-            && let Some(field) = section.field(name)
-        {
-            section.unmodelled(&field, &format!("tp and ep are modelled, {why}"));
+            ranks(),
+            expected,
+            "an engine prints it when it starts",
+        );
+    }
+    if expert > 1 {
+        let expected = "1 beside dp: times and blocks are given there, so that ep says nothing";
+        return conflict("ep", expert.to_string(), expected, "remove it");
+    }
+    match timing {
+        Some(Timing::Chosen(
+            TimingSpec::Linear(_) | TimingSpec::Polynomial(_) | TimingSpec::Fitted(_),
+        ))
+        | None => true,
+        Some(_) => {
+            let found = "tables or a roofline, which hold no all-gather between ranks".to_owned();
+            let expected = "linear, polynomial or fitted beside dp";
+            let hint = "fit a deployment's own step times with `dynosim calibrate fit-steps`";
+            conflict("source", found, expected, hint)
         }
     }
-    let [tensor, expert] = ["tp", "ep"].map(|name| {
+}
+
+/// `parallel`: `tp`, `pp`, `dp` and, for experts, `ep`.
+fn parallel(section: &Section<'_>) -> Option<Parallel> {
+    let [tensor, expert, pipeline, data] = ["tp", "ep", "pp", "dp"].map(|name| {
         if section.has(name) {
             section.whole32(name, 1..=1_024)
         } else {
@@ -351,6 +395,8 @@ fn parallel(section: &Section<'_>) -> Option<Parallel> {
     Some(Parallel {
         tensor: tensor?,
         expert: expert?,
+        pipeline: pipeline?,
+        data: data?,
     })
 }
 
@@ -391,6 +437,25 @@ fn splits(parallel: Parallel, hardware: &Hardware, section: &Section<'_>) -> boo
         );
         refuse("tp", tensor, expected, "use more workers instead");
     }
+    let stages = parallel.pipeline;
+    if let Some(gpu) = hardware.gpu.filter(|gpu| tensor <= gpu.gpus_per_node)
+        && u64::from(tensor) * u64::from(stages) > u64::from(gpu.gpus_per_node)
+    {
+        let most = gpu.gpus_per_node / tensor;
+        let expected = format!(
+            "at most {most} with tp {tensor}: stages on other nodes than one of {} {}s are not modelled yet",
+            gpu.gpus_per_node, gpu.name
+        );
+        refuse("pp", stages, expected, "use more workers instead");
+    }
+    if let Some(model) = hardware
+        .model
+        .as_ref()
+        .filter(|model| stages > model.layers)
+    {
+        let expected = format!("at most the {} layers of {}", model.layers, model.id);
+        refuse("pp", stages, expected, "");
+    }
     if let Some(model) = &hardware.model
         && let Err(why) = model.check_tensor_parallel(tensor)
     {
@@ -410,7 +475,7 @@ fn splits(parallel: Parallel, hardware: &Hardware, section: &Section<'_>) -> boo
 
 /// Whether experts can be dealt out as asked; if not, what is expected and what to do.
 fn deals_out_experts(parallel: Parallel, model: Option<&Model>) -> Result<(), (String, String)> {
-    let Parallel { tensor, expert } = parallel;
+    let Parallel { tensor, expert, .. } = parallel;
     let widths = Widths { tensor, expert };
     let Some(model) = model else {
         return match expert {
@@ -451,6 +516,13 @@ fn settle_engine(
 ) -> (EngineConfig, KvBlocks) {
     let (Some(model), Some(gpu)) = (&hardware.model, &hardware.gpu) else {
         return engine.without_hardware();
+    };
+    let stage;
+    let model = if parallel.pipeline > 1 {
+        stage = model.stage(parallel.pipeline);
+        &stage
+    } else {
+        model
     };
     let hardware = sglang_server::Hardware {
         model,

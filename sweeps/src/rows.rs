@@ -40,6 +40,8 @@ impl Row {
             kv,
             extrapolated_share,
             transfers,
+            // What was asked for; a constant of the point.
+            speculation: _,
             workers,
         } = summary;
         let mut row = Row::new(Vec::with_capacity(96));

@@ -3,7 +3,7 @@
 //! The reader of scenario files makes it; nothing in it has to be looked up again. Defaults are those of the real
 //! systems where they have one, and stand here.
 
-use calibration::{Gpu, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
+use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
 use engine::{EngineConfig, Span};
 use sim::{DisaggregationSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
 use std::path::PathBuf;
@@ -52,6 +52,8 @@ pub struct Pool {
     pub kv_cache: Precision,
     /// How long steps take.
     pub timing: TimingSpec,
+    /// Share of a step that a draft takes to make; 0 without speculation.
+    pub draft_share: f64,
     /// Why the roofline prices it and not measured tables, where nobody chose; absent otherwise.
     pub unmeasured: Option<String>,
 }
@@ -74,6 +76,10 @@ pub struct Parallel {
     pub tensor: u32,
     /// Groups of them over which whole experts are dealt out: 1, or as many as GPUs.
     pub expert: u32,
+    /// Stages that each hold a part of the layers.
+    pub pipeline: u32,
+    /// Ranks that each hold attention and KV, and share the experts.
+    pub data: u32,
 }
 
 /// Where the number of KV blocks comes from.
@@ -240,7 +246,13 @@ impl Pool {
     /// GPUs of each worker.
     #[must_use]
     pub const fn gpus_per_worker(&self) -> u32 {
-        self.parallel.tensor
+        let Parallel {
+            tensor,
+            pipeline,
+            data,
+            ..
+        } = self.parallel;
+        tensor * pipeline * data
     }
 
     /// As the cluster wants it.
@@ -251,6 +263,15 @@ impl Pool {
             workers: self.workers,
             gpus_per_worker: self.gpus_per_worker(),
             engine: self.engine.clone(),
+        }
+    }
+
+    /// The same, drafts accepted by the draws of `seed` where they are drawn.
+    #[must_use]
+    pub fn spec_with_draws(&self, seed: u64) -> PoolSpec {
+        PoolSpec {
+            engine: self.engine.clone().with_draws(seed),
+            ..self.spec()
         }
     }
 
@@ -265,6 +286,16 @@ impl Pool {
             expert_parallel: self.parallel.expert,
             kv_cache: self.kv_cache,
         }
+    }
+
+    /// What moves between its stages, where that is known.
+    #[must_use]
+    pub fn hop(&self) -> Option<Hop> {
+        let (model, gpu) = self.model.as_ref().zip(self.gpu.as_ref())?;
+        Some(Hop {
+            hidden: model.hidden,
+            bytes_per_s: gpu.link_bytes_per_s.value,
+        })
     }
 
     fn guesses(&self) -> impl Iterator<Item = String> {

@@ -3,7 +3,7 @@
 use crate::digest::{Digest, PointIdentity};
 use crate::scenario::{Pool, Scenario};
 use crate::workloads::Loaded;
-use calibration::CalibrationError;
+use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
 use sim::{Cluster, ClusterSpec, FrontendSpec, Recording, virtual_clock};
@@ -51,6 +51,7 @@ impl TimingModels {
             return Ok(known.clone());
         }
         let model: Arc<dyn StepTime> = Arc::from(pool.timing.compile(&pool.context())?);
+        let model = with_drafts_and_stages(model, pool);
         Ok(lock().entry(key).or_insert(model).clone())
     }
 }
@@ -83,7 +84,11 @@ impl Simulation {
         let mut source = merged(timing.iter().map(|model| model.source()));
         source.guesses.extend(scenario.guesses());
         let cluster = ClusterSpec {
-            pools: scenario.pools.iter().map(Pool::spec).collect(),
+            pools: scenario
+                .pools
+                .iter()
+                .map(|pool| pool.spec_with_draws(scenario.seed))
+                .collect(),
             router: scenario.router,
             load: scenario.workload.load.spec(),
             frontend: front_end(scenario),
@@ -188,9 +193,31 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
         .unwrap_or_default()
 }
 
+/// The times of a worker that makes drafts, or of its stages, from those of a worker that does neither.
+fn with_drafts_and_stages(model: Arc<dyn StepTime>, pool: &Pool) -> Arc<dyn StepTime> {
+    let stages = pool.parallel.pipeline;
+    match pool.engine.speculation() {
+        Some(speculation) => {
+            let drafts = speculation.num_speculative_tokens;
+            Arc::new(Drafting::new(model, drafts, pool.draft_share))
+        }
+        None if stages > 1 => Arc::new(Staged::new(model, stages, pool.hop())),
+        None => model,
+    }
+}
+
 /// What a pool's step times depend on.
 fn timing_identity(pool: &Pool) -> String {
-    format!("{:?} {:?}", pool.timing, pool.context())
+    let mut identity = format!("{:?} {:?}", pool.timing, pool.context());
+    if let Some(speculation) = pool.engine.speculation() {
+        let drafts = speculation.num_speculative_tokens;
+        identity.push_str(&format!(" drafts {drafts} {:?}", pool.draft_share));
+    }
+    if pool.parallel.pipeline > 1 {
+        let stages = pool.parallel.pipeline;
+        identity.push_str(&format!(" stages {stages} {:?}", pool.hop()));
+    }
+    identity
 }
 
 /// One description for all pools: the name and details of each that differs, the weakest basis.

@@ -5,7 +5,7 @@
 //! and `expert` groups a GPU holds `experts / expert` experts, each split over `tensor / expert` GPUs. vLLM knows the two
 //! ends of this, one group or as many as GPUs (`--enable-expert-parallel`).
 
-use super::{Experts, Model};
+use super::{Experts, Model, SlidingWindow};
 
 /// GPUs of a worker, and how experts are dealt out to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +91,27 @@ impl Model {
             ));
         }
         Ok(())
+    }
+
+    /// The largest of `stages` stages of a pipeline, as a model of its own.
+    // Model: it has both embedding and output head, which are on the first and the last stage; its memory is so much too large,
+    // 1 GB for a vocabulary of 128k and a hidden size of 4k. Layers without experts are taken to be on the first stage.
+    #[must_use]
+    pub fn stage(&self, stages: u32) -> Model {
+        let share = |layers: u32| layers.div_ceil(stages);
+        Model {
+            layers: share(self.layers),
+            experts: self.experts.map(|experts| Experts {
+                dense_layers: if stages == 1 { experts.dense_layers } else { 0 },
+                ..experts
+            }),
+            window: self.window.map(|window| SlidingWindow {
+                // Rounded so that no layer too many is taken to forget.
+                layers: window.layers / stages,
+                ..window
+            }),
+            ..self.clone()
+        }
     }
 
     /// The widths up to `most` that [`Model::check_tensor_parallel`] accepts.

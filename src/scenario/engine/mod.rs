@@ -5,15 +5,16 @@
 //! go on with the points that can be. What both have in common (`dtype`, `kv_cache_dtype`, `quantization`) is read here.
 
 mod sglang;
+mod speculation;
 mod trtllm;
 mod vllm;
 
 use super::section::Section;
-use ::engine::EngineConfig;
 use ::engine::vllm::VllmConfig;
+use ::engine::{DraftMethod, EngineConfig};
 use calibration::tables::Backend;
-use calibration::{CalibrationError, KvQuestion, Precision, kv_capacity};
-use sweeps::scenario::KvBlocks;
+use calibration::{CalibrationError, KvQuestion, Model, Precision, kv_capacity};
+use sweeps::scenario::{KvBlocks, Parallel};
 use sweeps::sglang_server::{Hardware, SglangOptions};
 use sweeps::trtllm_server::TrtllmOptions;
 
@@ -98,6 +99,8 @@ enum Settings {
         config: VllmConfig,
         has_blocks: bool,
         gpu_memory_utilization: f64,
+        /// Share of a step that a draft takes, where it is written.
+        draft_share: Option<f64>,
     },
     Sglang(SglangOptions),
     Trtllm(TrtllmOptions),
@@ -184,6 +187,85 @@ impl EngineFields {
             Settings::Sglang(_) => Backend::Sglang,
             Settings::Trtllm(_) => Backend::Trtllm,
         }
+    }
+
+    /// Spreads the worker over stages and ranks, and plans synchronously where that is all there is. Reports what does not
+    /// go together.
+    pub fn spread(&mut self, parallel: Parallel, engine: &Section<'_>, widths: &Section<'_>) {
+        let Parallel {
+            pipeline: stages,
+            data: ranks,
+            ..
+        } = parallel;
+        let Settings::Vllm { config, .. } = &mut self.settings else {
+            for name in ["pp", "dp"] {
+                if let Some(field) = widths.field(name)
+                    && (stages > 1 || ranks > 1)
+                    && field.node.raw != "1"
+                {
+                    let hint = "stages and ranks are modelled for the backend vllm; leave it at 1";
+                    widths.unmodelled(&field, hint);
+                }
+            }
+            return;
+        };
+        config.pipeline_parallel_size = stages;
+        config.data_parallel_size = ranks;
+        let speculates = config.speculation.is_some();
+        if stages > 1 && (ranks > 1 || speculates) {
+            let found = format!("{stages} stages beside ranks or drafts");
+            let expected = "1 with dp or speculative_config: together they are not modelled yet";
+            widths.conflict("pp", found, expected, "leave out one of them");
+        }
+        if stages > 1 || ranks > 1 || speculates {
+            if config.async_scheduling && engine.has("async_scheduling") {
+                engine.conflict(
+                    "async_scheduling",
+                    "true beside pp, dp or speculative_config",
+                    "false: only one step ahead is modelled, and they take its place",
+                    "remove it",
+                );
+            }
+            config.async_scheduling = false;
+        }
+    }
+
+    /// Share of a step that a draft takes to make: that of a layer unless something else is written. 0 without drafts.
+    pub fn draft_share(&self, model: Option<&Model>, engine: &Section<'_>) -> f64 {
+        let Settings::Vllm {
+            config,
+            draft_share,
+            ..
+        } = &self.settings
+        else {
+            return 0.0;
+        };
+        match (&config.speculation, draft_share, model) {
+            (None, _, _) => 0.0,
+            (Some(_), Some(share), _) => *share,
+            (Some(it), None, _) if it.method == DraftMethod::Ngram => 0.0,
+            (Some(_), None, Some(model)) => 1.0 / f64::from(model.layers),
+            (Some(_), None, None) => {
+                engine.conflict(
+                    "speculative_config",
+                    "drafts of a layer of an unknown model",
+                    "draft_share, the time of a draft as a share of a step, or a model",
+                    "for example `draft_share: 0.02`",
+                );
+                0.0
+            }
+        }
+    }
+
+    /// Whether the scenario says how many KV blocks there are.
+    pub fn has_blocks(&self) -> bool {
+        matches!(
+            self.settings,
+            Settings::Vllm {
+                has_blocks: true,
+                ..
+            }
+        )
     }
 
     /// The settings, and where the size of the KV cache comes from, on hardware that is not known.

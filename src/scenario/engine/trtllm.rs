@@ -43,7 +43,6 @@ const NOT_MODELLED: [&str; 17] = [
     "peft_cache_config",
     "pipeline_parallel_size",
     "sink_token_length",
-    "speculative_config",
     "stream_interval",
 ];
 

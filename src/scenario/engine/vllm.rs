@@ -1,6 +1,6 @@
 //! vLLM's options that its scheduler looks at, under vLLM's own names, and what does not go together.
 
-use super::{Section, Settings};
+use super::{Section, Settings, speculation};
 use ::engine::vllm::{SchedulingPolicy, VllmConfig, VllmVersion};
 use sweeps::scenario::DEFAULT_GPU_MEMORY_UTILIZATION;
 
@@ -10,7 +10,7 @@ const POLICIES: [(&str, SchedulingPolicy); 2] = [
 ];
 
 /// Its own fields.
-pub const FIELDS: [&str; 17] = [
+pub const FIELDS: [&str; 18] = [
     "block_size",
     "num_gpu_blocks",
     "gpu_memory_utilization",
@@ -27,11 +27,12 @@ pub const FIELDS: [&str; 17] = [
     "policy",
     "watermark",
     "async_scheduling",
+    "speculative_config",
     "version",
 ];
 
 /// Options of vLLM that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 21] = [
+const NOT_MODELLED: [&str; 19] = [
     "cpu_offload_gb",
     "disable_hybrid_kv_cache_manager",
     "enable_dbo",
@@ -48,16 +49,15 @@ const NOT_MODELLED: [&str; 21] = [
     "num_gpu_blocks_override",
     "num_lookahead_slots",
     "num_scheduler_steps",
-    "pipeline_parallel_size",
     "preemption_mode",
     "scheduler_cls",
-    "speculative_config",
     "swap_space",
 ];
 
 /// Options of vLLM that a scenario says in another place.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 6] = [
     ("tensor_parallel_size", "pools[].parallel.tp"),
+    ("pipeline_parallel_size", "pools[].parallel.pp"),
     ("data_parallel_size", "pools[].parallel.dp"),
     ("enable_expert_parallel", "pools[].parallel.ep"),
     ("model", "model"),
@@ -70,6 +70,7 @@ pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
     for (name, place) in ELSEWHERE {
         section.belongs_to(name, place);
     }
+    let drafts = speculation::read(section);
     let default = VllmConfig::default();
     let most = VllmConfig::UNLIMITED;
     let whole =
@@ -107,6 +108,7 @@ pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
             .number("watermark", 0.0..=0.99)
             .unwrap_or(default.watermark),
         async_scheduling: flag("async_scheduling", default.async_scheduling),
+        speculation: drafts.as_ref().map(|drafts| drafts.speculation.clone()),
         ..default
     };
     Settings::Vllm {
@@ -114,6 +116,7 @@ pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
         gpu_memory_utilization: section
             .number("gpu_memory_utilization", 0.01..=1.0)
             .unwrap_or(DEFAULT_GPU_MEMORY_UTILIZATION),
+        draft_share: drafts.and_then(|drafts| drafts.share),
         config,
     }
 }
@@ -195,6 +198,11 @@ pub fn conflicts(section: &Section<'_>, config: &VllmConfig) {
             expected,
             hint,
         );
+    }
+    if config.num_speculative_tokens() >= max_num_batched_tokens.min(max_model_len) {
+        let found = format!("{} drafts", config.num_speculative_tokens());
+        let expected = "fewer than max_num_batched_tokens and max_model_len";
+        section.conflict("speculative_config", found, expected, "draft less");
     }
     if config.long_prefill_token_threshold > max_model_len {
         let expected = format!("at most max_model_len, {max_model_len}");

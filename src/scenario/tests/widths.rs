@@ -29,7 +29,9 @@ fn experts_are_split_or_dealt_out() {
         parallel,
         Parallel {
             tensor: 8,
-            expert: 1
+            expert: 1,
+            pipeline: 1,
+            data: 1
         }
     );
     let dealt_out = good(MIXTURE, &[("pools.agg.parallel.ep", "8")]);
