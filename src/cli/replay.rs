@@ -13,7 +13,7 @@ use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use sweeps::scenario::Scenario;
+use sweeps::scenario::{Pool, Scenario};
 use sweeps::simulate::{Simulation, Steps};
 use sweeps::workloads;
 
@@ -173,6 +173,9 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
             return Err(Failure::input(problems));
         }
     };
+    if args.live {
+        steps_alone(&scenario)?;
+    }
     let loaded = workloads::make(&scenario.workload, scenario.seed).map_err(Failure::input)?;
     for warning in &loaded.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
@@ -293,6 +296,28 @@ fn told(overrides: Vec<Set>) -> BTreeMap<String, String> {
         .filter(|set| !is_implied(set))
         .map(|set| (set.field, set.value))
         .collect()
+}
+
+/// A live worker has one executor that takes one step after the other.
+fn steps_alone(scenario: &Scenario) -> Result<(), Failure> {
+    let overlaps = |pool: &&Pool| pool.engine.stages() > 1 || pool.engine.ranks() > 1;
+    let problem = |pool: &Pool| {
+        format!(
+            "--live: pool {} has stages or ranks, expected pp and dp of 1: their steps overlap, which is not modelled on the real clock",
+            pool.name
+        )
+    };
+    let problems: Vec<String> = scenario
+        .pools
+        .iter()
+        .filter(overlaps)
+        .map(problem)
+        .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::input(problems))
+    }
 }
 
 /// Runs on the real clock and proves that the decisions are those of the virtual one: the journal, played into a fresh

@@ -514,7 +514,7 @@ fn settle_engine(
     parallel: Parallel,
     section: &Section<'_>,
 ) -> (EngineConfig, KvBlocks) {
-    let (Some(model), Some(gpu)) = (&hardware.model, &hardware.gpu) else {
+    let (Some(model), Some(gpu), 1) = (&hardware.model, &hardware.gpu, parallel.data) else {
         return engine.without_hardware();
     };
     let stage;

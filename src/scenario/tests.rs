@@ -624,7 +624,7 @@ fn mistakes_and_conflicts_are_told_apart() {
         ("engine.version", "0.1"),
         ("gpu", "h1000"),
         ("model", "no/such.json"),
-        ("pools.large.parallel.pp", "2"),
+        ("pools.large.parallel.pp", "0"),
         ("pools.none.workers", "2"),
         ("workload.synth.requests", "-1"),
     ] {
@@ -856,4 +856,5 @@ proptest! {
     }
 }
 
+mod spread;
 mod widths;

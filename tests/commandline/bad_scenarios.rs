@@ -119,8 +119,8 @@ fn deployments_that_cannot_be() {
             ],
         ),
         (
-            "pools.agg.parallel.pp=2",
-            ["pools.agg.parallel.pp: found `2`", "not modelled yet"],
+            "pools.agg.parallel.pp=0",
+            ["pools.agg.parallel.pp: found `0`", "from 1 to 1024"],
         ),
         (
             "pools.agg.role=prefill",

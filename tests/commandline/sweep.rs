@@ -284,7 +284,7 @@ fn a_mistake_in_an_axis_is_bad_input_and_told_with_all_others() {
         &["pools.agg.workers=1,two"],
         &["gpu=h100_sxm,h100_smx"],
         &["engine.version=0.33,0.34"],
-        &["pools.agg.parallel.pp=1,2"],
+        &["pools.agg.parallel.pp=1,0"],
         &["gpus=8,x"],
         &["workload.trace.path=trace.jsonl,nope.jsonl"],
         &[

@@ -92,21 +92,6 @@ fn widths_that_cannot_be_are_told_with_those_that_can() {
             vec!["did you mean `Qwen/Qwen3-235B-A22B`"],
         ),
         (
-            vec![("pools.agg.parallel.pp", "2")],
-            vec![
-                "pools.agg.parallel.pp: found `2`",
-                "not modelled yet",
-                "layers in stages",
-            ],
-        ),
-        (
-            vec![("pools.agg.parallel.dp", "2")],
-            vec![
-                "pools.agg.parallel.dp: found `2`",
-                "ranks that share their experts",
-            ],
-        ),
-        (
             vec![("pools.agg.parallel.ep", "0")],
             vec!["pools.agg.parallel.ep: found `0`"],
         ),
