@@ -1,7 +1,7 @@
 //! A small run for tests: two completed requests, a rejected one and one cut off by the end of the run.
 
 use crate::report::{Provenance, Report, Timing};
-use engine::{RequestId, Span, Time};
+use engine::{Drafted, RequestId, Span, Time};
 use sim::event::WorkerId;
 use sim::{
     GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, TransferRecord, WorkerRecord,
@@ -74,6 +74,12 @@ pub(crate) fn recording() -> Recording {
         busy: Span::from_ms(600.0),
         prefill_tokens: 150,
         decode_tokens: 4,
+        drafted: Drafted {
+            verifications: 2,
+            drafts: 6,
+            accepted: 3,
+            tokens: 4,
+        },
         admitted_tokens: 150,
         kv_blocks: 40,
         block_size: 16,
@@ -83,6 +89,7 @@ pub(crate) fn recording() -> Recording {
     };
     let other = WorkerRecord {
         requests: 1,
+        drafted: Drafted::default(),
         preemptions: 1,
         admitted_tokens: 130,
         hit_tokens: 96,

@@ -12,7 +12,7 @@ use clap::Args;
 use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use engine::vllm::VllmConfig;
-use engine::{EngineConfig, TimingSource};
+use engine::{EngineConfig, Speculation, TimingSource};
 use serde_json::{Value, json};
 use sim::RouterSpec;
 use std::fmt::Write as _;
@@ -108,6 +108,9 @@ impl Resolved {
         for (pool, timing) in self.scenario.pools.iter().zip(&self.timing) {
             line(&format!("Pool {}", pool.name), hardware(pool));
             line("  Engine", engine(&pool.engine));
+            if let Some(words) = spread(pool) {
+                line("  Steps", words);
+            }
             line("  KV cache", kv_cache(pool));
             let TimingSource { name, detail, .. } = timing;
             let basis = timing.basis.name();
@@ -175,6 +178,26 @@ fn hardware(pool: &Pool) -> String {
         counted(pool.gpus_per_worker(), "GPU"),
         model.unwrap_or("model not named")
     )
+}
+
+/// Stages, ranks and drafts, if there are any.
+fn spread(pool: &Pool) -> Option<String> {
+    let drafts = |speculation: &Speculation| {
+        format!(
+            "{} of which {:.2} tokens come on the mean, each made in {:.4} of a step",
+            counted(speculation.num_speculative_tokens, "draft"),
+            speculation.acceptance_length(),
+            pool.draft_share
+        )
+    };
+    let (stages, ranks) = (pool.engine.stages(), pool.engine.ranks());
+    let parts = [
+        (stages > 1).then(|| format!("{stages} stages")),
+        (ranks > 1).then(|| format!("{ranks} ranks with such a KV cache each")),
+        pool.engine.speculation().map(drafts),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// Settings under the names of the engine's own options.
