@@ -27,7 +27,7 @@ pub const FIELDS: [&str; 12] = [
 ];
 
 /// Options that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 17] = [
+const NOT_MODELLED: [&str; 16] = [
     "attention_dp_config",
     "batch_wait_timeout_ms",
     "cache_transceiver_config",
