@@ -71,6 +71,9 @@ impl StepTime for Drafting {
             source.detail, self.share, self.drafts
         );
         source
+            .guesses
+            .push("no run with drafts was compared with: verifying is priced as a larger batch, and acceptance is as given".to_owned());
+        source
     }
 }
 

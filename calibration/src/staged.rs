@@ -76,6 +76,9 @@ impl StepTime for Staged {
     fn source(&self) -> TimingSource {
         let mut source = self.inner.source();
         source.detail = format!("{}, in {} stages", source.detail, self.stages);
+        source
+            .guesses
+            .push("no run in stages was compared with: all are priced alike".to_owned());
         if self.hop.is_none() {
             source.guesses.push(
                 "hops between pipeline stages take no time, as neither model nor gpu is given"
@@ -105,6 +108,6 @@ mod tests {
         assert_eq!(staged.hop(1_000), Span(10_000_000 + 72_817_778));
         let free = Staged::new(inner, 4, None);
         assert_eq!(free.hop(1_000), Span::ZERO);
-        assert_eq!(free.source().guesses.len(), 1);
+        assert_eq!(free.source().guesses.len(), 2);
     }
 }

@@ -48,6 +48,7 @@ pub(crate) struct Line {
 const ANCHORS: u64 = 8_192;
 
 impl Shape {
+    #[inline]
     pub fn of(plan: &StepPlan, timing: &dyn StepTime) -> Shape {
         let shape = plan.shape();
         if !shape.prefill.is_empty() {
@@ -68,6 +69,7 @@ impl Shape {
     }
 
     /// The price of the next steps.
+    #[inline]
     pub fn line(&self, timing: &dyn StepTime) -> Line {
         match *self {
             Shape::Mixed(time, is_extrapolated) => Line {
@@ -91,6 +93,7 @@ impl Shape {
     }
 
     /// Goes `steps` steps on.
+    #[inline]
     pub fn advance(&mut self, steps: u32) {
         match self {
             Shape::Mixed(..) => {}

@@ -209,8 +209,11 @@ impl Worker {
     /// more to decide at once. Behind a single plan an empty batch is gone when that has ended, and nobody plans before;
     /// among several in a pipeline it keeps a place.
     fn queue_empty_batch(&mut self) -> bool {
+        if self.stages == 1 {
+            return false;
+        }
         let in_flight = self.scheduler.steps_in_flight();
-        if self.stages == 1 || in_flight == 0 {
+        if in_flight == 0 {
             self.empty_batches.clear();
             return false;
         }

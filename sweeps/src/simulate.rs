@@ -104,7 +104,7 @@ impl Simulation {
         };
         // What was simulated, not where it was read: the same workload from another file is the same point.
         let identity = PointIdentity {
-            scenario: &format!("{simulated:?} {:?}", scenario.sla),
+            scenario: &without_defaults(&format!("{simulated:?} {:?}", scenario.sla)),
             workload: loaded.digest,
             timing: &format!(
                 "{:?}",
@@ -191,6 +191,12 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
     specs
         .max_by_key(|spec| (spec.per_request, spec.per_input_token, spec.latency))
         .unwrap_or_default()
+}
+
+/// Settings that came later and say nothing do not change the digests of points that were there before.
+fn without_defaults(identity: &str) -> String {
+    const LATER: &str = ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None";
+    identity.replace(LATER, "")
 }
 
 /// The times of a worker that makes drafts, or of its stages, from those of a worker that does neither.
