@@ -5,10 +5,13 @@
 //! of the timing model). The end of a segment is one event, however many steps it covers. A cut shortens the segment
 //! to the step boundary at which the scheduler would have seen what caused it.
 
+mod reports;
+
 use crate::cluster::Cluster;
 use crate::event::{Action, Event, EventQueue, Ran, WorkerId, sum_of_steps};
 use crate::record::Recording;
 use engine::{Span, StepShape, StepTime, Time};
+use reports::Reports;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ pub fn run_observed(
     let mut actions = Vec::new();
     cluster.start(&mut actions);
     driver.perform(Time::ZERO, &mut actions, &cluster);
-    while let Some((now, event)) = driver.next() {
+    while let Some((now, event)) = driver.next(&cluster) {
         cluster.handle(now, event, &mut actions);
         observe(now, event, &actions);
         driver.perform(now, &mut actions, &cluster);
@@ -46,8 +49,7 @@ struct Driver<'a> {
     timing: Vec<&'a dyn StepTime>,
     lanes: Vec<Lane>,
     queue: EventQueue<Entry>,
-    /// Workers whose steps are reported before anything is routed.
-    observed: Vec<WorkerId>,
+    reports: Reports,
 }
 
 /// What stands in the queue. The end of a segment is looked up in its lane; it is stale once the lane has moved on.
@@ -132,17 +134,17 @@ impl<'a> Driver<'a> {
             timing,
             lanes,
             queue: EventQueue::new(),
-            observed: cluster.observed_workers(),
+            reports: Reports::new(cluster),
         }
     }
 
     /// The next event. Before an arrival that will be routed by what happened inside steps, all steps that have ended
     /// by then are reported.
-    fn next(&mut self) -> Option<(Time, Event)> {
+    fn next(&mut self, cluster: &Cluster) -> Option<(Time, Event)> {
         loop {
             let Reverse((now, (rank, id), entry)) = *self.queue.peek()?;
             let is_routed = matches!(entry, Entry::Arrival | Entry::Received);
-            if is_routed && self.report_steps_until(now) {
+            if is_routed && self.report_steps_until(now, cluster) {
                 continue;
             }
             self.queue.pop();
@@ -211,6 +213,7 @@ impl<'a> Driver<'a> {
                         shape: self.shape(worker, cluster),
                         has_run: false,
                     };
+                    self.reports.look_again(worker);
                     let lane = &mut self.lanes[worker.0 as usize];
                     lane.plans.push_back(queued);
                     if lane.segment.is_none() {
@@ -241,6 +244,7 @@ impl<'a> Driver<'a> {
 
     /// Prices the front plan's next steps and enters their end into the queue.
     fn begin_segment(&mut self, worker: WorkerId, start: Time) {
+        self.reports.look_again(worker);
         let lane = &mut self.lanes[worker.0 as usize];
         lane.segment = None;
         let Some(plan) = lane.plans.front() else {
@@ -360,11 +364,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Shortens the segments of observed workers to the steps that have ended by `now`. True if any was.
-    fn report_steps_until(&mut self, now: Time) -> bool {
+    /// Shortens the segments of workers with news to the steps that have ended by `now`. True if there are any.
+    fn report_steps_until(&mut self, now: Time, cluster: &Cluster) -> bool {
+        let mut with_news = std::mem::take(&mut self.reports.with_news);
+        self.reports.find(now, &self.lanes, cluster, &mut with_news);
         let mut any = false;
-        for index in 0..self.observed.len() {
-            let worker = self.observed[index];
+        for worker in with_news.drain(..) {
             let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
                 continue;
             };
@@ -375,6 +380,7 @@ impl<'a> Driver<'a> {
                 any = true;
             }
         }
+        self.reports.with_news = with_news;
         any
     }
 }

@@ -14,7 +14,7 @@
 //! An arrival, a cancel or anything else from outside ends a coast ([`Scheduler::stop_coasting`]) at the step boundary
 //! at which the scheduler would have seen it.
 
-use super::sequence::SequenceId;
+use super::sequence::{Sequence, SequenceId};
 use super::{Scheduler, allocate};
 use crate::kv_cache::Hit;
 use crate::plan::StepPlan;
@@ -132,10 +132,51 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn schedule_coast(&mut self, flight: &mut Flight) {
-        if flight.scheduled < flight.allowed {
-            self.extend(flight, 1);
+    /// Steps of the oldest plan whose outputs are sure to arrive without a KV event; there may be more.
+    #[must_use]
+    pub fn quiet_steps(&self) -> u32 {
+        match (self.flights.front(), self.flights.len()) {
+            (Some(flight), 1) if !self.cache.has_events() => self.quiet_steps_of(flight),
+            _ => 0,
         }
+    }
+
+    /// The same for the only plan in flight, whatever happened before. A block is stored when its last token is computed and
+    /// known, one is evicted when none is blank; until then nothing happens to the cache.
+    pub(super) fn quiet_steps_of(&self, flight: &Flight) -> u32 {
+        let block_size = self.config.block_size;
+        let before_last = flight.allowed - flight.delivered - 1;
+        // Steps scheduled beyond the present ones when `steps` outputs have arrived, less `steps`.
+        let ahead = i64::from(self.config.depth()) - 1 - i64::from(flight.in_flight());
+        let room = |tokens: u32, computed: u32| {
+            let steps = i64::from(tokens) - i64::from(computed) - ahead;
+            u32::try_from(steps.max(0)).unwrap_or(u32::MAX)
+        };
+        let sequences = || {
+            let parts = flight.plan.scheduled.iter();
+            parts.map(|part| &self.sequences[part.sequence as usize])
+        };
+        let mut quiet = before_last;
+        if self.config.enable_prefix_caching {
+            let until_stored = |sequence: &Sequence| {
+                let stored = (sequence.table.hashed() + 1) * block_size;
+                room(stored - 1, sequence.computed)
+            };
+            quiet = sequences().map(until_stored).fold(quiet, u32::min);
+        }
+        let taken = |sequence: &Sequence| {
+            let computed = i64::from(sequence.computed) + i64::from(quiet) + ahead;
+            let blocks = self.cache.blocks_for(u32::try_from(computed).unwrap_or(0));
+            u64::from(blocks.saturating_sub(sequence.table.blocks()))
+        };
+        if sequences().map(taken).sum::<u64>() <= u64::from(self.cache.blank_blocks()) {
+            return quiet;
+        }
+        let until_taken = |sequence: &Sequence| {
+            let tokens = sequence.table.blocks() * block_size;
+            room(tokens, sequence.computed)
+        };
+        sequences().map(until_taken).fold(quiet, u32::min)
     }
 
     fn extend(&mut self, flight: &mut Flight, steps: u32) {

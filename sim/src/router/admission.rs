@@ -14,6 +14,7 @@ use super::active_blocks::ActiveBlocks;
 use super::active_sequences::{ActiveSequences, Booking, PromptBlocks};
 use super::cost::{CostWeights, Demand, Overlap, RankLoad, cost};
 use super::indexer::Rank;
+use super::load_order::{Holder, LoadOrder};
 use super::policy_class::{PolicyClass, PolicyProfile};
 use super::queue::{PolicyQueue, QueueFull, QueueTicket};
 use super::selection::{pick, probabilities};
@@ -59,7 +60,11 @@ pub struct Admission<B: ActiveBlocks> {
     max_num_batched_tokens: Vec<u64>,
     sequences: ActiveSequences<B>,
     queue: PolicyQueue<Incoming<B::Prompt>>,
+    /// Where the cheapest rank can be found without a look at all.
+    order: Option<LoadOrder>,
+    holders: Vec<Holder>,
     loads: Vec<RankLoad>,
+    overlaps: Vec<Overlap>,
     costs: Vec<f64>,
     probabilities: Vec<f64>,
 }
@@ -71,10 +76,17 @@ pub struct Incoming<P> {
     pub request: RequestId,
     /// Its blocks.
     pub prompt: PromptBlocks<P>,
-    /// By rank, what is cached there.
-    pub overlap: Vec<Overlap>,
+    /// What is cached where, by rank in order; nothing on others.
+    pub overlap: Vec<(Rank, Overlap)>,
     /// Ranks that may take it, in order; `None` for all.
     pub allowed: Option<Vec<Rank>>,
+}
+
+impl<P> Incoming<P> {
+    fn overlap_on(&self, rank: Rank) -> Overlap {
+        let found = self.overlap.binary_search_by_key(&rank, |&(rank, _)| rank);
+        found.map_or_else(|_| Overlap::default(), |at| self.overlap[at].1)
+    }
 }
 
 /// A request that is placed.
@@ -92,8 +104,12 @@ impl<B: ActiveBlocks> Admission<B> {
     /// Idle ranks that batch so many tokens each.
     #[must_use]
     pub fn new(spec: AdmissionSpec, max_num_batched_tokens: Vec<u64>) -> Self {
+        let ranks = max_num_batched_tokens.len();
         Admission {
-            sequences: ActiveSequences::new(max_num_batched_tokens.len(), spec.expires),
+            sequences: ActiveSequences::new(ranks, spec.expires),
+            order: LoadOrder::new(spec.weights, spec.temperature, spec.block_size, ranks),
+            holders: Vec::new(),
+            overlaps: Vec::new(),
             queue: PolicyQueue::new(spec.profile.clone()),
             max_num_batched_tokens,
             loads: Vec::new(),
@@ -148,14 +164,24 @@ impl<B: ActiveBlocks> Admission<B> {
 
     /// The first token of a request arrived. Appends whoever goes to a rank now.
     pub fn prefill_done(&mut self, now: Time, request: RequestId, admitted: &mut Vec<Admitted>) {
+        let rank = self.sequences.rank_of(request);
         self.sequences.prefill_done(now, request);
+        self.note_load(now, rank);
         self.drain(now, admitted);
     }
 
     /// A request ended. Appends whoever goes to a rank now.
     pub fn free(&mut self, now: Time, request: RequestId, admitted: &mut Vec<Admitted>) {
+        let rank = self.sequences.rank_of(request);
         self.sequences.free(now, request);
+        self.note_load(now, rank);
         self.drain(now, admitted);
+    }
+
+    fn note_load(&mut self, now: Time, rank: Option<Rank>) {
+        if let (Some(order), Some(rank)) = (&mut self.order, rank) {
+            order.note(rank, &self.sequences.load(now, rank));
+        }
     }
 
     fn drain(&mut self, now: Time, admitted: &mut Vec<Admitted>) {
@@ -183,13 +209,11 @@ impl<B: ActiveBlocks> Admission<B> {
         ticket: &QueueTicket,
         incoming: Incoming<B::Prompt>,
     ) -> Admitted {
-        self.sequences
-            .project(now, &incoming.prompt, &mut self.loads);
         let rank = match ticket.pinned {
             Some(rank) => rank,
-            None => self.choose(ticket, &incoming),
+            None => self.choose(now, ticket, &incoming),
         };
-        let overlap = &incoming.overlap[rank as usize];
+        let overlap = incoming.overlap_on(rank);
         let cached_tokens = overlap.cached_tokens(&self.spec.weights, self.spec.block_size);
         let booking = Booking {
             request: incoming.request,
@@ -205,6 +229,7 @@ impl<B: ActiveBlocks> Admission<B> {
         self.sequences
             .add(now, booking)
             .expect("a request comes once");
+        self.note_load(now, Some(rank));
         Admitted {
             request: incoming.request,
             rank,
@@ -212,18 +237,37 @@ impl<B: ActiveBlocks> Admission<B> {
         }
     }
 
-    fn choose(&mut self, ticket: &QueueTicket, incoming: &Incoming<B::Prompt>) -> Rank {
+    fn choose(&mut self, now: Time, ticket: &QueueTicket, incoming: &Incoming<B::Prompt>) -> Rank {
+        let demand = Demand {
+            prompt_tokens: ticket.isl_tokens,
+            block_size: self.spec.block_size,
+        };
+        let blocks = self.sequences.share(&incoming.prompt);
+        let holders = incoming.overlap.len() + self.sequences.shared().ranks().len();
+        if incoming.allowed.is_none()
+            && let Some(order) = &mut self.order
+            && order.pays_off(holders)
+        {
+            find_holders(now, blocks, &self.sequences, incoming, &mut self.holders);
+            let entity = u64::from(incoming.request.0);
+            let tie = |ties| draw(self.spec.seed, Purpose::RouteTie, entity, ties);
+            return order.cheapest(&demand, blocks, &self.holders, tie);
+        }
+        let load = |rank| self.sequences.load_with(now, rank, blocks);
+        let ranks = 0..self.max_num_batched_tokens.len() as Rank;
+        self.loads.clear();
+        self.loads.extend(ranks.map(load));
+        self.scan(&demand, incoming)
+    }
+
+    /// The choice by the cost of each rank that may be chosen.
+    fn scan(&mut self, demand: &Demand, incoming: &Incoming<B::Prompt>) -> Rank {
         let AdmissionSpec {
             weights,
             temperature,
-            block_size,
             seed,
             ..
         } = &self.spec;
-        let demand = Demand {
-            prompt_tokens: ticket.isl_tokens,
-            block_size: *block_size,
-        };
         let all = self.loads.len() as Rank;
         let count = incoming.allowed.as_ref().map_or(all as usize, Vec::len);
         let nth = |at: usize| {
@@ -232,6 +276,11 @@ impl<B: ActiveBlocks> Admission<B> {
                 .as_ref()
                 .map_or(at as Rank, |ranks| ranks[at])
         };
+        self.overlaps.clear();
+        self.overlaps.resize(self.loads.len(), Overlap::default());
+        for &(rank, overlap) in &incoming.overlap {
+            self.overlaps[rank as usize] = overlap;
+        }
         let prefill = |at: usize| self.loads[nth(at) as usize].active_prefill_tokens;
         let least = (0..count)
             .map(prefill)
@@ -240,13 +289,8 @@ impl<B: ActiveBlocks> Admission<B> {
         self.costs.clear();
         self.costs.extend((0..count).map(|at| {
             let rank = nth(at) as usize;
-            cost(
-                weights,
-                &demand,
-                &incoming.overlap[rank],
-                Some(&self.loads[rank]),
-                least,
-            )
+            let (overlap, load) = (&self.overlaps[rank], &self.loads[rank]);
+            cost(weights, demand, overlap, Some(load), least)
         }));
         let entity = u64::from(incoming.request.0);
         if *temperature == 0.0 {
@@ -261,6 +305,33 @@ impl<B: ActiveBlocks> Admission<B> {
             unit(*seed, Purpose::Route, entity),
         ))
     }
+}
+
+/// Gathers the ranks that hold some of a prompt of so many blocks, cached or in active requests.
+fn find_holders<B: ActiveBlocks>(
+    now: Time,
+    blocks: u32,
+    sequences: &ActiveSequences<B>,
+    incoming: &Incoming<B::Prompt>,
+    holders: &mut Vec<Holder>,
+) {
+    let holder = |rank, overlap| Holder {
+        rank,
+        overlap,
+        load: sequences.load_with(now, rank, blocks),
+    };
+    let is_cached = |rank: &Rank| {
+        let found = incoming
+            .overlap
+            .binary_search_by_key(rank, |&(rank, _)| rank);
+        found.is_ok()
+    };
+    let cached = incoming.overlap.iter();
+    let active = sequences.shared().ranks().iter();
+    holders.clear();
+    holders.extend(cached.map(|&(rank, overlap)| holder(rank, overlap)));
+    let active = active.filter(|rank| !is_cached(rank));
+    holders.extend(active.map(|&rank| holder(rank, Overlap::default())));
 }
 
 /// Which ranks have more to prefill than a class wants.

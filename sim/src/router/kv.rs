@@ -15,6 +15,7 @@
 use super::active_blocks::PlacedActive;
 use super::active_sequences::PromptBlocks;
 use super::admission::{Admission, AdmissionSpec, Admitted, Incoming, QueueStyle};
+use super::by_rank::BlocksByRank;
 use super::cost::{CostWeights, Overlap};
 use super::events::{EventChannel, EventsInFlight};
 use super::indexer::chain::{Piece, PlacedQuery};
@@ -81,7 +82,7 @@ pub struct KvRouter {
     admission: Admission<PlacedActive>,
     admitted: Vec<Admitted>,
     path: Vec<Stretch>,
-    overlap: Vec<u32>,
+    overlap: BlocksByRank,
     active: Vec<Rank>,
     stored: PlacedChain,
 }
@@ -118,7 +119,7 @@ impl KvRouter {
             admission: Admission::new(admission, max_num_batched_tokens),
             admitted: Vec::new(),
             path: Vec::new(),
-            overlap: vec![0; workers],
+            overlap: BlocksByRank::default(),
             active: Vec::new(),
             stored: PlacedChain::default(),
         }
@@ -145,8 +146,10 @@ impl KvRouter {
         let request = &candidate.workload.requests[candidate.request.0 as usize];
         let limit = whole_blocks(tree, request, self.block_size, &mut self.path);
         let overlap = self.look_up(now, limit);
-        let cached = |overlap: &Overlap| overlap.cached_tokens(&self.spec.weights, self.block_size);
-        let is_all = candidate.workers.len() == overlap.len();
+        let cached = |(_, overlap): &(Rank, Overlap)| {
+            overlap.cached_tokens(&self.spec.weights, self.block_size)
+        };
+        let is_all = candidate.workers.len() == candidate.active.len();
         let ticket = QueueTicket {
             arrival: now,
             isl_tokens: u64::from(request.input_tokens),
@@ -175,26 +178,25 @@ impl KvRouter {
         self.settle(now, candidate.workload, placed);
     }
 
-    /// By worker, what it is believed to hold of the path.
-    fn look_up(&mut self, now: Time, limit: u32) -> Vec<Overlap> {
+    /// What the workers are believed to hold of the path, in order; those that hold nothing are left out.
+    fn look_up(&mut self, now: Time, limit: u32) -> Vec<(Rank, Overlap)> {
         let query = PlacedQuery {
             path: &self.path,
             limit,
         };
+        self.overlap.clear();
         self.index
             .overlap(query, &mut self.active, &mut self.overlap);
-        let device = |&device: &u32| Overlap {
-            device,
-            ..Overlap::default()
-        };
-        let mut overlap: Vec<Overlap> = self.overlap.iter().map(device).collect();
         if let Some(predictions) = &mut self.predictions {
             predictions.overlap(now, query, &mut self.active, &mut self.overlap);
-            for (overlap, &predicted) in overlap.iter_mut().zip(&self.overlap) {
-                overlap.device = overlap.device.max(predicted);
-            }
         }
-        overlap
+        self.overlap.sort();
+        let device = |&rank: &Rank| Overlap {
+            device: self.overlap.get(rank),
+            ..Overlap::default()
+        };
+        let ranks = self.overlap.ranks().iter();
+        ranks.map(|rank| (*rank, device(rank))).collect()
     }
 
     /// The first token of a request arrived.

@@ -198,10 +198,10 @@ impl QueueRouter {
                     device: device(rank),
                     ..Overlap::default()
                 });
-                let overlap: Vec<Overlap> = overlap.collect();
+                let overlap: Vec<(u32, Overlap)> = (0..).zip(overlap).collect();
                 let most = overlap
                     .iter()
-                    .map(|overlap| overlap.device)
+                    .map(|(_, overlap)| overlap.device)
                     .max()
                     .unwrap_or(0);
                 let ticket = QueueTicket {
