@@ -141,40 +141,34 @@ impl Scheduler {
         }
     }
 
-    /// The same for the only plan in flight, whatever happened before. A block is stored when its last token is computed and
-    /// known, one is evicted when none is blank; until then nothing happens to the cache.
+    /// The same for the only plan in flight, whatever happened before. A block is stored as soon as its last token is both
+    /// computed and known, one is evicted when none is blank; until then nothing happens to the cache.
     pub(super) fn quiet_steps_of(&self, flight: &Flight) -> u32 {
-        let block_size = self.config.block_size;
-        let before_last = flight.allowed - flight.delivered - 1;
-        // Steps scheduled beyond the present ones when `steps` outputs have arrived, less `steps`.
-        let ahead = i64::from(self.config.depth()) - 1 - i64::from(flight.in_flight());
-        let room = |tokens: u32, computed: u32| {
-            let steps = i64::from(tokens) - i64::from(computed) - ahead;
-            u32::try_from(steps.max(0)).unwrap_or(u32::MAX)
-        };
         let sequences = || {
             let parts = flight.plan.scheduled.iter();
             parts.map(|part| &self.sequences[part.sequence as usize])
         };
-        let mut quiet = before_last;
+        let mut quiet = flight.allowed - flight.delivered - 1;
         if self.config.enable_prefix_caching {
+            // The last of so many steps is scheduled when the output before it is known.
             let until_stored = |sequence: &Sequence| {
-                let stored = (sequence.table.hashed() + 1) * block_size;
-                room(stored - 1, sequence.computed)
+                let full = (sequence.table.hashed() + 1) * self.config.block_size;
+                full.saturating_sub(sequence.known())
             };
             quiet = sequences().map(until_stored).fold(quiet, u32::min);
         }
+        // Steps scheduled beyond the present ones when `quiet` outputs have arrived.
+        let more = (quiet + self.config.depth() - 1).saturating_sub(flight.in_flight());
         let taken = |sequence: &Sequence| {
-            let computed = i64::from(sequence.computed) + i64::from(quiet) + ahead;
-            let blocks = self.cache.blocks_for(u32::try_from(computed).unwrap_or(0));
-            u64::from(blocks.saturating_sub(sequence.table.blocks()))
+            let blocks = self.cache.blocks_for(sequence.computed + more);
+            blocks.saturating_sub(sequence.table.blocks())
         };
-        if sequences().map(taken).sum::<u64>() <= u64::from(self.cache.blank_blocks()) {
+        if sequences().map(taken).sum::<u32>() <= self.cache.blank_blocks() {
             return quiet;
         }
         let until_taken = |sequence: &Sequence| {
-            let tokens = sequence.table.blocks() * block_size;
-            room(tokens, sequence.computed)
+            let room = sequence.table.blocks() * self.config.block_size - sequence.computed;
+            (room + flight.in_flight()).saturating_sub(self.config.depth() - 1)
         };
         sequences().map(until_taken).fold(quiet, u32::min)
     }
