@@ -12,9 +12,10 @@
 
 use super::active_blocks::ActiveBlocks;
 use super::active_sequences::{ActiveSequences, Booking, PromptBlocks};
+use super::by_rank::BlocksByRank;
 use super::cost::{CostWeights, Demand, Overlap, RankLoad, cost};
 use super::indexer::Rank;
-use super::load_order::{Holder, LoadOrder};
+use super::load_order::LoadOrder;
 use super::policy_class::{PolicyClass, PolicyProfile};
 use super::queue::{PolicyQueue, QueueFull, QueueTicket};
 use super::selection::{pick, probabilities};
@@ -62,7 +63,7 @@ pub struct Admission<B: ActiveBlocks> {
     queue: PolicyQueue<Incoming<B::Prompt>>,
     /// Where the cheapest rank can be found without a look at all.
     order: Option<LoadOrder>,
-    holders: Vec<Holder>,
+    gains: Vec<(Rank, f64)>,
     loads: Vec<RankLoad>,
     overlaps: Vec<Overlap>,
     costs: Vec<f64>,
@@ -108,7 +109,7 @@ impl<B: ActiveBlocks> Admission<B> {
         Admission {
             sequences: ActiveSequences::new(ranks, spec.expires),
             order: LoadOrder::new(spec.weights, spec.temperature, spec.block_size, ranks),
-            holders: Vec::new(),
+            gains: Vec::new(),
             overlaps: Vec::new(),
             queue: PolicyQueue::new(spec.profile.clone()),
             max_num_batched_tokens,
@@ -243,15 +244,19 @@ impl<B: ActiveBlocks> Admission<B> {
             block_size: self.spec.block_size,
         };
         let blocks = self.sequences.share(&incoming.prompt);
-        let holders = incoming.overlap.len() + self.sequences.shared().ranks().len();
         if incoming.allowed.is_none()
             && let Some(order) = &mut self.order
-            && order.pays_off(holders)
+            && find_gains(
+                order,
+                &demand,
+                incoming,
+                self.sequences.shared(),
+                &mut self.gains,
+            )
         {
-            find_holders(now, blocks, &self.sequences, incoming, &mut self.holders);
             let entity = u64::from(incoming.request.0);
             let tie = |ties| draw(self.spec.seed, Purpose::RouteTie, entity, ties);
-            return order.cheapest(&demand, blocks, &self.holders, tie);
+            return order.cheapest(&self.gains, tie);
         }
         let load = |rank| self.sequences.load_with(now, rank, blocks);
         let ranks = 0..self.max_num_batched_tokens.len() as Rank;
@@ -307,31 +312,33 @@ impl<B: ActiveBlocks> Admission<B> {
     }
 }
 
-/// Gathers the ranks that hold some of a prompt of so many blocks, cached or in active requests.
-fn find_holders<B: ActiveBlocks>(
-    now: Time,
-    blocks: u32,
-    sequences: &ActiveSequences<B>,
-    incoming: &Incoming<B::Prompt>,
-    holders: &mut Vec<Holder>,
-) {
-    let holder = |rank, overlap| Holder {
-        rank,
-        overlap,
-        load: sequences.load_with(now, rank, blocks),
-    };
-    let is_cached = |rank: &Rank| {
+/// Gathers the ranks on which a request is cheaper for what they hold, cached or in active requests (`shared`). False if
+/// it cannot be said without their loads.
+fn find_gains<P>(
+    order: &LoadOrder,
+    demand: &Demand,
+    incoming: &Incoming<P>,
+    shared: &BlocksByRank,
+    gains: &mut Vec<(Rank, f64)>,
+) -> bool {
+    gains.clear();
+    for (rank, overlap) in &incoming.overlap {
+        let Some(gain) = order.gain(demand, overlap, shared.get(*rank)) else {
+            return false;
+        };
+        gains.push((*rank, gain));
+    }
+    let is_cached = |rank: Rank| {
         let found = incoming
             .overlap
-            .binary_search_by_key(rank, |&(rank, _)| rank);
+            .binary_search_by_key(&rank, |&(rank, _)| rank);
         found.is_ok()
     };
-    let cached = incoming.overlap.iter();
-    let active = sequences.shared().ranks().iter();
-    holders.clear();
-    holders.extend(cached.map(|&(rank, overlap)| holder(rank, overlap)));
-    let active = active.filter(|rank| !is_cached(rank));
-    holders.extend(active.map(|&rank| holder(rank, Overlap::default())));
+    let active = shared.ranks().iter().copied();
+    for rank in active.filter(|&rank| !is_cached(rank)) {
+        gains.push((rank, f64::from(shared.get(rank))));
+    }
+    true
 }
 
 /// Which ranks have more to prefill than a class wants.

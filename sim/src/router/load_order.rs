@@ -1,15 +1,17 @@
 //! The cheapest rank without a look at all of them.
 //!
-//! Ranks that hold nothing of a prompt, neither in cache nor in active requests, differ in cost only by their load: each
-//! costs `key(rank) + base(request)`. A [tournament](super::min_tree) keeps the keys, so that the cheapest of these ranks,
-//! how many are exactly as cheap, and the n-th of them are known at the cost of its height. The few ranks that do hold
-//! something take part with `cost - base` for the time of one decision. Where so many do that this costs more than to look
-//! at all ranks, all are looked at.
+//! Ranks that hold nothing of a prompt, neither in cache nor in active requests, differ in cost only by their load, their
+//! *key*. What a rank holds makes the request cheaper there by a *gain* that does not depend on the load. A
+//! [tournament](super::min_tree) keeps the keys, so that the least, how many are exactly as low, and the n-th of them are
+//! known at the cost of its height; the few ranks that hold something take part with key less gain for the time of one
+//! decision. Where so many do that this costs more than to look at all keys, all are looked at: a subtraction and a
+//! comparison each.
 //!
 //! The choice is that of the plain scan to the last tie. That needs sums without rounding: costs are then multiples of one
 //! power of two, far fewer than 2^53 of them, and it does not matter in which order parts are added. Block sizes that are a
 //! power of two and weights that are sixteenths give that; others are scanned, as are temperatures above 0, where each
-//! rank has its probability, and credits that decay, where each cost depends on the least busy rank.
+//! rank has its probability, credits that decay, where each cost depends on the least busy rank, and credits that exceed
+//! the prompt, which cut a cost off at 0.
 
 use super::cost::{CostWeights, Demand, Overlap, RankLoad, cost};
 use super::indexer::Rank;
@@ -21,19 +23,10 @@ pub struct LoadOrder {
     weights: CostWeights,
     block_size: u32,
     keys: MinTree<f64>,
-    /// Keys of the ranks that take part with another cost now.
+    /// Keys of the ranks that take part with another one now.
     usual: Vec<(Rank, f64)>,
-}
-
-/// A rank that holds some of the prompt.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Holder {
-    /// The rank.
-    pub rank: Rank,
-    /// What it has cached.
-    pub overlap: Overlap,
-    /// Its load, with the blocks that the request would add.
-    pub load: RankLoad,
+    /// Scratch space: all keys less gains.
+    all: Vec<f64>,
 }
 
 impl LoadOrder {
@@ -73,6 +66,7 @@ impl LoadOrder {
             block_size,
             keys: MinTree::of(&vec![0.0; ranks]),
             usual: Vec::new(),
+            all: Vec::new(),
         })
     }
 
@@ -86,42 +80,69 @@ impl LoadOrder {
         self.keys.set(rank as usize, key);
     }
 
-    /// Whether the cheapest is found sooner here than by a look at all, if so many ranks hold some of the prompt.
+    /// How much cheaper a request is on a rank that has `overlap` cached and `shared` of the prompt's blocks in active
+    /// requests than on one with nothing; `None` where that depends on the load.
     #[must_use]
-    pub fn pays_off(&self, holders: usize) -> bool {
-        let height = self.keys.len().ilog2() as usize + 1;
-        2 * holders * height < self.keys.len()
+    pub fn gain(&self, demand: &Demand, overlap: &Overlap, shared: u32) -> Option<f64> {
+        let weights = &self.weights;
+        let credit = weights.credit(overlap, 1.0);
+        let saved = match (weights.track_prefill_tokens, weights.is_decode_router) {
+            (false, true) if weights.overlap_score_credit > 0.0 && credit > 0.0 => return None,
+            (false, _) => 0.0,
+            (true, _) => {
+                let prompt = demand.prompt_tokens as f64 / f64::from(self.block_size);
+                let cached = overlap.cached_tokens(weights, self.block_size);
+                if credit > prompt || cached > demand.prompt_tokens {
+                    return None;
+                }
+                weights.prefill_load_scale * credit
+            }
+        };
+        Some(saved + f64::from(shared))
     }
 
-    /// The cheapest rank; `draw` says which of several that cost the same. A request that adds `blocks` blocks to ranks
-    /// that hold none of its prompt; all others are `holders`.
-    pub fn cheapest(
+    /// The rank of least key less gain, each rank with a gain once in `gains`; `draw` says which of several that have it.
+    pub fn cheapest(&mut self, gains: &[(Rank, f64)], draw: impl FnOnce(usize) -> usize) -> Rank {
+        let height = self.keys.len().ilog2() as usize + 1;
+        if 2 * gains.len() * height < self.keys.len() {
+            self.cheapest_by_tournament(gains, draw)
+        } else {
+            self.cheapest_of_all(gains, draw)
+        }
+    }
+
+    fn cheapest_by_tournament(
         &mut self,
-        demand: &Demand,
-        blocks: u32,
-        holders: &[Holder],
+        gains: &[(Rank, f64)],
         draw: impl FnOnce(usize) -> usize,
     ) -> Rank {
-        let idle = RankLoad {
-            additional_active_blocks: u64::from(blocks),
-            ..RankLoad::default()
-        };
-        let base = cost(&self.weights, demand, &Overlap::default(), Some(&idle), 0);
-        for Holder {
-            rank,
-            overlap,
-            load,
-        } in holders
-        {
-            let cost = cost(&self.weights, demand, overlap, Some(load), 0);
-            self.usual.push((*rank, self.keys.get(*rank as usize)));
-            self.keys.set(*rank as usize, cost - base);
+        for &(rank, gain) in gains {
+            let key = self.keys.get(rank as usize);
+            self.usual.push((rank, key));
+            self.keys.set(rank as usize, key - gain);
         }
         let chosen = self.keys.nth_least(draw(self.keys.least().count));
         for (rank, key) in self.usual.drain(..) {
             self.keys.set(rank as usize, key);
         }
         chosen as Rank
+    }
+
+    fn cheapest_of_all(
+        &mut self,
+        gains: &[(Rank, f64)],
+        draw: impl FnOnce(usize) -> usize,
+    ) -> Rank {
+        self.all.clear();
+        self.all.extend(self.keys.loads());
+        for &(rank, gain) in gains {
+            self.all[rank as usize] -= gain;
+        }
+        let least = self.all.iter().copied().fold(f64::INFINITY, f64::min);
+        let ties = self.all.iter().filter(|&&key| key == least).count();
+        let mut ranks = (0..).zip(&self.all).filter(|(_, key)| **key == least);
+        let (rank, _) = ranks.nth(draw(ties)).expect("a draw is below the count");
+        rank
     }
 }
 

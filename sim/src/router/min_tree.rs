@@ -59,6 +59,12 @@ impl<Load: Copy + PartialOrd> MinTree<Load> {
         self.nodes[self.first + at].load
     }
 
+    /// All loads, in order.
+    pub fn loads(&self) -> impl Iterator<Item = Load> {
+        let leaves = &self.nodes[self.first..self.first + self.len];
+        leaves.iter().map(|leaf| leaf.load)
+    }
+
     /// Changes a load.
     pub fn set(&mut self, at: usize, load: Load) {
         let mut node = self.first + at;
