@@ -63,7 +63,7 @@ pub struct Admission<B: ActiveBlocks> {
     queue: PolicyQueue<Incoming<B::Prompt>>,
     /// Where the cheapest rank can be found without a look at all.
     order: Option<LoadOrder>,
-    gains: Vec<(Rank, f64)>,
+    gains: Gains,
     loads: Vec<RankLoad>,
     overlaps: Vec<Overlap>,
     costs: Vec<f64>,
@@ -77,7 +77,7 @@ pub struct Incoming<P> {
     pub request: RequestId,
     /// Its blocks.
     pub prompt: PromptBlocks<P>,
-    /// What is cached where, by rank in order; nothing on others.
+    /// What is cached where, each rank once; nothing on others.
     pub overlap: Vec<(Rank, Overlap)>,
     /// Ranks that may take it, in order; `None` for all.
     pub allowed: Option<Vec<Rank>>,
@@ -85,8 +85,8 @@ pub struct Incoming<P> {
 
 impl<P> Incoming<P> {
     fn overlap_on(&self, rank: Rank) -> Overlap {
-        let found = self.overlap.binary_search_by_key(&rank, |&(rank, _)| rank);
-        found.map_or_else(|_| Overlap::default(), |at| self.overlap[at].1)
+        let found = self.overlap.iter().find(|(of, _)| *of == rank);
+        found.map_or_else(Overlap::default, |&(_, overlap)| overlap)
     }
 }
 
@@ -109,7 +109,7 @@ impl<B: ActiveBlocks> Admission<B> {
         Admission {
             sequences: ActiveSequences::new(ranks, spec.expires),
             order: LoadOrder::new(spec.weights, spec.temperature, spec.block_size, ranks),
-            gains: Vec::new(),
+            gains: Gains::default(),
             overlaps: Vec::new(),
             queue: PolicyQueue::new(spec.profile.clone()),
             max_num_batched_tokens,
@@ -246,17 +246,11 @@ impl<B: ActiveBlocks> Admission<B> {
         let blocks = self.sequences.share(&incoming.prompt);
         if incoming.allowed.is_none()
             && let Some(order) = &mut self.order
-            && find_gains(
-                order,
-                &demand,
-                incoming,
-                self.sequences.shared(),
-                &mut self.gains,
-            )
+            && self.gains.find(order, &demand, incoming, &self.sequences)
         {
             let entity = u64::from(incoming.request.0);
             let tie = |ties| draw(self.spec.seed, Purpose::RouteTie, entity, ties);
-            return order.cheapest(&self.gains, tie);
+            return order.cheapest(&self.gains.by_rank, tie);
         }
         let load = |rank| self.sequences.load_with(now, rank, blocks);
         let ranks = 0..self.max_num_batched_tokens.len() as Rank;
@@ -312,33 +306,40 @@ impl<B: ActiveBlocks> Admission<B> {
     }
 }
 
-/// Gathers the ranks on which a request is cheaper for what they hold, cached or in active requests (`shared`). False if
-/// it cannot be said without their loads.
-fn find_gains<P>(
-    order: &LoadOrder,
-    demand: &Demand,
-    incoming: &Incoming<P>,
-    shared: &BlocksByRank,
-    gains: &mut Vec<(Rank, f64)>,
-) -> bool {
-    gains.clear();
-    for (rank, overlap) in &incoming.overlap {
-        let Some(gain) = order.gain(demand, overlap, shared.get(*rank)) else {
-            return false;
-        };
-        gains.push((*rank, gain));
+/// The ranks on which a request is cheaper for what they hold of it, cached or in active requests.
+#[derive(Debug, Clone, Default)]
+struct Gains {
+    /// Each rank once.
+    by_rank: Vec<(Rank, f64)>,
+    /// 1 for ranks that have some of it cached.
+    is_cached: BlocksByRank,
+}
+
+impl Gains {
+    /// Finds them for the prompt that `sequences` were last asked about. False if it cannot be said without loads.
+    fn find<B: ActiveBlocks>(
+        &mut self,
+        order: &LoadOrder,
+        demand: &Demand,
+        incoming: &Incoming<B::Prompt>,
+        sequences: &ActiveSequences<B>,
+    ) -> bool {
+        let shared = sequences.shared();
+        self.by_rank.clear();
+        self.is_cached.clear();
+        for (rank, overlap) in &incoming.overlap {
+            let Some(gain) = order.gain(demand, overlap, shared.get(*rank)) else {
+                return false;
+            };
+            self.by_rank.push((*rank, gain));
+            self.is_cached.raise(*rank, 1);
+        }
+        let active = shared.ranks().iter().copied();
+        let others = active.filter(|&rank| self.is_cached.get(rank) == 0);
+        self.by_rank
+            .extend(others.map(|rank| (rank, f64::from(shared.get(rank)))));
+        true
     }
-    let is_cached = |rank: Rank| {
-        let found = incoming
-            .overlap
-            .binary_search_by_key(&rank, |&(rank, _)| rank);
-        found.is_ok()
-    };
-    let active = shared.ranks().iter().copied();
-    for rank in active.filter(|&rank| !is_cached(rank)) {
-        gains.push((rank, f64::from(shared.get(rank))));
-    }
-    true
 }
 
 /// Which ranks have more to prefill than a class wants.

@@ -41,11 +41,6 @@ impl BlocksByRank {
     pub fn ranks(&self) -> &[Rank] {
         &self.ranks
     }
-
-    /// Puts the ranks into order.
-    pub fn sort(&mut self) {
-        self.ranks.sort_unstable();
-    }
 }
 
 #[cfg(test)]
@@ -59,8 +54,7 @@ mod tests {
         blocks.raise(2, 5);
         blocks.raise(7, 1);
         blocks.raise(4, 0);
-        blocks.sort();
-        assert_eq!(blocks.ranks(), [2, 7]);
+        assert_eq!(blocks.ranks(), [7, 2]);
         assert_eq!(
             [blocks.get(2), blocks.get(7), blocks.get(4), blocks.get(900)],
             [5, 3, 0, 0]

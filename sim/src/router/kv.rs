@@ -146,14 +146,16 @@ impl KvRouter {
         let request = &candidate.workload.requests[candidate.request.0 as usize];
         let limit = whole_blocks(tree, request, self.block_size, &mut self.path);
         let overlap = self.look_up(now, limit);
-        let cached = |(_, overlap): &(Rank, Overlap)| {
-            overlap.cached_tokens(&self.spec.weights, self.block_size)
-        };
         let is_all = candidate.workers.len() == candidate.active.len();
+        let most = overlap.iter().map(|(_, overlap)| overlap.device).max();
+        let most = Overlap {
+            device: most.unwrap_or(0),
+            ..Overlap::default()
+        };
         let ticket = QueueTicket {
             arrival: now,
             isl_tokens: u64::from(request.input_tokens),
-            cached_tokens: overlap.iter().map(cached).max().unwrap_or(0),
+            cached_tokens: most.cached_tokens(&self.spec.weights, self.block_size),
             // Model: the engine's priority is not the router's; requests of a workload carry none for the router.
             priority_jump: 0.0,
             strict_priority: 0,
@@ -178,7 +180,7 @@ impl KvRouter {
         self.settle(now, candidate.workload, placed);
     }
 
-    /// What the workers are believed to hold of the path, in order; those that hold nothing are left out.
+    /// What the workers are believed to hold of the path; those that hold nothing are left out.
     fn look_up(&mut self, now: Time, limit: u32) -> Vec<(Rank, Overlap)> {
         let query = PlacedQuery {
             path: &self.path,
@@ -190,7 +192,6 @@ impl KvRouter {
         if let Some(predictions) = &mut self.predictions {
             predictions.overlap(now, query, &mut self.active, &mut self.overlap);
         }
-        self.overlap.sort();
         let device = |&rank: &Rank| Overlap {
             device: self.overlap.get(rank),
             ..Overlap::default()

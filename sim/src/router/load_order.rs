@@ -90,9 +90,9 @@ impl LoadOrder {
             (false, true) if weights.overlap_score_credit > 0.0 && credit > 0.0 => return None,
             (false, _) => 0.0,
             (true, _) => {
-                let prompt = demand.prompt_tokens as f64 / f64::from(self.block_size);
-                let cached = overlap.cached_tokens(weights, self.block_size);
-                if credit > prompt || cached > demand.prompt_tokens {
+                let (prompt, block) = (demand.prompt_tokens as f64, f64::from(self.block_size));
+                // The number of cached tokens is rounded.
+                if credit * block > prompt || overlap.effective(weights) * block >= prompt + 0.5 {
                     return None;
                 }
                 weights.prefill_load_scale * credit
