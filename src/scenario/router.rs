@@ -5,6 +5,7 @@ use engine::Span;
 use sim::RouterSpec;
 use sim::router::cost::CostWeights;
 use sim::router::policy_class::QueuePolicy;
+use sim::router::replicas::ReplicaSpec;
 use sim::router::{EventChannel, KvRouterSpec};
 
 /// How to choose, before options.
@@ -33,8 +34,11 @@ const QUEUE_POLICIES: [(&str, QueuePolicy); 3] = [
     ("wspt", QueuePolicy::Wspt),
 ];
 
+/// Most routers in front of one group of workers.
+const MAX_REPLICAS: u32 = 1000;
+
 /// Options of the KV-aware router.
-const KV_OPTIONS: [&str; 16] = [
+const KV_OPTIONS: [&str; 20] = [
     "overlap_score_credit",
     "overlap_score_credit_decay",
     "prefill_load_scale",
@@ -51,11 +55,14 @@ const KV_OPTIONS: [&str; 16] = [
     "kv_event_delay_ms",
     "kv_event_jitter_ms",
     "kv_event_loss",
+    "kv_event_recovery",
+    "replicas",
+    "replica_sync",
+    "replica_sync_delay_ms",
 ];
 
 /// Dynamo's options of the KV-aware router that are not modelled.
-const NOT_MODELLED: [&str; 8] = [
-    "replica_sync",
+const NOT_MODELLED: [&str; 7] = [
     "track_output_blocks",
     "prefill_load_model",
     "approximate_cache_policy",
@@ -143,6 +150,7 @@ fn kv(section: &Section<'_>) -> KvRouterSpec {
             delay: span("kv_event_delay_ms", 1e9).unwrap_or_default(),
             jitter: span("kv_event_jitter_ms", 1e9).unwrap_or_default(),
             loss: section.number("kv_event_loss", 0.0..=1.0).unwrap_or(0.0),
+            recovers: flag("kv_event_recovery", false),
         },
         ttl: span("ttl_s", 1e12).unwrap_or(default.ttl),
         predicted_ttl: span("predicted_ttl_s", 1e12),
@@ -150,5 +158,31 @@ fn kv(section: &Section<'_>) -> KvRouterSpec {
         assume_kv_reuse: flag("assume_kv_reuse", default.assume_kv_reuse),
         queue_threshold: section.number("queue_threshold", 0.0..=1_000_000.0),
         queue_policy: queue_policy.unwrap_or(default.queue_policy),
+        replicas: replicas(section),
+    }
+}
+
+/// How many routers there are, and what they tell each other.
+fn replicas(section: &Section<'_>) -> ReplicaSpec {
+    let count = section.whole32("replicas", 1..=MAX_REPLICAS);
+    let syncs = section.flag("replica_sync");
+    let delay_ms = section.number("replica_sync_delay_ms", 0.0..=86_400_000.0);
+    let found = |name| format!("{name} with one router");
+    for name in ["replica_sync", "replica_sync_delay_ms"] {
+        if section.has(name) && count.unwrap_or(1) == 1 {
+            let expected = "two routers or more";
+            section.conflict(name, found(name), expected, "set router.replicas");
+        }
+    }
+    if section.has("replica_sync_delay_ms") && syncs == Some(false) {
+        let hint = "set router.replica_sync to true";
+        let found = "a delay of what is not sent";
+        section.conflict("replica_sync_delay_ms", found, "replica_sync", hint);
+    }
+    let delay = Span((delay_ms.unwrap_or(0.0) * 1e9).round() as u64);
+    let is_synced = syncs.unwrap_or(delay_ms.is_some());
+    ReplicaSpec {
+        count: count.unwrap_or(1),
+        sync_delay: is_synced.then_some(delay),
     }
 }

@@ -198,6 +198,12 @@ impl<B: ActiveBlocks> ActiveSequences<B> {
         self.booked.get(&request).map(|booked| booked.rank)
     }
 
+    /// The blocks that a request that is placed holds of its prompt.
+    #[must_use]
+    pub fn prompt_of(&self, request: RequestId) -> Option<&PromptBlocks<B::Prompt>> {
+        self.booked.get(&request).map(|booked| &booked.prompt)
+    }
+
     /// Prompt tokens in prefill on a rank.
     #[must_use]
     pub fn prefill_tokens(&self, now: Time, rank: Rank) -> u64 {

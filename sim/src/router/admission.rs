@@ -99,6 +99,8 @@ pub struct Admitted {
     pub rank: Rank,
     /// Prompt tokens taken to be cached there.
     pub cached_tokens: u64,
+    /// Prompt tokens booked as prefill.
+    pub prefill_tokens: u64,
 }
 
 impl<B: ActiveBlocks> Admission<B> {
@@ -179,6 +181,15 @@ impl<B: ActiveBlocks> Admission<B> {
         self.drain(now, admitted);
     }
 
+    /// Another router placed a request.
+    pub fn hear_booked(&mut self, now: Time, booking: Booking<B::Prompt>) {
+        let rank = booking.rank;
+        self.sequences
+            .add(now, booking)
+            .expect("a request is placed by one router");
+        self.note_load(now, Some(rank));
+    }
+
     fn note_load(&mut self, now: Time, rank: Option<Rank>) {
         if let (Some(order), Some(rank)) = (&mut self.order, rank) {
             order.note(rank, &self.sequences.load(now, rank));
@@ -216,15 +227,16 @@ impl<B: ActiveBlocks> Admission<B> {
         };
         let overlap = incoming.overlap_on(rank);
         let cached_tokens = overlap.cached_tokens(&self.spec.weights, self.spec.block_size);
+        let prefill_tokens = if self.spec.weights.track_prefill_tokens {
+            ticket.isl_tokens.saturating_sub(cached_tokens)
+        } else {
+            0
+        };
         let booking = Booking {
             request: incoming.request,
             rank,
             prompt: incoming.prompt,
-            prefill_tokens: if self.spec.weights.track_prefill_tokens {
-                ticket.isl_tokens.saturating_sub(cached_tokens)
-            } else {
-                0
-            },
+            prefill_tokens,
             prefill_duration: None,
         };
         self.sequences
@@ -235,6 +247,7 @@ impl<B: ActiveBlocks> Admission<B> {
             request: incoming.request,
             rank,
             cached_tokens,
+            prefill_tokens,
         }
     }
 

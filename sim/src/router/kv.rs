@@ -6,6 +6,8 @@
 //! parts are those that the recorded cases of the real router check; here blocks are places in the prefix tree instead of
 //! hashes, which are equal exactly when the hashes are.
 //!
+//! There may be [several routers](super::replicas), each with its own bookings.
+//!
 //! Without events (`use_kv_events: false`) a router believes what it did itself: the prompts it placed are taken to be
 //! cached there for `ttl`. With events and `predicted_ttl` it believes either, whichever says more.
 //!
@@ -23,6 +25,7 @@ use super::indexer::{PlacedChain, RadixTree, Rank};
 use super::policy_class::{PolicyProfile, QueuePolicy};
 use super::predictions::Predictions;
 use super::queue::QueueTicket;
+use super::replicas::{ReplicaSpec, Replicas};
 use super::{Candidate, Placement};
 use crate::event::WorkerId;
 use engine::kv_cache::{Stretch, block_path};
@@ -52,6 +55,8 @@ pub struct KvRouterSpec {
     pub queue_threshold: Option<f64>,
     /// In what order they wait.
     pub queue_policy: QueuePolicy,
+    /// How many routers there are.
+    pub replicas: ReplicaSpec,
 }
 
 impl Default for KvRouterSpec {
@@ -67,6 +72,7 @@ impl Default for KvRouterSpec {
             assume_kv_reuse: true,
             queue_threshold: None,
             queue_policy: QueuePolicy::Fcfs,
+            replicas: ReplicaSpec::default(),
         }
     }
 }
@@ -77,9 +83,10 @@ pub struct KvRouter {
     spec: KvRouterSpec,
     block_size: u32,
     index: RadixTree<PlacedChain>,
-    predictions: Option<Predictions>,
+    /// By router; none if it believes in no predictions.
+    predictions: Vec<Predictions>,
     in_flight: Option<EventsInFlight>,
-    admission: Admission<PlacedActive>,
+    replicas: Replicas,
     admitted: Vec<Admitted>,
     path: Vec<Stretch>,
     overlap: BlocksByRank,
@@ -113,10 +120,15 @@ impl KvRouter {
             spec,
             block_size,
             index: RadixTree::default(),
-            predictions: ttl.map(Predictions::new),
+            predictions: ttl.map_or(Vec::new(), |ttl| {
+                vec![Predictions::new(ttl); spec.replicas.count as usize]
+            }),
             in_flight: (!spec.events.is_perfect())
                 .then(|| EventsInFlight::new(spec.events, seed, workers)),
-            admission: Admission::new(admission, max_num_batched_tokens),
+            replicas: Replicas::new(
+                spec.replicas,
+                Admission::new(admission, max_num_batched_tokens),
+            ),
             admitted: Vec::new(),
             path: Vec::new(),
             overlap: BlocksByRank::default(),
@@ -145,7 +157,7 @@ impl KvRouter {
         self.receive(now, tree);
         let request = &candidate.workload.requests[candidate.request.0 as usize];
         let limit = whole_blocks(tree, request, self.block_size, &mut self.path);
-        let overlap = self.look_up(now, limit);
+        let overlap = self.look_up(now, candidate.request, limit);
         let is_all = candidate.workers.len() == candidate.active.len();
         let most = overlap.iter().map(|(_, overlap)| overlap.device).max();
         let most = Overlap {
@@ -156,8 +168,8 @@ impl KvRouter {
             arrival: now,
             isl_tokens: u64::from(request.input_tokens),
             cached_tokens: most.cached_tokens(&self.spec.weights, self.block_size),
-            // Model: the engine's priority is not the router's; requests of a workload carry none for the router.
-            priority_jump: 0.0,
+            // Dynamo's hint, of which a trace keeps the negative: seconds by which the request seems to have come earlier.
+            priority_jump: -f64::from(request.priority),
             strict_priority: 0,
             due: None,
             pinned: None,
@@ -174,14 +186,13 @@ impl KvRouter {
             overlap,
             allowed,
         };
-        self.admission
-            .submit(now, ticket, incoming, &mut self.admitted)
-            .expect("the only class has no limit");
+        self.replicas
+            .submit(now, ticket, incoming, &mut self.admitted);
         self.settle(now, candidate.workload, placed);
     }
 
     /// What the workers are believed to hold of the path; those that hold nothing are left out.
-    fn look_up(&mut self, now: Time, limit: u32) -> Vec<(Rank, Overlap)> {
+    fn look_up(&mut self, now: Time, request: RequestId, limit: u32) -> Vec<(Rank, Overlap)> {
         let query = PlacedQuery {
             path: &self.path,
             limit,
@@ -189,7 +200,8 @@ impl KvRouter {
         self.overlap.clear();
         self.index
             .overlap(query, &mut self.active, &mut self.overlap);
-        if let Some(predictions) = &mut self.predictions {
+        let own = self.replicas.of(request);
+        if let Some(predictions) = self.predictions.get_mut(own) {
             predictions.overlap(now, query, &mut self.active, &mut self.overlap);
         }
         let device = |&rank: &Rank| Overlap {
@@ -208,8 +220,7 @@ impl KvRouter {
         workload: &Workload,
         placed: &mut Vec<Placement>,
     ) {
-        self.admission
-            .prefill_done(now, request, &mut self.admitted);
+        self.replicas.prefill_done(now, request, &mut self.admitted);
         self.settle(now, workload, placed);
     }
 
@@ -221,14 +232,15 @@ impl KvRouter {
         workload: &Workload,
         placed: &mut Vec<Placement>,
     ) {
-        self.admission.free(now, request, &mut self.admitted);
+        self.replicas.free(now, request, &mut self.admitted);
         self.settle(now, workload, placed);
     }
 
     /// Hands out who was admitted, and expects their prompts to be cached where they go.
     fn settle(&mut self, now: Time, workload: &Workload, placed: &mut Vec<Placement>) {
         for admitted in self.admitted.drain(..) {
-            if let Some(predictions) = &mut self.predictions {
+            let own = self.replicas.of(admitted.request);
+            if let Some(predictions) = self.predictions.get_mut(own) {
                 let request = &workload.requests[admitted.request.0 as usize];
                 whole_blocks(&workload.tree, request, self.block_size, &mut self.path);
                 predictions.expect(now, admitted.rank, &self.path);

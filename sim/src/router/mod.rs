@@ -24,6 +24,7 @@ mod predictions;
 pub mod prefill_load;
 pub mod queue;
 mod random;
+pub mod replicas;
 mod round_robin;
 pub mod selection;
 mod session_affinity;
