@@ -36,7 +36,7 @@ pub(crate) struct Group {
 }
 
 /// What makes a group.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct GroupSpec {
     pub router: RouterSpec,
     pub part: Part,

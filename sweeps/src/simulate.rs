@@ -84,7 +84,7 @@ impl Simulation {
         source.guesses.extend(scenario.guesses());
         let cluster = ClusterSpec {
             pools: scenario.pools.iter().map(Pool::spec).collect(),
-            router: scenario.router,
+            router: scenario.router.clone(),
             load: scenario.workload.load.spec(),
             frontend: front_end(scenario),
             seed: scenario.seed,

@@ -128,6 +128,12 @@ impl<B: ActiveBlocks> Admission<B> {
         &self.queue
     }
 
+    /// True if requests may have to wait.
+    #[must_use]
+    pub fn may_queue(&self) -> bool {
+        self.spec.profile.classes().iter().any(PolicyClass::queues)
+    }
+
     /// What is placed.
     #[must_use]
     pub fn sequences(&self) -> &ActiveSequences<B> {

@@ -14,7 +14,6 @@
 //! Model: each worker is one rank. Prefills have no modelled duration (`prefill_load_model: none`), output blocks are not
 //! tracked, and requests do not expire, as in the replay of the real router.
 
-use super::active_blocks::PlacedActive;
 use super::active_sequences::PromptBlocks;
 use super::admission::{Admission, AdmissionSpec, Admitted, Incoming, QueueStyle};
 use super::by_rank::BlocksByRank;
@@ -31,9 +30,10 @@ use crate::event::WorkerId;
 use engine::kv_cache::{Stretch, block_path};
 use engine::prefix_tree::PrefixTree;
 use engine::{KvEvent, NodeId, Request, RequestId, Span, Time, Workload};
+use std::sync::Arc;
 
 /// Settings of the KV-aware router; Dynamo's names and defaults.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KvRouterSpec {
     /// Of the cost: credit, decay, scale, weights of tiers.
     pub weights: CostWeights,
@@ -55,6 +55,8 @@ pub struct KvRouterSpec {
     pub queue_threshold: Option<f64>,
     /// In what order they wait.
     pub queue_policy: QueuePolicy,
+    /// Classes of the queue, in place of threshold and order.
+    pub policy_classes: Option<Arc<PolicyProfile>>,
     /// How many routers there are.
     pub replicas: ReplicaSpec,
 }
@@ -72,6 +74,7 @@ impl Default for KvRouterSpec {
             assume_kv_reuse: true,
             queue_threshold: None,
             queue_policy: QueuePolicy::Fcfs,
+            policy_classes: None,
             replicas: ReplicaSpec::default(),
         }
     }
@@ -106,7 +109,10 @@ impl KvRouter {
             weights: spec.weights,
             temperature: spec.router_temperature,
             block_size,
-            profile: PolicyProfile::sole(spec.queue_policy, spec.queue_threshold),
+            profile: match &spec.policy_classes {
+                Some(classes) => PolicyProfile::clone(classes),
+                None => PolicyProfile::sole(spec.queue_policy, spec.queue_threshold),
+            },
             style: QueueStyle::Replay,
             expires: false,
             seed,
@@ -117,7 +123,6 @@ impl KvRouter {
             Some(spec.ttl)
         };
         KvRouter {
-            spec,
             block_size,
             index: RadixTree::default(),
             predictions: ttl.map_or(Vec::new(), |ttl| {
@@ -134,6 +139,7 @@ impl KvRouter {
             overlap: BlocksByRank::default(),
             active: Vec::new(),
             stored: PlacedChain::default(),
+            spec,
         }
     }
 

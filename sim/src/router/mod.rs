@@ -37,7 +37,7 @@ use engine::{KvEvent, RequestId, Span, Time, Workload};
 use min_tree::MinTree;
 
 /// How to choose a worker.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RouterSpec {
     /// One after the other.
     RoundRobin,

@@ -5,8 +5,9 @@
 //! and arrives there after a delay; until then, and for ever without sync, they choose as if it were not there. Source:
 //! dynamo-kv-router 1.6, replica sync: output blocks and expiry are not told.
 //!
-//! Model: messages are as late as the delay says, each by itself; the real ones are applied in batches. A message is read
-//! when the router is next asked for something, so that a request in the queue of an idle router may wait until then.
+//! Model: messages are as late as the delay says, each by itself; the real ones are applied in batches. A late message is
+//! read when the router is next asked for something. That is soon enough for a choice, but not for a queue that should move
+//! when it comes: queues go only with messages that are not late.
 
 use super::active_blocks::PlacedActive;
 use super::active_sequences::{Booking, PromptBlocks};
@@ -63,6 +64,10 @@ impl Replicas {
     #[must_use]
     pub fn new(spec: ReplicaSpec, view: Admission<PlacedActive>) -> Self {
         assert!(spec.count > 0, "there is a router");
+        assert!(
+            spec.sync_delay.is_none_or(|delay| delay == Span::ZERO) || !view.may_queue(),
+            "nothing wakes a queue when a late message comes"
+        );
         Replicas {
             views: vec![view; spec.count as usize],
             spec,
@@ -91,6 +96,7 @@ impl Replicas {
             .submit(now, ticket, incoming, admitted)
             .expect("the only class has no limit");
         self.tell_of_bookings(now, &admitted[before..]);
+        self.read_messages(now, admitted);
     }
 
     /// The first token of a request arrived. Appends whoever goes to a worker now.
@@ -100,6 +106,7 @@ impl Replicas {
         self.views[own].prefill_done(now, request, admitted);
         self.tell(now, own, || News::PrefillDone(request));
         self.tell_of_bookings(now, &admitted[before..]);
+        self.read_messages(now, admitted);
     }
 
     /// A request ended. Appends whoever goes to a worker now.
@@ -109,6 +116,7 @@ impl Replicas {
         self.views[own].free(now, request, admitted);
         self.tell(now, own, || News::Freed(request));
         self.tell_of_bookings(now, &admitted[before..]);
+        self.read_messages(now, admitted);
     }
 
     fn tell_of_bookings(&mut self, now: Time, admitted: &[Admitted]) {
