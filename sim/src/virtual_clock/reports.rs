@@ -17,6 +17,8 @@ pub(super) struct Reports {
     /// By worker; workers that nobody observes never have.
     news: MinTree<Time>,
     is_observed: Vec<bool>,
+    /// Somebody observes.
+    is_used: bool,
     /// Workers whose time has to be worked out, each once.
     outdated: Vec<WorkerId>,
     is_outdated: Vec<bool>,
@@ -33,6 +35,7 @@ impl Reports {
         }
         Reports {
             news: MinTree::of(&vec![Time::MAX; workers]),
+            is_used: is_observed.contains(&true),
             is_observed,
             outdated: Vec::new(),
             is_outdated: vec![false; workers],
@@ -56,6 +59,9 @@ impl Reports {
         cluster: &Cluster,
         with_news: &mut Vec<WorkerId>,
     ) {
+        if !self.is_used {
+            return;
+        }
         for worker in self.outdated.drain(..) {
             let at = worker.0 as usize;
             self.is_outdated[at] = false;
