@@ -166,7 +166,8 @@ fn router() -> impl Strategy<Value = RouterSpec> {
     };
     let buckets = vec![(0, "short".to_owned()), (60, "long".to_owned())];
     let classes = vec![class("short", 40), class("long", 10)];
-    let classes = PolicyProfile::new("all".to_owned(), buckets, classes).unwrap();
+    let classes = PolicyProfile::new("all".to_owned(), buckets, classes);
+    let classes = classes.expect("each bucket has its class");
     let classed = KvRouterSpec {
         policy_classes: Some(Arc::new(classes)),
         ..kv.clone()

@@ -142,7 +142,7 @@ impl Side {
                 };
                 self.admission
                     .submit(now, ticket, incoming, admitted)
-                    .unwrap();
+                    .expect("the only class has no limit");
             }
             Op::PrefillDone(at) => {
                 let request = RequestId(*at as u32 % number.max(1));
