@@ -403,6 +403,12 @@ impl Scheduler {
         any!(self, scheduler => scheduler.drain_events(events));
     }
 
+    /// Steps of the oldest plan whose outputs are sure to arrive without a KV event; there may be more.
+    #[must_use]
+    pub fn quiet_steps(&self) -> u32 {
+        any!(self, scheduler => scheduler.quiet_steps())
+    }
+
     /// Blocks that sequences hold.
     #[must_use]
     pub fn held_blocks(&self) -> u32 {

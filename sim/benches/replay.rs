@@ -63,7 +63,7 @@ static TRACE: LazyLock<Option<Arc<Workload>>> = LazyLock::new(|| {
 });
 
 /// One setting: a deployment and how fast requests come.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Case {
     name: &'static str,
     workers: u32,
@@ -142,12 +142,12 @@ fn cases() -> [Case; 14] {
         },
         Case {
             name: "kv router",
-            router: kv,
+            router: kv.clone(),
             ..BASE
         },
         Case {
             name: "kv router, block 16",
-            router: kv,
+            router: kv.clone(),
             block_size: 16,
             ..BASE
         },
@@ -159,7 +159,7 @@ fn cases() -> [Case; 14] {
         Case {
             name: "disaggregated, kv",
             is_disaggregated: true,
-            router: kv,
+            router: kv.clone(),
             ..BASE
         },
         SGLANG,
@@ -181,7 +181,7 @@ fn cases() -> [Case; 14] {
         },
         Case {
             name: "SGLang, kv router, page 16",
-            router: kv,
+            router: kv.clone(),
             block_size: 16,
             ..SGLANG
         },
@@ -216,7 +216,7 @@ impl Replay {
                 false => vec![pool("aggregated", case.workers)],
                 true => vec![pool("prefill", half), pool("decode", half)],
             },
-            router: case.router,
+            router: case.router.clone(),
             load: LoadSpec::default(),
             frontend: sim::FrontendSpec::default(),
             seed: SEED,
@@ -263,16 +263,16 @@ fn sped_up(workload: &Arc<Workload>, speedup: u64) -> Arc<Workload> {
 }
 
 #[divan::bench(args = cases())]
-fn made_up(bencher: Bencher<'_, '_>, case: Case) {
-    measure(bencher, &case, &MADE_UP);
+fn made_up(bencher: Bencher<'_, '_>, case: &Case) {
+    measure(bencher, case, &MADE_UP);
 }
 
 #[divan::bench(args = TRACE.iter().flat_map(|_| cases()))]
-fn conversation_trace(bencher: Bencher<'_, '_>, case: Case) {
+fn conversation_trace(bencher: Bencher<'_, '_>, case: &Case) {
     let workload = TRACE
         .as_ref()
         .expect("there are no cases without the trace");
-    measure(bencher, &case, workload);
+    measure(bencher, case, workload);
 }
 
 fn measure(bencher: Bencher<'_, '_>, case: &Case, workload: &Arc<Workload>) {

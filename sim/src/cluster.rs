@@ -428,7 +428,7 @@ impl Cluster {
 /// The group of a deployment whose workers do everything.
 fn whole(spec: &ClusterSpec) -> GroupSpec {
     GroupSpec {
-        router: spec.router,
+        router: spec.router.clone(),
         part: Part::Whole,
         listens: true,
         seed: spec.seed,

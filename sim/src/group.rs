@@ -6,6 +6,7 @@ use crate::cluster::PoolSpec;
 use crate::event::WorkerId;
 use crate::frontend::refusal;
 use crate::record::Rejection;
+use crate::router::min_tree::MinTree;
 use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
 use engine::{KvEvent, Part, RequestId, Time, Workload};
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ pub(crate) struct Group {
     workers: Vec<WorkerId>,
     places: Vec<WorkerId>,
     /// By place: requests placed and not ended.
-    active: Vec<u32>,
+    active: MinTree<u32>,
     /// By worker: its place.
     place_of: Vec<WorkerId>,
     able: Vec<WorkerId>,
@@ -35,7 +36,7 @@ pub(crate) struct Group {
 }
 
 /// What makes a group.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct GroupSpec {
     pub router: RouterSpec,
     pub part: Part,
@@ -77,7 +78,7 @@ impl Group {
             listens: spec.listens,
             pools: members,
             places: (0..workers.len() as u32).map(WorkerId).collect(),
-            active: vec![0; workers.len()],
+            active: MinTree::of(&vec![0; workers.len()]),
             workers,
             place_of,
             able: Vec::new(),
@@ -156,7 +157,7 @@ impl Group {
     fn settle(&mut self) {
         for mut placement in self.placed.drain(..) {
             let place = placement.worker.0 as usize;
-            self.active[place] += 1;
+            self.active.set(place, self.active.get(place) + 1);
             placement.worker = self.workers[place];
             self.settled.push_back(placement);
         }
@@ -171,7 +172,8 @@ impl Group {
 
     /// What these workers do of a request is done.
     pub fn ended(&mut self, now: Time, worker: WorkerId, request: RequestId, workload: &Workload) {
-        self.active[self.place_of[worker.0 as usize].0 as usize] -= 1;
+        let place = self.place_of[worker.0 as usize].0 as usize;
+        self.active.set(place, self.active.get(place) - 1);
         self.router.ended(now, request, workload, &mut self.placed);
         self.settle();
     }

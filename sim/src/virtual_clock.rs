@@ -3,17 +3,22 @@
 //! Each worker is a *lane* of plans that run one behind the other. The plan in front is priced in segments: runs of
 //! steps whose durations form an arithmetic progression (one step with prefill, or decode steps within one linear piece
 //! of the timing model). The end of a segment is one event, however many steps it covers. A cut shortens the segment
-//! to the step boundary at which the scheduler would have seen what caused it.
+//! to the step boundary at which the scheduler would have seen what caused it. Ends move often and each worker has one at
+//! most, so they stand in a [tournament](crate::router::min_tree) instead of the queue.
 //!
 //! What a segment costs stands in `pricing.rs`. In a pipeline plans overlap: each ends when it has passed all stages
 //! (`pipeline.rs`). Ranks that step together share the lane of the first.
+
+mod reports;
 
 use crate::cluster::Cluster;
 use crate::event::{Action, Event, EventQueue, Ran, WorkerId, sum_of_steps};
 use crate::pipeline::Pipeline;
 use crate::pricing::{Line, Shape, upper_edge};
 use crate::record::Recording;
+use crate::router::min_tree::MinTree;
 use engine::{Span, StepTime, Time};
+use reports::Reports;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,7 +39,7 @@ pub fn run_observed(
     let mut actions = Vec::new();
     cluster.start(&mut actions);
     driver.perform(Time::ZERO, &mut actions, &cluster);
-    while let Some((now, event)) = driver.next() {
+    while let Some((now, event)) = driver.next(&cluster) {
         cluster.handle(now, event, &mut actions);
         observe(now, event, &actions);
         driver.perform(now, &mut actions, &cluster);
@@ -51,14 +56,14 @@ struct Driver<'a> {
     timing: Vec<&'a dyn StepTime>,
     lanes: Vec<Lane>,
     queue: EventQueue<Entry>,
-    /// Workers whose steps are reported before anything is routed.
-    observed: Vec<WorkerId>,
+    /// By worker, when its segment ends; `Time::MAX` without one.
+    ends: MinTree<Time>,
+    reports: Reports,
 }
 
-/// What stands in the queue. The end of a segment is looked up in its lane; it is stale once the lane has moved on.
+/// What stands in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Entry {
-    SegmentEnd { generation: u32 },
     Links,
     Arrival,
     Received,
@@ -74,7 +79,6 @@ struct Lane {
     pipeline: Option<Pipeline>,
     /// The front plan's steps up to the next report.
     segment: Option<Segment>,
-    generation: u32,
     /// Time of the steps that ended and were priced beyond the measurements.
     extrapolated: Span,
 }
@@ -146,53 +150,42 @@ impl<'a> Driver<'a> {
             timing,
             lanes,
             queue: EventQueue::new(),
-            observed: cluster.observed_workers(),
+            ends: MinTree::of(&vec![Time::MAX; cluster.workers().len()]),
+            reports: Reports::new(cluster),
         }
     }
 
     /// The next event. Before an arrival that will be routed by what happened inside steps, all steps that have ended
     /// by then are reported.
-    fn next(&mut self) -> Option<(Time, Event)> {
+    fn next(&mut self, cluster: &Cluster) -> Option<(Time, Event)> {
         loop {
-            let Reverse((now, (rank, id), entry)) = *self.queue.peek()?;
+            let end = self.ends.least().load;
+            let queued = self.queue.peek().map(|Reverse(queued)| *queued);
+            let due = queued.map_or(Time::MAX, |(time, ..)| time);
+            // At one instant the ends of segments come first.
+            if end <= due && end < Time::MAX {
+                let worker = WorkerId(self.ends.nth_least(0) as u32);
+                return Some((end, Event::Ran(self.end_segment(worker))));
+            }
+            let (now, (_, id), entry) = queued?;
             let is_routed = matches!(entry, Entry::Arrival | Entry::Received);
-            if is_routed && self.report_steps_until(now) {
+            if is_routed && self.report_steps_until(now, cluster) {
                 continue;
             }
             self.queue.pop();
-            match entry {
-                Entry::Links => return Some((now, Event::Links)),
-                Entry::Arrival => {
-                    return Some((
-                        now,
-                        Event::Arrival {
-                            request: engine::RequestId(id),
-                        },
-                    ));
-                }
-                Entry::Received => {
-                    return Some((
-                        now,
-                        Event::Received {
-                            request: engine::RequestId(id),
-                        },
-                    ));
-                }
-                Entry::Plan => {
-                    return Some((
-                        now,
-                        Event::Plan {
-                            worker: WorkerId(id),
-                        },
-                    ));
-                }
-                Entry::SegmentEnd { generation } => {
-                    debug_assert!(rank == 0, "ends of segments come first");
-                    if self.lanes[id as usize].generation == generation {
-                        return Some((now, Event::Ran(self.end_segment(WorkerId(id)))));
-                    }
-                }
-            }
+            let event = match entry {
+                Entry::Links => Event::Links,
+                Entry::Arrival => Event::Arrival {
+                    request: engine::RequestId(id),
+                },
+                Entry::Received => Event::Received {
+                    request: engine::RequestId(id),
+                },
+                Entry::Plan => Event::Plan {
+                    worker: WorkerId(id),
+                },
+            };
+            return Some((now, event));
         }
     }
 
@@ -219,6 +212,7 @@ impl<'a> Driver<'a> {
                     up_to,
                     ahead,
                 } => {
+                    self.reports.look_again(worker);
                     self.queue(worker, (up_to, ahead), now, cluster);
                     if self.lanes[worker.0 as usize].segment.is_none() {
                         self.begin_segment(worker, now);
@@ -269,9 +263,11 @@ impl<'a> Driver<'a> {
 
     /// Prices the front plan's next steps and enters their end into the queue.
     fn begin_segment(&mut self, worker: WorkerId, start: Time) {
+        self.reports.look_again(worker);
         let lane = &mut self.lanes[worker.0 as usize];
         lane.segment = None;
         let Some(plan) = lane.plans.front() else {
+            self.ends.set(worker.0 as usize, Time::MAX);
             return;
         };
         let timing = self.timing[worker.0 as usize];
@@ -300,17 +296,10 @@ impl<'a> Driver<'a> {
     }
 
     fn enter_end(&mut self, worker: WorkerId) {
-        let lane = &mut self.lanes[worker.0 as usize];
+        let lane = &self.lanes[worker.0 as usize];
         let segment = lane.segment.expect("a segment runs");
-        lane.generation += 1;
-        let entry = Entry::SegmentEnd {
-            generation: lane.generation,
-        };
-        self.queue.push(Reverse((
-            segment.end_of(segment.steps),
-            (0, worker.0),
-            entry,
-        )));
+        let end = segment.end_of(segment.steps);
+        self.ends.set(worker.0 as usize, end);
     }
 
     /// Takes the finished segment off its lane and begins the next.
@@ -370,7 +359,6 @@ impl<'a> Driver<'a> {
         front.left = front.left.min((running + front.ahead).max(least));
         if front.left == 0 {
             lane.plans.pop_front();
-            lane.generation += 1;
             self.begin_segment(worker, now);
         } else if running < segment.steps {
             segment.steps = running.max(1);
@@ -378,11 +366,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Shortens the segments of observed workers to the steps that have ended by `now`. True if any was.
-    fn report_steps_until(&mut self, now: Time) -> bool {
+    /// Shortens the segments of workers with news to the steps that have ended by `now`. True if there are any.
+    fn report_steps_until(&mut self, now: Time, cluster: &Cluster) -> bool {
+        let mut with_news = std::mem::take(&mut self.reports.with_news);
+        self.reports.find(now, &self.lanes, cluster, &mut with_news);
         let mut any = false;
-        for index in 0..self.observed.len() {
-            let worker = self.observed[index];
+        for worker in with_news.drain(..) {
             let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
                 continue;
             };
@@ -393,6 +382,7 @@ impl<'a> Driver<'a> {
                 any = true;
             }
         }
+        self.reports.with_news = with_news;
         any
     }
 }

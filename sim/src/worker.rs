@@ -34,6 +34,8 @@ pub struct Worker {
     held_part_ps: u128,
     /// Preemptions since the last output.
     fruitless_preemptions: u32,
+    /// Where its newest gaps stand in the books.
+    newest_gaps: usize,
 }
 
 /// Preemptions without a single output between them after which a worker is taken to run in circles. vLLM's rules allow
@@ -102,6 +104,7 @@ impl Worker {
             empty_batches: Vec::new(),
             held_part_ps: 0,
             fruitless_preemptions: 0,
+            newest_gaps: usize::MAX,
         }
     }
 
@@ -292,7 +295,7 @@ impl Worker {
             sequences: regular,
         };
         if regular > 0 {
-            books.gaps.push(gap);
+            self.enter_gaps(gap, books.gaps);
         }
         if late > 0 && ran.steps > 1 {
             let first = Span((ran.first.0 as i64 + ran.slope_ps) as u64);
@@ -304,6 +307,21 @@ impl Worker {
             });
         }
         self.account(ran, outputs);
+    }
+
+    /// Enters gaps; those that go on as the last ones did become one run with them.
+    fn enter_gaps(&mut self, gap: GapRun, gaps: &mut Vec<GapRun>) {
+        if let Some(before) = gaps.get_mut(self.newest_gaps)
+            && before.slope_ps == gap.slope_ps
+            && before.sequences == gap.sequences
+            && i128::from(before.first.0) + i128::from(before.slope_ps) * i128::from(before.steps)
+                == i128::from(gap.first.0)
+        {
+            before.steps += gap.steps;
+            return;
+        }
+        self.newest_gaps = gaps.len();
+        gaps.push(gap);
     }
 
     fn account(&mut self, ran: &Ran, outputs: &mut Outputs) {

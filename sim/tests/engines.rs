@@ -1,11 +1,14 @@
-//! Clusters whose workers run SGLang or TensorRT-LLM, alone or beside vLLM: everybody is served, and coasting changes nothing.
+//! Clusters whose workers run vLLM, SGLang or TensorRT-LLM, alone or beside vLLM, behind routers of all kinds: everybody is
+//! served, and coasting changes nothing.
 
 use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use engine::vllm::VllmConfig;
-use engine::{EngineConfig, NewRequest, Run, StepTime, Time, Workload, WorkloadBuilder};
+use engine::{EngineConfig, NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
 use proptest::prelude::*;
-use sim::router::KvRouterSpec;
+use sim::router::policy_class::{PolicyClass, PolicyProfile, QueuePolicy};
+use sim::router::replicas::ReplicaSpec;
+use sim::router::{EventChannel, KvRouterSpec};
 use sim::{
     Cluster, ClusterSpec, LoadSpec, Outcome, PoolSpec, Recording, RouterSpec, virtual_clock,
 };
@@ -125,8 +128,24 @@ fn trtllm() -> impl Strategy<Value = TrtllmConfig> {
     )
 }
 
+fn vllm() -> impl Strategy<Value = VllmConfig> {
+    let flags = (any::<bool>(), prop::bool::weighted(0.8));
+    (flags, 60u32..220, 2u32..12, 64u32..300).prop_map(
+        |((is_async, caches), blocks, seats, budget)| VllmConfig {
+            block_size: 4,
+            num_gpu_blocks: blocks,
+            max_num_seqs: seats,
+            max_num_batched_tokens: budget,
+            async_scheduling: is_async,
+            enable_prefix_caching: caches,
+            ..VllmConfig::default()
+        },
+    )
+}
+
 fn engine() -> impl Strategy<Value = EngineConfig> {
     prop_oneof![
+        vllm().prop_map(EngineConfig::from),
         sglang().prop_map(EngineConfig::from),
         trtllm().prop_map(EngineConfig::from)
     ]
@@ -136,17 +155,56 @@ fn router() -> impl Strategy<Value = RouterSpec> {
     let kv = KvRouterSpec::default();
     let queued = KvRouterSpec {
         queue_threshold: Some(0.01),
-        ..kv
+        ..kv.clone()
     };
+    let class = |name: &str, threshold| PolicyClass {
+        binding: Some(("all".to_owned(), name.to_owned())),
+        name: name.to_owned(),
+        quantum: 64,
+        prefill_busy_threshold: Some(threshold),
+        ..PolicyClass::sole(QueuePolicy::Wspt, None)
+    };
+    let buckets = vec![(0, "short".to_owned()), (60, "long".to_owned())];
+    let classes = vec![class("short", 40), class("long", 10)];
+    let classes = PolicyProfile::new("all".to_owned(), buckets, classes);
+    let classes = classes.expect("each bucket has its class");
+    let classed = KvRouterSpec {
+        policy_classes: Some(Arc::new(classes)),
+        ..kv.clone()
+    };
+    let replicas = |count, sync_delay| ReplicaSpec { count, sync_delay };
+    let apart = KvRouterSpec {
+        replicas: replicas(3, None),
+        ..queued.clone()
+    };
+    let synced = KvRouterSpec {
+        replicas: replicas(2, Some(Span::ZERO)),
+        ..classed.clone()
+    };
+    let late = KvRouterSpec {
+        replicas: replicas(2, Some(Span(20_000_000_000))),
+        ..kv.clone()
+    };
+    let lossy = KvRouterSpec {
+        events: EventChannel {
+            delay: Span(5_000_000_000),
+            loss: 0.2,
+            recovers: true,
+            ..EventChannel::default()
+        },
+        ..kv.clone()
+    };
+    let specs = [kv, queued, classed, apart, synced, late, lossy];
+    let kv = prop::sample::select(specs.to_vec()).prop_map(RouterSpec::Kv);
     prop_oneof![
-        Just(RouterSpec::RoundRobin),
-        Just(RouterSpec::Kv(kv)),
-        Just(RouterSpec::Kv(queued)),
+        1 => Just(RouterSpec::RoundRobin),
+        1 => Just(RouterSpec::LeastLoaded),
+        6 => kv,
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn coasting_changes_nothing(
@@ -164,7 +222,7 @@ proptest! {
             engines.push(vllm.into());
         }
         let workload = workload(&arrivals);
-        let (coasting, stepping) = (run(&engines, router, &workload, true), run(&engines, router, &workload, false));
+        let (coasting, stepping) = (run(&engines, router.clone(), &workload, true), run(&engines, router, &workload, false));
         prop_assert_eq!(&coasting.requests, &stepping.requests);
         prop_assert_eq!(&coasting.workers, &stepping.workers);
         prop_assert_eq!(gaps(&coasting), gaps(&stepping));

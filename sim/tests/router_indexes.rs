@@ -6,6 +6,7 @@
 use engine::NodeId;
 use engine::kv_cache::Stretch;
 use proptest::prelude::*;
+use sim::router::by_rank::BlocksByRank;
 use sim::router::indexer::chain::{Piece, PlacedQuery};
 use sim::router::indexer::{
     HashedBlock, HashedChain, Match, PlacedChain, PositionalIndex, RadixTree, Rank,
@@ -224,11 +225,11 @@ proptest! {
                     });
                     prop_assert_eq!(hashes.matches(&local, early_exit), ours.collect::<Vec<_>>());
                 }
-                let mut overlap = [9; RANKS as usize];
+                let mut overlap = BlocksByRank::default();
                 places.overlap(query, &mut Vec::new(), &mut overlap);
                 let found = by_rank(&places.matches(query, false));
                 for rank in 0..RANKS {
-                    prop_assert_eq!(overlap[rank as usize], found.get(&rank).copied().unwrap_or(0));
+                    prop_assert_eq!(overlap.get(rank), found.get(&rank).copied().unwrap_or(0));
                 }
             }
             // Kept for `tail`; the tree may have forgotten more.

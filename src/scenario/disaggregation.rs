@@ -39,7 +39,7 @@ const DEFAULT_PREFILL_LOAD: f64 = 2.0;
 pub fn read(
     root: &Section<'_>,
     pools: Option<&[Pool]>,
-    router: Option<RouterSpec>,
+    router: Option<&RouterSpec>,
 ) -> Option<DisaggregationSpec> {
     let (links, disaggregation) = (root.section("network"), root.section("disaggregation"));
     let spec = match pools {
@@ -125,7 +125,7 @@ fn disaggregated(
     section: &Section<'_>,
     pools: &[Pool],
     roles: Vec<Part>,
-    router: Option<RouterSpec>,
+    router: Option<&RouterSpec>,
 ) -> Option<DisaggregationSpec> {
     let order = order(section);
     let rule = rule(section);

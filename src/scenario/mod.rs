@@ -9,6 +9,7 @@ mod disaggregation;
 mod engine;
 mod network;
 mod patch;
+pub mod policy_file;
 mod pools;
 mod problem;
 mod router;
@@ -127,9 +128,9 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     // Read by `sweep`.
     section.has("sweep");
     section.whole("schema_version", SCHEMA_VERSION..=SCHEMA_VERSION);
-    let router = router::read(&section.section("router"));
-    let pools = pools::read(&section, folder, router);
-    let disaggregation = disaggregation::read(&section, pools.as_deref(), router);
+    let router = router::read(&section.section("router"), folder);
+    let pools = pools::read(&section, folder, router.as_ref());
+    let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);

@@ -38,7 +38,7 @@ struct Common<'a> {
 pub fn read<'a>(
     section: &'a Section<'a>,
     folder: &'a Path,
-    router: Option<RouterSpec>,
+    router: Option<&RouterSpec>,
 ) -> Option<Vec<Pool>> {
     let common = Common {
         section,

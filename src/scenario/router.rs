@@ -1,16 +1,23 @@
 //! `router`: who gets which request.
 
 use super::section::Section;
+use super::{beside, policy_file};
 use engine::Span;
 use sim::RouterSpec;
 use sim::router::cost::CostWeights;
-use sim::router::policy_class::QueuePolicy;
+use sim::router::policy_class::{PolicyProfile, QueueLimits, QueuePolicy};
+use sim::router::replicas::ReplicaSpec;
 use sim::router::{EventChannel, KvRouterSpec};
+use std::path::Path;
+use std::sync::Arc;
 
 /// How to choose, before options.
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
-    Plain(RouterSpec),
+    RoundRobin,
+    Random,
+    LeastLoaded,
+    PowerOfTwo,
     DeviceAwareWeighted,
     SessionAffinity,
     Kv,
@@ -18,10 +25,10 @@ enum Mode {
 
 /// Names of modes; Dynamo's where it has them.
 const MODES: [(&str, Mode); 7] = [
-    ("round-robin", Mode::Plain(RouterSpec::RoundRobin)),
-    ("random", Mode::Plain(RouterSpec::Random)),
-    ("least-loaded", Mode::Plain(RouterSpec::LeastLoaded)),
-    ("power-of-two", Mode::Plain(RouterSpec::PowerOfTwo)),
+    ("round-robin", Mode::RoundRobin),
+    ("random", Mode::Random),
+    ("least-loaded", Mode::LeastLoaded),
+    ("power-of-two", Mode::PowerOfTwo),
     ("device-aware-weighted", Mode::DeviceAwareWeighted),
     ("session-affinity", Mode::SessionAffinity),
     ("kv", Mode::Kv),
@@ -33,8 +40,11 @@ const QUEUE_POLICIES: [(&str, QueuePolicy); 3] = [
     ("wspt", QueuePolicy::Wspt),
 ];
 
+/// Most routers in front of one group of workers.
+const MAX_REPLICAS: u32 = 1000;
+
 /// Options of the KV-aware router.
-const KV_OPTIONS: [&str; 16] = [
+const KV_OPTIONS: [&str; 21] = [
     "overlap_score_credit",
     "overlap_score_credit_decay",
     "prefill_load_scale",
@@ -48,32 +58,35 @@ const KV_OPTIONS: [&str; 16] = [
     "assume_kv_reuse",
     "queue_threshold",
     "queue_policy",
+    "policy_config",
     "kv_event_delay_ms",
     "kv_event_jitter_ms",
     "kv_event_loss",
+    "kv_event_recovery",
+    "replicas",
+    "replica_sync",
+    "replica_sync_delay_ms",
 ];
 
 /// Dynamo's options of the KV-aware router that are not modelled.
-const NOT_MODELLED: [&str; 8] = [
-    "replica_sync",
+const NOT_MODELLED: [&str; 6] = [
     "track_output_blocks",
     "prefill_load_model",
     "approximate_cache_policy",
     "host_cache_hit_weight",
     "disk_cache_hit_weight",
     "shared_cache",
-    "policy_config",
 ];
 
 /// Reads the section. `None` after a problem.
-pub fn read(section: &Section<'_>) -> Option<RouterSpec> {
+pub fn read(section: &Section<'_>, folder: &Path) -> Option<RouterSpec> {
     section.not_modelled(&NOT_MODELLED);
     let mode = if section.has("mode") {
         section.choice("mode", &MODES)
     } else {
-        Some(Mode::Plain(RouterSpec::RoundRobin))
+        Some(Mode::RoundRobin)
     };
-    let kv = kv(section);
+    let kv = kv(section, folder);
     let ratio = section.whole32("cuda_to_cpu_ratio", 1..=1_000_000);
     let ttl = section.number("session_affinity_ttl_s", 1.0..=31_536_000.0);
     section.finish();
@@ -90,7 +103,10 @@ pub fn read(section: &Section<'_>) -> Option<RouterSpec> {
         belongs_to(section, "session_affinity_ttl_s", "session-affinity");
     }
     Some(match mode {
-        Mode::Plain(mode) => mode,
+        Mode::RoundRobin => RouterSpec::RoundRobin,
+        Mode::Random => RouterSpec::Random,
+        Mode::LeastLoaded => RouterSpec::LeastLoaded,
+        Mode::PowerOfTwo => RouterSpec::PowerOfTwo,
         Mode::DeviceAwareWeighted => RouterSpec::DeviceAwareWeighted {
             ratio: ratio.unwrap_or(8),
         },
@@ -114,7 +130,7 @@ fn belongs_to(section: &Section<'_>, name: &'static str, mode: &str) {
     }
 }
 
-fn kv(section: &Section<'_>) -> KvRouterSpec {
+fn kv(section: &Section<'_>, folder: &Path) -> KvRouterSpec {
     let default = KvRouterSpec::default();
     let number = |name, default| section.number(name, 0.0..=1_000.0).unwrap_or(default);
     let flag = |name, default| section.flag(name).unwrap_or(default);
@@ -130,6 +146,11 @@ fn kv(section: &Section<'_>) -> KvRouterSpec {
         track_prefill_tokens: flag("track_prefill_tokens", true),
         ..default.weights
     };
+    if section.has("kv_event_recovery") && !section.has("kv_event_loss") {
+        let found = "recovery where nothing is lost";
+        let hint = "set router.kv_event_loss";
+        section.conflict("kv_event_recovery", found, "kv_event_loss", hint);
+    }
     let queue_policy = if section.has("queue_policy") {
         section.choice("queue_policy", &QUEUE_POLICIES)
     } else {
@@ -143,6 +164,7 @@ fn kv(section: &Section<'_>) -> KvRouterSpec {
             delay: span("kv_event_delay_ms", 1e9).unwrap_or_default(),
             jitter: span("kv_event_jitter_ms", 1e9).unwrap_or_default(),
             loss: section.number("kv_event_loss", 0.0..=1.0).unwrap_or(0.0),
+            recovers: flag("kv_event_recovery", false),
         },
         ttl: span("ttl_s", 1e12).unwrap_or(default.ttl),
         predicted_ttl: span("predicted_ttl_s", 1e12),
@@ -150,5 +172,81 @@ fn kv(section: &Section<'_>) -> KvRouterSpec {
         assume_kv_reuse: flag("assume_kv_reuse", default.assume_kv_reuse),
         queue_threshold: section.number("queue_threshold", 0.0..=1_000_000.0),
         queue_policy: queue_policy.unwrap_or(default.queue_policy),
+        policy_classes: policy_classes(section, folder).map(Arc::new),
+        replicas: replicas(section),
+    }
+}
+
+/// The classes of a policy file.
+fn policy_classes(section: &Section<'_>, folder: &Path) -> Option<PolicyProfile> {
+    let (name, field) = section.text("policy_config")?;
+    for other in ["queue_threshold", "queue_policy"] {
+        if section.has(other) {
+            let found = format!("{other} beside policy_config");
+            let expected = "the classes of the file to say it";
+            section.conflict(other, found, expected, "remove one of the two");
+        }
+    }
+    let path = beside(folder, &name, &field.node.place);
+    let mistake = |found: String| {
+        let expected = "a policy file of Dynamo";
+        section.mistake("policy_config", found, expected, "see docs/routers.md");
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            mistake(format!("{}: {error}", path.display()));
+            return None;
+        }
+    };
+    let profile = match policy_file::profile(&text) {
+        Ok(profile) => profile,
+        Err(errors) => {
+            for error in errors {
+                mistake(format!("{name}: {error}"));
+            }
+            return None;
+        }
+    };
+    for class in profile.classes() {
+        if class.limits != QueueLimits::default() {
+            let found = format!("{name}: limits of what may wait in {}", class.name);
+            let expected = "no limits: requests that a full queue refuses are not modelled";
+            section.conflict("policy_config", found, expected, "remove them");
+        }
+    }
+    Some(profile)
+}
+
+/// How many routers there are, and what they tell each other.
+fn replicas(section: &Section<'_>) -> ReplicaSpec {
+    let count = section.whole32("replicas", 1..=MAX_REPLICAS);
+    let syncs = section.flag("replica_sync");
+    let delay_ms = section.number("replica_sync_delay_ms", 0.0..=86_400_000.0);
+    let found = |name| format!("{name} with one router");
+    for name in ["replica_sync", "replica_sync_delay_ms"] {
+        if section.has(name) && count.unwrap_or(1) == 1 {
+            let expected = "two routers or more";
+            section.conflict(name, found(name), expected, "set router.replicas");
+        }
+    }
+    if section.has("replica_sync_delay_ms") && syncs == Some(false) {
+        let hint = "set router.replica_sync to true";
+        let found = "a delay of what is not sent";
+        section.conflict("replica_sync_delay_ms", found, "replica_sync", hint);
+    }
+    for queue in ["queue_threshold", "policy_config"] {
+        if section.has(queue) && delay_ms.is_some_and(|delay_ms| delay_ms > 0.0) {
+            let found = format!("a delay beside {queue}");
+            let expected = "0: a queue that waits for late messages is not modelled";
+            let hint = "remove one of the two";
+            section.conflict("replica_sync_delay_ms", found, expected, hint);
+        }
+    }
+    let delay = Span((delay_ms.unwrap_or(0.0) * 1e9).round() as u64);
+    let is_synced = syncs.unwrap_or(delay_ms.is_some());
+    ReplicaSpec {
+        count: count.unwrap_or(1),
+        sync_delay: is_synced.then_some(delay),
     }
 }

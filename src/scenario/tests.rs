@@ -192,7 +192,7 @@ fn a_full_scenario_is_read() {
         (polynomial.speedup_ratio, polynomial.decode_speedup_ratio),
         (2.0, 1.0)
     );
-    let RouterSpec::Kv(router) = scenario.router else {
+    let RouterSpec::Kv(router) = &scenario.router else {
         panic!("KV-aware")
     };
     assert_eq!(
@@ -240,7 +240,7 @@ fn the_least_scenario_has_defaults_and_says_what_it_guesses() {
     );
     assert_eq!(pool.engine, ::engine::vllm::VllmConfig::default().into());
     assert_eq!(
-        (scenario.router, scenario.sla, scenario.seed),
+        (scenario.router.clone(), scenario.sla, scenario.seed),
         (RouterSpec::RoundRobin, None, 0)
     );
     assert!(

@@ -89,7 +89,7 @@ impl Simulation {
                 .iter()
                 .map(|pool| pool.spec_with_draws(scenario.seed))
                 .collect(),
-            router: scenario.router,
+            router: scenario.router.clone(),
             load: scenario.workload.load.spec(),
             frontend: front_end(scenario),
             seed: scenario.seed,

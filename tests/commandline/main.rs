@@ -16,5 +16,6 @@ mod init;
 mod manners;
 mod program;
 mod replay;
+mod routers;
 mod sweep;
 mod traces;

@@ -96,12 +96,13 @@ fn smaller_blocks_cost_no_more_events() {
     ] {
         let trace = conversation();
         let (large, small) = (
-            cost(&case(&trace, 512, router)),
-            cost(&case(&trace, 16, router)),
+            cost(&case(&trace, 512, router.clone())),
+            cost(&case(&trace, 16, router.clone())),
         );
         println!("{router:?}: blocks of 512 {large:?}, of 16 {small:?}");
+        // Behind the KV router a worker reports before an arrival if it has stored or evicted a block.
         assert!(
-            small.events * 100 < large.events * 105,
+            small.events * 100 < large.events * 110,
             "{large:?}, {small:?}"
         );
         assert!(

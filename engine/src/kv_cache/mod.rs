@@ -101,6 +101,18 @@ impl KvCache {
         self.blank + self.extents.idle_blocks()
     }
 
+    /// Free blocks without content: so many can be taken before one is evicted.
+    #[must_use]
+    pub fn blank_blocks(&self) -> u32 {
+        self.blank
+    }
+
+    /// True if there are events that nobody took yet.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.extents.events.is_empty()
+    }
+
     /// Distinct contents that a lookup can find.
     #[must_use]
     pub fn distinct_blocks(&self) -> u64 {

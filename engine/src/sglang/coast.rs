@@ -78,6 +78,44 @@ impl Scheduler {
         }
     }
 
+    /// Steps of the plan whose outputs are sure to arrive without a KV event; there may be more. Until somebody ends, only
+    /// evictions are events.
+    #[must_use]
+    pub fn quiet_steps(&self) -> u32 {
+        let Some(flight) = self.flight.as_ref().filter(|_| !self.pool.has_events()) else {
+            return 0;
+        };
+        self.quiet_steps_of(flight)
+    }
+
+    pub(super) fn quiet_steps_of(&self, flight: &Flight) -> u32 {
+        let before_last = flight.allowed - flight.delivered - 1;
+        if before_last == 0 {
+            return 0;
+        }
+        // A plan that goes on is a decode plan. As in `extend`.
+        let reserve = self.running.len() as u64 * u64::from(self.config.page_size);
+        let has_room = |steps: u32| {
+            let more = (flight.delivered + steps).saturating_sub(flight.scheduled);
+            let before_last = more.saturating_sub(1);
+            let pages = self.pages_for_more(&self.running, before_last);
+            more == 0 || pages + reserve <= u64::from(self.pool.free_tokens())
+        };
+        if has_room(before_last) {
+            return before_last;
+        }
+        let (mut enough, mut too_many) = (0, before_last);
+        while too_many - enough > 1 {
+            let middle = enough + (too_many - enough) / 2;
+            if has_room(middle) {
+                enough = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        enough
+    }
+
     fn extend(&mut self, flight: &mut Flight, steps: u32) {
         // Only decode plans coast, and their batch is all that runs.
         let running = std::mem::take(&mut self.running);

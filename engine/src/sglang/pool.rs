@@ -70,6 +70,11 @@ impl KvPool {
         self.cache.drain_events(events);
     }
 
+    /// True if there are events that nobody took yet.
+    pub(super) fn has_events(&self) -> bool {
+        self.cache.has_events()
+    }
+
     /// Tokens of the pages that hold `tokens` tokens.
     pub(super) fn paged(&self, tokens: u32) -> u32 {
         tokens.next_multiple_of(self.page_size)

@@ -69,6 +69,43 @@ impl Scheduler {
         }
     }
 
+    /// Steps of the plan whose outputs are sure to arrive without a KV event; there may be more. Until somebody ends, only
+    /// evictions are events.
+    #[must_use]
+    pub fn quiet_steps(&self) -> u32 {
+        let Some(flight) = self.flight.as_ref().filter(|_| !self.cache.has_events()) else {
+            return 0;
+        };
+        self.quiet_steps_of(flight)
+    }
+
+    pub(super) fn quiet_steps_of(&self, flight: &Flight) -> u32 {
+        let before_last = flight.allowed - flight.delivered - 1;
+        let has_room = |steps: u32| {
+            let more = (flight.delivered + steps).saturating_sub(flight.scheduled);
+            let parts = flight.plan.scheduled.iter();
+            let lacking = parts.map(|part| {
+                let sequence = &self.sequences[part.sequence as usize];
+                let all = self.config.blocks_for(sequence.computed + more);
+                u64::from(all.saturating_sub(sequence.table.blocks()))
+            });
+            more == 0 || lacking.sum::<u64>() <= u64::from(self.cache.blank_blocks())
+        };
+        if has_room(before_last) {
+            return before_last;
+        }
+        let (mut enough, mut too_many) = (0, before_last);
+        while too_many - enough > 1 {
+            let middle = enough + (too_many - enough) / 2;
+            if has_room(middle) {
+                enough = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        enough
+    }
+
     fn extend(&mut self, flight: &mut Flight, steps: u32) {
         for part in &flight.plan.scheduled {
             self.advance(part.sequence, steps);

@@ -302,13 +302,15 @@ impl Scheduler {
     /// `ended` in batch order; only the last allowed step of a plan can end one.
     pub fn finish(&mut self, steps: u32, ended: &mut Vec<RequestId>) {
         let mut flight = self.flight.take().expect("a plan is in flight");
-        if self.tracking.events {
+        let mut left = steps;
+        while left > 0 {
             // Each step's evictions belong to it.
-            for _ in 0..steps {
-                self.deliver(&mut flight, 1, ended);
-            }
-        } else {
-            self.deliver(&mut flight, steps, ended);
+            let run = match self.tracking.events {
+                true => self.quiet_steps_of(&flight).clamp(1, left),
+                false => left,
+            };
+            self.deliver(&mut flight, run, ended);
+            left -= run;
         }
         self.put_back(flight);
     }

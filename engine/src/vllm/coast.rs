@@ -14,7 +14,7 @@
 //! An arrival, a cancel or anything else from outside ends a coast ([`Scheduler::stop_coasting`]) at the step boundary
 //! at which the scheduler would have seen it.
 
-use super::sequence::SequenceId;
+use super::sequence::{Sequence, SequenceId};
 use super::{Scheduler, allocate};
 use crate::kv_cache::Hit;
 use crate::plan::StepPlan;
@@ -132,10 +132,49 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn schedule_coast(&mut self, flight: &mut Flight) {
-        if flight.scheduled < flight.allowed {
-            self.extend(flight, 1);
+    /// Steps of the oldest plan whose outputs are sure to arrive without a KV event; there may be more.
+    #[must_use]
+    pub fn quiet_steps(&self) -> u32 {
+        match (self.flights.front(), self.flights.len()) {
+            (Some(flight), 1) if !self.cache.has_events() => self.quiet_steps_of(flight),
+            _ => 0,
         }
+    }
+
+    /// The same for the only plan in flight, whatever happened before. A block is stored as soon as its last token is both
+    /// computed and known, one is evicted when none is blank; until then nothing happens to the cache.
+    pub(super) fn quiet_steps_of(&self, flight: &Flight) -> u32 {
+        if self.acceptance.is_some() {
+            // How many tokens the steps will bring is not known from their number.
+            return 0;
+        }
+        let sequences = || {
+            let parts = flight.plan.scheduled.iter();
+            parts.map(|part| &self.sequences[part.sequence as usize])
+        };
+        let mut quiet = flight.allowed - flight.delivered - 1;
+        if self.config.enable_prefix_caching {
+            // The last of so many steps is scheduled when the output before it is known.
+            let until_stored = |sequence: &Sequence| {
+                let full = (sequence.table.hashed() + 1) * self.config.block_size;
+                full.saturating_sub(sequence.known())
+            };
+            quiet = sequences().map(until_stored).fold(quiet, u32::min);
+        }
+        // Steps scheduled beyond the present ones when `quiet` outputs have arrived.
+        let more = (quiet + self.config.depth() - 1).saturating_sub(flight.in_flight());
+        let taken = |sequence: &Sequence| {
+            let blocks = self.cache.blocks_for(sequence.computed + more);
+            blocks.saturating_sub(sequence.table.blocks())
+        };
+        if sequences().map(taken).sum::<u32>() <= self.cache.blank_blocks() {
+            return quiet;
+        }
+        let until_taken = |sequence: &Sequence| {
+            let room = sequence.table.blocks() * self.config.block_size - sequence.computed;
+            (room + flight.in_flight()).saturating_sub(self.config.depth() - 1)
+        };
+        sequences().map(until_taken).fold(quiet, u32::min)
     }
 
     fn extend(&mut self, flight: &mut Flight, steps: u32) {

@@ -504,16 +504,21 @@ impl Scheduler {
     /// appended to `ended` in batch order; only the last allowed step of a plan can end one.
     pub fn finish(&mut self, steps: u32, ended: &mut Vec<RequestId>) {
         let mut flight = self.flights.pop_front().expect("a plan is in flight");
-        if self.tracking.block_ids || self.tracking.events {
-            // Ids and events depend on the order of blocks among sequences: step by step.
-            for step in 0..steps {
-                if step > 0 {
-                    self.schedule_coast(&mut flight);
+        let mut left = steps;
+        while left > 0 {
+            // Ids and events depend on the order of blocks among sequences: step by step where there are any.
+            let run = match self.tracking {
+                Tracking {
+                    block_ids: true, ..
+                } => 1,
+                Tracking { events: true, .. } if self.flights.is_empty() => {
+                    self.quiet_steps_of(&flight).clamp(1, left)
                 }
-                self.deliver(&mut flight, 1, ended);
-            }
-        } else {
-            self.deliver(&mut flight, steps, ended);
+                Tracking { events: true, .. } => 1,
+                _ => left,
+            };
+            self.deliver(&mut flight, run, ended);
+            left -= run;
         }
         if flight.is_over() {
             self.spare.push(flight.plan);

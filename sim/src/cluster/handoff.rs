@@ -39,7 +39,7 @@ impl Disaggregated {
         );
         let group = |role: Role, part: Part, listens: bool| {
             let group = GroupSpec {
-                router: disaggregation.router(spec.router, role),
+                router: disaggregation.router(spec.router.clone(), role),
                 part,
                 listens,
                 // Each router has draws of its own.

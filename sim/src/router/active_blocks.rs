@@ -4,6 +4,7 @@
 //! prompt from the first block on, so on a node of the prefix tree a rank's active blocks are those up to the furthest
 //! that one of its requests reaches.
 
+use super::by_rank::BlocksByRank;
 use super::indexer::Rank;
 use engine::NodeId;
 use engine::kv_cache::Stretch;
@@ -24,8 +25,8 @@ pub trait ActiveBlocks: Clone + Debug + Default {
     fn fade(&mut self, rank: Rank, prompt: &Self::Prompt, fraction: f64);
     /// Distinct blocks held on a rank; a faded one counts as its fraction.
     fn active(&self, rank: Rank) -> f64;
-    /// By rank, how many leading blocks of the prompt are held there.
-    fn shared(&self, prompt: &Self::Prompt, shared: &mut [u32]);
+    /// Raises each rank to the number of leading blocks of the prompt that are held there.
+    fn shared(&self, prompt: &Self::Prompt, shared: &mut BlocksByRank);
 }
 
 /// Active blocks by sequence hash.
@@ -108,13 +109,12 @@ impl ActiveBlocks for HashedBlocks {
         self.ranks.get(rank as usize).map_or(0.0, |rank| rank.total)
     }
 
-    fn shared(&self, prompt: &Vec<u64>, shared: &mut [u32]) {
-        shared.fill(0);
-        for (shared, rank) in shared.iter_mut().zip(&self.ranks) {
+    fn shared(&self, prompt: &Vec<u64>, shared: &mut BlocksByRank) {
+        for (number, rank) in self.ranks.iter().enumerate() {
             let held = prompt
                 .iter()
                 .take_while(|block| rank.blocks.contains_key(block));
-            *shared = held.count() as u32;
+            shared.raise(number as Rank, held.count() as u32);
         }
     }
 }
@@ -122,6 +122,7 @@ impl ActiveBlocks for HashedBlocks {
 /// Active blocks by place in the prefix tree.
 #[derive(Debug, Clone, Default)]
 pub struct PlacedActive {
+    /// Sorted by rank and end.
     nodes: FxHashMap<NodeId, Vec<Reach>>,
     total: Vec<u64>,
 }
@@ -134,9 +135,19 @@ struct Reach {
     requests: u32,
 }
 
+/// The furthest end that a rank reaches, `start` if it does not; `reaches` are those up to its last.
 fn furthest(reaches: &[Reach], rank: Rank, start: u32) -> u32 {
-    let own = reaches.iter().filter(|reach| reach.rank == rank);
-    own.map(|reach| reach.end).max().unwrap_or(start)
+    let last = reaches.last().filter(|reach| reach.rank == rank);
+    last.map_or(start, |reach| reach.end)
+}
+
+/// Position behind the last of a rank.
+fn behind(reaches: &[Reach], rank: Rank) -> usize {
+    reaches.partition_point(|reach| reach.rank <= rank)
+}
+
+fn place_of(reaches: &[Reach], rank: Rank, end: u32) -> Result<usize, usize> {
+    reaches.binary_search_by_key(&(rank, end), |reach| (reach.rank, reach.end))
 }
 
 impl ActiveBlocks for PlacedActive {
@@ -154,18 +165,18 @@ impl ActiveBlocks for PlacedActive {
         let mut start = 0;
         for &Stretch { node, end } in prompt {
             let reaches = self.nodes.entry(node).or_default();
-            let before = furthest(reaches, rank, start);
+            let before = furthest(&reaches[..behind(reaches, rank)], rank, start);
             self.total[rank as usize] += u64::from(end.saturating_sub(before));
-            match reaches
-                .iter_mut()
-                .find(|reach| reach.rank == rank && reach.end == end)
-            {
-                Some(reach) => reach.requests += 1,
-                None => reaches.push(Reach {
-                    rank,
-                    end,
-                    requests: 1,
-                }),
+            match place_of(reaches, rank, end) {
+                Ok(at) => reaches[at].requests += 1,
+                Err(at) => reaches.insert(
+                    at,
+                    Reach {
+                        rank,
+                        end,
+                        requests: 1,
+                    },
+                ),
             }
             start = end;
         }
@@ -178,15 +189,11 @@ impl ActiveBlocks for PlacedActive {
                 .nodes
                 .get_mut(&node)
                 .expect("a request holds its blocks");
-            let is_own = |reach: &Reach| reach.rank == rank && reach.end == end;
-            let at = reaches
-                .iter()
-                .position(is_own)
-                .expect("a request holds its blocks");
+            let at = place_of(reaches, rank, end).expect("a request holds its blocks");
             reaches[at].requests -= 1;
             if reaches[at].requests == 0 {
-                reaches.swap_remove(at);
-                let left = furthest(reaches, rank, start);
+                reaches.remove(at);
+                let left = furthest(&reaches[..behind(reaches, rank)], rank, start);
                 self.total[rank as usize] -= u64::from(end.saturating_sub(left));
                 if reaches.is_empty() {
                     self.nodes.remove(&node);
@@ -206,15 +213,13 @@ impl ActiveBlocks for PlacedActive {
             .map_or(0.0, |&total| total as f64)
     }
 
-    fn shared(&self, prompt: &Vec<Stretch>, shared: &mut [u32]) {
-        shared.fill(0);
+    fn shared(&self, prompt: &Vec<Stretch>, shared: &mut BlocksByRank) {
         for stretch in prompt {
             let Some(reaches) = self.nodes.get(&stretch.node) else {
                 return;
             };
             for reach in reaches {
-                let shared = &mut shared[reach.rank as usize];
-                *shared = (*shared).max(reach.end.min(stretch.end));
+                shared.raise(reach.rank, reach.end.min(stretch.end));
             }
         }
     }
@@ -265,10 +270,10 @@ mod tests {
             let mut held = Vec::new();
             for (rank, turns, cut, frees) in requests {
                 let (stretches, blocks) = path(&turns, cut);
-                let (mut a, mut b) = ([0; 3], [0; 3]);
+                let (mut a, mut b) = (BlocksByRank::default(), BlocksByRank::default());
                 placed.shared(&stretches, &mut a);
                 hashed.shared(&blocks, &mut b);
-                prop_assert_eq!(a, b);
+                prop_assert_eq!([0, 1, 2].map(|rank| a.get(rank)), [0, 1, 2].map(|rank| b.get(rank)));
                 placed.acquire(rank, &stretches);
                 hashed.acquire(rank, &blocks);
                 held.push((rank, stretches, blocks));

@@ -10,6 +10,7 @@
 //! Source: dynamo-kv-router 1.6, active sequences; recorded in `tests/golden/router/seq_*.json`.
 
 use super::active_blocks::ActiveBlocks;
+use super::by_rank::BlocksByRank;
 use super::cost::RankLoad;
 use super::indexer::Rank;
 use super::prefill_load::{Prefill, PrefillLoad};
@@ -28,7 +29,7 @@ pub struct ActiveSequences<B: ActiveBlocks> {
     ranks: Vec<RankBooks>,
     booked: FxHashMap<RequestId, Booked<B::Prompt>>,
     expires: bool,
-    shared: Vec<u32>,
+    shared: BlocksByRank,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -88,7 +89,7 @@ impl<B: ActiveBlocks> ActiveSequences<B> {
             ranks: vec![RankBooks::default(); ranks],
             booked: FxHashMap::default(),
             expires,
-            shared: vec![0; ranks],
+            shared: BlocksByRank::default(),
         }
     }
 
@@ -197,6 +198,12 @@ impl<B: ActiveBlocks> ActiveSequences<B> {
         self.booked.get(&request).map(|booked| booked.rank)
     }
 
+    /// The blocks that a request that is placed holds of its prompt.
+    #[must_use]
+    pub fn prompt_of(&self, request: RequestId) -> Option<&PromptBlocks<B::Prompt>> {
+        self.booked.get(&request).map(|booked| &booked.prompt)
+    }
+
     /// Prompt tokens in prefill on a rank.
     #[must_use]
     pub fn prefill_tokens(&self, now: Time, rank: Rank) -> u64 {
@@ -210,24 +217,50 @@ impl<B: ActiveBlocks> ActiveSequences<B> {
         prompt: &PromptBlocks<B::Prompt>,
         loads: &mut Vec<RankLoad>,
     ) {
-        let own = match prompt {
+        let blocks = self.share(prompt);
+        let ranks = 0..self.ranks.len() as Rank;
+        loads.clear();
+        loads.extend(ranks.map(|rank| self.load_with(now, rank, blocks)));
+    }
+
+    /// Number of blocks of the prompt; which ranks hold some of them says [`ActiveSequences::shared`] then.
+    pub fn share(&mut self, prompt: &PromptBlocks<B::Prompt>) -> u32 {
+        self.shared.clear();
+        match prompt {
             PromptBlocks::Untracked => 0,
             PromptBlocks::Private(blocks) => *blocks,
-            PromptBlocks::Shared(prompt) => B::len(prompt),
-        };
-        match prompt {
-            PromptBlocks::Shared(prompt) => self.blocks.shared(prompt, &mut self.shared),
-            _ => self.shared.fill(0),
+            PromptBlocks::Shared(prompt) => {
+                self.blocks.shared(prompt, &mut self.shared);
+                B::len(prompt)
+            }
         }
-        loads.clear();
-        for (rank, books) in self.ranks.iter().enumerate() {
-            let blocks = self.blocks.active(rank as Rank) + books.own_blocks;
-            loads.push(RankLoad {
-                active_prefill_tokens: books.prefill.tokens(now),
-                active_decode_blocks: blocks.round() as u64,
-                active_requests: books.requests,
-                additional_active_blocks: u64::from(own - self.shared[rank]),
-            });
+    }
+
+    /// By rank, leading blocks of the prompt last asked about that its requests hold.
+    #[must_use]
+    pub fn shared(&self) -> &BlocksByRank {
+        &self.shared
+    }
+
+    /// The load of a rank, and what the prompt last asked about, of so many blocks, would add there.
+    #[must_use]
+    pub fn load_with(&self, now: Time, rank: Rank, blocks: u32) -> RankLoad {
+        RankLoad {
+            additional_active_blocks: u64::from(blocks - self.shared.get(rank)),
+            ..self.load(now, rank)
+        }
+    }
+
+    /// The load of a rank, without a further request.
+    #[must_use]
+    pub fn load(&self, now: Time, rank: Rank) -> RankLoad {
+        let books = &self.ranks[rank as usize];
+        let blocks = self.blocks.active(rank) + books.own_blocks;
+        RankLoad {
+            active_prefill_tokens: books.prefill.tokens(now),
+            active_decode_blocks: blocks.round() as u64,
+            active_requests: books.requests,
+            additional_active_blocks: 0,
         }
     }
 }

@@ -12,8 +12,10 @@
 
 use super::active_blocks::ActiveBlocks;
 use super::active_sequences::{ActiveSequences, Booking, PromptBlocks};
+use super::by_rank::BlocksByRank;
 use super::cost::{CostWeights, Demand, Overlap, RankLoad, cost};
 use super::indexer::Rank;
+use super::load_order::LoadOrder;
 use super::policy_class::{PolicyClass, PolicyProfile};
 use super::queue::{PolicyQueue, QueueFull, QueueTicket};
 use super::selection::{pick, probabilities};
@@ -59,7 +61,11 @@ pub struct Admission<B: ActiveBlocks> {
     max_num_batched_tokens: Vec<u64>,
     sequences: ActiveSequences<B>,
     queue: PolicyQueue<Incoming<B::Prompt>>,
+    /// Where the cheapest rank can be found without a look at all.
+    order: Option<LoadOrder>,
+    gains: Gains,
     loads: Vec<RankLoad>,
+    overlaps: Vec<Overlap>,
     costs: Vec<f64>,
     probabilities: Vec<f64>,
 }
@@ -71,10 +77,17 @@ pub struct Incoming<P> {
     pub request: RequestId,
     /// Its blocks.
     pub prompt: PromptBlocks<P>,
-    /// By rank, what is cached there.
-    pub overlap: Vec<Overlap>,
+    /// What is cached where, each rank once; nothing on others.
+    pub overlap: Vec<(Rank, Overlap)>,
     /// Ranks that may take it, in order; `None` for all.
     pub allowed: Option<Vec<Rank>>,
+}
+
+impl<P> Incoming<P> {
+    fn overlap_on(&self, rank: Rank) -> Overlap {
+        let found = self.overlap.iter().find(|(of, _)| *of == rank);
+        found.map_or_else(Overlap::default, |&(_, overlap)| overlap)
+    }
 }
 
 /// A request that is placed.
@@ -86,14 +99,20 @@ pub struct Admitted {
     pub rank: Rank,
     /// Prompt tokens taken to be cached there.
     pub cached_tokens: u64,
+    /// Prompt tokens booked as prefill.
+    pub prefill_tokens: u64,
 }
 
 impl<B: ActiveBlocks> Admission<B> {
     /// Idle ranks that batch so many tokens each.
     #[must_use]
     pub fn new(spec: AdmissionSpec, max_num_batched_tokens: Vec<u64>) -> Self {
+        let ranks = max_num_batched_tokens.len();
         Admission {
-            sequences: ActiveSequences::new(max_num_batched_tokens.len(), spec.expires),
+            sequences: ActiveSequences::new(ranks, spec.expires),
+            order: LoadOrder::new(spec.weights, spec.temperature, spec.block_size, ranks),
+            gains: Gains::default(),
+            overlaps: Vec::new(),
             queue: PolicyQueue::new(spec.profile.clone()),
             max_num_batched_tokens,
             loads: Vec::new(),
@@ -107,6 +126,12 @@ impl<B: ActiveBlocks> Admission<B> {
     #[must_use]
     pub fn queue(&self) -> &PolicyQueue<Incoming<B::Prompt>> {
         &self.queue
+    }
+
+    /// True if requests may have to wait.
+    #[must_use]
+    pub fn may_queue(&self) -> bool {
+        self.spec.profile.classes().iter().any(PolicyClass::queues)
     }
 
     /// What is placed.
@@ -148,14 +173,33 @@ impl<B: ActiveBlocks> Admission<B> {
 
     /// The first token of a request arrived. Appends whoever goes to a rank now.
     pub fn prefill_done(&mut self, now: Time, request: RequestId, admitted: &mut Vec<Admitted>) {
+        let rank = self.sequences.rank_of(request);
         self.sequences.prefill_done(now, request);
+        self.note_load(now, rank);
         self.drain(now, admitted);
     }
 
     /// A request ended. Appends whoever goes to a rank now.
     pub fn free(&mut self, now: Time, request: RequestId, admitted: &mut Vec<Admitted>) {
+        let rank = self.sequences.rank_of(request);
         self.sequences.free(now, request);
+        self.note_load(now, rank);
         self.drain(now, admitted);
+    }
+
+    /// Another router placed a request.
+    pub fn hear_booked(&mut self, now: Time, booking: Booking<B::Prompt>) {
+        let rank = booking.rank;
+        self.sequences
+            .add(now, booking)
+            .expect("a request is placed by one router");
+        self.note_load(now, Some(rank));
+    }
+
+    fn note_load(&mut self, now: Time, rank: Option<Rank>) {
+        if let (Some(order), Some(rank)) = (&mut self.order, rank) {
+            order.note(rank, &self.sequences.load(now, rank));
+        }
     }
 
     fn drain(&mut self, now: Time, admitted: &mut Vec<Admitted>) {
@@ -183,47 +227,65 @@ impl<B: ActiveBlocks> Admission<B> {
         ticket: &QueueTicket,
         incoming: Incoming<B::Prompt>,
     ) -> Admitted {
-        self.sequences
-            .project(now, &incoming.prompt, &mut self.loads);
         let rank = match ticket.pinned {
             Some(rank) => rank,
-            None => self.choose(ticket, &incoming),
+            None => self.choose(now, ticket, &incoming),
         };
-        let overlap = &incoming.overlap[rank as usize];
+        let overlap = incoming.overlap_on(rank);
         let cached_tokens = overlap.cached_tokens(&self.spec.weights, self.spec.block_size);
+        let prefill_tokens = if self.spec.weights.track_prefill_tokens {
+            ticket.isl_tokens.saturating_sub(cached_tokens)
+        } else {
+            0
+        };
         let booking = Booking {
             request: incoming.request,
             rank,
             prompt: incoming.prompt,
-            prefill_tokens: if self.spec.weights.track_prefill_tokens {
-                ticket.isl_tokens.saturating_sub(cached_tokens)
-            } else {
-                0
-            },
+            prefill_tokens,
             prefill_duration: None,
         };
         self.sequences
             .add(now, booking)
             .expect("a request comes once");
+        self.note_load(now, Some(rank));
         Admitted {
             request: incoming.request,
             rank,
             cached_tokens,
+            prefill_tokens,
         }
     }
 
-    fn choose(&mut self, ticket: &QueueTicket, incoming: &Incoming<B::Prompt>) -> Rank {
+    fn choose(&mut self, now: Time, ticket: &QueueTicket, incoming: &Incoming<B::Prompt>) -> Rank {
+        let demand = Demand {
+            prompt_tokens: ticket.isl_tokens,
+            block_size: self.spec.block_size,
+        };
+        let blocks = self.sequences.share(&incoming.prompt);
+        if incoming.allowed.is_none()
+            && let Some(order) = &mut self.order
+            && self.gains.find(order, &demand, incoming, &self.sequences)
+        {
+            let entity = u64::from(incoming.request.0);
+            let tie = |ties| draw(self.spec.seed, Purpose::RouteTie, entity, ties);
+            return order.cheapest(&self.gains.by_rank, tie);
+        }
+        let load = |rank| self.sequences.load_with(now, rank, blocks);
+        let ranks = 0..self.max_num_batched_tokens.len() as Rank;
+        self.loads.clear();
+        self.loads.extend(ranks.map(load));
+        self.scan(&demand, incoming)
+    }
+
+    /// The choice by the cost of each rank that may be chosen.
+    fn scan(&mut self, demand: &Demand, incoming: &Incoming<B::Prompt>) -> Rank {
         let AdmissionSpec {
             weights,
             temperature,
-            block_size,
             seed,
             ..
         } = &self.spec;
-        let demand = Demand {
-            prompt_tokens: ticket.isl_tokens,
-            block_size: *block_size,
-        };
         let all = self.loads.len() as Rank;
         let count = incoming.allowed.as_ref().map_or(all as usize, Vec::len);
         let nth = |at: usize| {
@@ -232,6 +294,11 @@ impl<B: ActiveBlocks> Admission<B> {
                 .as_ref()
                 .map_or(at as Rank, |ranks| ranks[at])
         };
+        self.overlaps.clear();
+        self.overlaps.resize(self.loads.len(), Overlap::default());
+        for &(rank, overlap) in &incoming.overlap {
+            self.overlaps[rank as usize] = overlap;
+        }
         let prefill = |at: usize| self.loads[nth(at) as usize].active_prefill_tokens;
         let least = (0..count)
             .map(prefill)
@@ -240,13 +307,8 @@ impl<B: ActiveBlocks> Admission<B> {
         self.costs.clear();
         self.costs.extend((0..count).map(|at| {
             let rank = nth(at) as usize;
-            cost(
-                weights,
-                &demand,
-                &incoming.overlap[rank],
-                Some(&self.loads[rank]),
-                least,
-            )
+            let (overlap, load) = (&self.overlaps[rank], &self.loads[rank]);
+            cost(weights, demand, overlap, Some(load), least)
         }));
         let entity = u64::from(incoming.request.0);
         if *temperature == 0.0 {
@@ -260,6 +322,42 @@ impl<B: ActiveBlocks> Admission<B> {
             &self.probabilities,
             unit(*seed, Purpose::Route, entity),
         ))
+    }
+}
+
+/// The ranks on which a request is cheaper for what they hold of it, cached or in active requests.
+#[derive(Debug, Clone, Default)]
+struct Gains {
+    /// Each rank once.
+    by_rank: Vec<(Rank, f64)>,
+    /// 1 for ranks that have some of it cached.
+    is_cached: BlocksByRank,
+}
+
+impl Gains {
+    /// Finds them for the prompt that `sequences` were last asked about. False if it cannot be said without loads.
+    fn find<B: ActiveBlocks>(
+        &mut self,
+        order: &LoadOrder,
+        demand: &Demand,
+        incoming: &Incoming<B::Prompt>,
+        sequences: &ActiveSequences<B>,
+    ) -> bool {
+        let shared = sequences.shared();
+        self.by_rank.clear();
+        self.is_cached.clear();
+        for (rank, overlap) in &incoming.overlap {
+            let Some(gain) = order.gain(demand, overlap, shared.get(*rank)) else {
+                return false;
+            };
+            self.by_rank.push((*rank, gain));
+            self.is_cached.raise(*rank, 1);
+        }
+        let active = shared.ranks().iter().copied();
+        let others = active.filter(|&rank| self.is_cached.get(rank) == 0);
+        self.by_rank
+            .extend(others.map(|rank| (rank, f64::from(shared.get(rank)))));
+        true
     }
 }
 

@@ -65,6 +65,14 @@ impl CostWeights {
         }
         self
     }
+
+    /// Blocks of prefill that are taken off for what a rank holds; of those on the device only the part `decay`.
+    #[must_use]
+    pub fn credit(&self, overlap: &Overlap, decay: f64) -> f64 {
+        self.overlap_score_credit * decay * f64::from(overlap.device)
+            + overlap.below_device(self)
+            + self.shared_cache_multiplier * f64::from(overlap.shared)
+    }
 }
 
 /// Leading blocks of a request that a rank holds, by tier, each beyond the tier before.
@@ -153,15 +161,13 @@ pub fn cost(
     least_prefill: u64,
 ) -> f64 {
     let block_size = f64::from(demand.block_size);
-    let mut credit = weights.overlap_score_credit;
+    let mut decay = 1.0;
     if weights.track_prefill_tokens && weights.overlap_score_credit_decay > 0.0 {
         let excess = load.map_or(0, |load| load.active_prefill_tokens - least_prefill);
         let excess = excess as f64 / block_size / demand.blocks().max(1) as f64;
-        credit *= 1.0 / (1.0 + weights.overlap_score_credit_decay * excess);
+        decay = 1.0 / (1.0 + weights.overlap_score_credit_decay * excess);
     }
-    let credit = credit * f64::from(overlap.device)
-        + overlap.below_device(weights)
-        + weights.shared_cache_multiplier * f64::from(overlap.shared);
+    let credit = weights.credit(overlap, decay);
     let blocks = load.map_or(0, RankLoad::decode_blocks) as f64;
     let requests =
         weights.decode_active_request_weight * load.map_or(0, |load| load.active_requests) as f64;

@@ -20,7 +20,7 @@ pub fn place(seed: u64, ratio: u32, has_gpu: &[bool], candidate: &Candidate<'_>)
     let load = |workers: &[WorkerId]| -> u64 {
         let active = workers
             .iter()
-            .map(|worker| candidate.active[worker.0 as usize]);
+            .map(|worker| candidate.active.get(worker.0 as usize));
         active.map(u64::from).sum()
     };
     let takes_cpu = if with.is_empty() || without.is_empty() {
@@ -41,6 +41,7 @@ pub fn place(seed: u64, ratio: u32, has_gpu: &[bool], candidate: &Candidate<'_>)
 
 #[cfg(test)]
 mod tests {
+    use super::super::min_tree::MinTree;
     use super::*;
     use engine::{RequestId, Workload};
 
@@ -51,7 +52,7 @@ mod tests {
             request: RequestId(0),
             workload: &workload,
             workers: &workers,
-            active,
+            active: &MinTree::of(active),
         };
         place(1, ratio, has_gpu, &candidate).0
     }

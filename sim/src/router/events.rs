@@ -5,8 +5,12 @@
 //! the report). Whoever asks what a worker holds sees the reports that have arrived by then; without delay that is all.
 //! Completions are not reports: the router learns them with the response.
 //!
-//! Model: a lost report stays lost. The real router notices the gap in the event numbers and asks the worker for what it
-//! missed, if the worker keeps a buffer; losses are overstated by what that recovers.
+//! With recovery the router notices a gap in the numbers of a worker's reports when the next one arrives, and asks the worker
+//! for what it missed: that arrives one delay for the question and one for the answer later. Source: dynamo-kv-router 1.6,
+//! recovery.
+//!
+//! Model: the worker's buffer of past reports has no limit, and answers are never lost; what the real router cannot recover is
+//! understated.
 
 use crate::event::WorkerId;
 use crate::random::{Purpose, unit};
@@ -22,13 +26,15 @@ pub struct EventChannel {
     pub jitter: Span,
     /// Share that is lost.
     pub loss: f64,
+    /// Whether lost reports are asked for.
+    pub recovers: bool,
 }
 
 impl EventChannel {
     /// True if all reports arrive at once.
     #[must_use]
     pub fn is_perfect(&self) -> bool {
-        *self == EventChannel::default()
+        self.delay == Span::ZERO && self.jitter == Span::ZERO && self.loss == 0.0
     }
 }
 
@@ -41,6 +47,8 @@ pub struct EventsInFlight {
     sent: Vec<u32>,
     /// By time of arrival, worker and number.
     flying: BTreeMap<(Time, WorkerId, u32), Vec<KvEvent>>,
+    /// By worker: lost reports whose loss nobody has noticed.
+    lost: Vec<Vec<(u32, Vec<KvEvent>)>>,
 }
 
 impl EventsInFlight {
@@ -52,6 +60,7 @@ impl EventsInFlight {
             seed,
             sent: vec![0; workers],
             flying: BTreeMap::new(),
+            lost: vec![Vec::new(); workers],
         }
     }
 
@@ -61,12 +70,19 @@ impl EventsInFlight {
         self.sent[worker.0 as usize] += 1;
         let entity = u64::from(worker.0) << 32 | u64::from(number);
         if unit(self.seed, Purpose::KvEventLoss, entity) < self.channel.loss {
+            if self.channel.recovers {
+                self.lost[worker.0 as usize].push((number, events.to_vec()));
+            }
             return;
         }
         let late = self.channel.jitter.0 as f64 * unit(self.seed, Purpose::KvEventDelay, entity);
         let arrival = now + self.channel.delay + Span(late as u64);
         self.flying
             .insert((arrival, worker, number), events.to_vec());
+        let answer = arrival + self.channel.delay + self.channel.delay;
+        for (number, events) in self.lost[worker.0 as usize].drain(..) {
+            self.flying.insert((answer, worker, number), events);
+        }
     }
 
     /// The next report that has arrived by now.
@@ -96,6 +112,7 @@ mod tests {
             delay: Span(100),
             jitter: Span(1000),
             loss: 0.25,
+            recovers: false,
         };
         let mut events = EventsInFlight::new(channel, 7, 2);
         for step in 0..400 {
@@ -113,5 +130,37 @@ mod tests {
             })
             .collect();
         assert!(!order.is_sorted());
+    }
+
+    #[test]
+    fn a_gap_is_noticed_with_the_next_report_and_filled() {
+        let channel = EventChannel {
+            delay: Span(100),
+            loss: 0.5,
+            recovers: true,
+            ..EventChannel::default()
+        };
+        let mut events = EventsInFlight::new(channel, 7, 1);
+        for step in 0..40 {
+            events.send(Time(u64::from(step)), WorkerId(0), &removed(step));
+        }
+        let unnoticed = events.lost[0].len();
+        let mut arrived: Vec<(u64, u32)> = Vec::new();
+        for now in 0..500 {
+            while let Some((_, report)) = events.receive(Time(now)) {
+                let KvEvent::Removed { hi, .. } = report[0] else {
+                    unreachable!("one event each")
+                };
+                arrived.push((now, hi));
+            }
+        }
+        assert_eq!(arrived.len(), 40 - unnoticed);
+        let late = arrived
+            .iter()
+            .filter(|&&(now, sent)| now > u64::from(sent) + 100);
+        let late: Vec<_> = late.collect();
+        assert!(late.len() > 5, "{late:?}");
+        // Noticed at the earliest with the report of the step behind.
+        assert!(late.iter().all(|&&(now, sent)| now > u64::from(sent) + 300));
     }
 }

@@ -6,15 +6,17 @@
 //! parts are those that the recorded cases of the real router check; here blocks are places in the prefix tree instead of
 //! hashes, which are equal exactly when the hashes are.
 //!
+//! There may be [several routers](super::replicas), each with its own bookings.
+//!
 //! Without events (`use_kv_events: false`) a router believes what it did itself: the prompts it placed are taken to be
 //! cached there for `ttl`. With events and `predicted_ttl` it believes either, whichever says more.
 //!
 //! Model: each worker is one rank. Prefills have no modelled duration (`prefill_load_model: none`), output blocks are not
 //! tracked, and requests do not expire, as in the replay of the real router.
 
-use super::active_blocks::PlacedActive;
 use super::active_sequences::PromptBlocks;
 use super::admission::{Admission, AdmissionSpec, Admitted, Incoming, QueueStyle};
+use super::by_rank::BlocksByRank;
 use super::cost::{CostWeights, Overlap};
 use super::events::{EventChannel, EventsInFlight};
 use super::indexer::chain::{Piece, PlacedQuery};
@@ -22,14 +24,16 @@ use super::indexer::{PlacedChain, RadixTree, Rank};
 use super::policy_class::{PolicyProfile, QueuePolicy};
 use super::predictions::Predictions;
 use super::queue::QueueTicket;
+use super::replicas::{ReplicaSpec, Replicas};
 use super::{Candidate, Placement};
 use crate::event::WorkerId;
 use engine::kv_cache::{Stretch, block_path};
 use engine::prefix_tree::PrefixTree;
 use engine::{KvEvent, NodeId, Request, RequestId, Span, Time, Workload};
+use std::sync::Arc;
 
 /// Settings of the KV-aware router; Dynamo's names and defaults.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KvRouterSpec {
     /// Of the cost: credit, decay, scale, weights of tiers.
     pub weights: CostWeights,
@@ -51,6 +55,10 @@ pub struct KvRouterSpec {
     pub queue_threshold: Option<f64>,
     /// In what order they wait.
     pub queue_policy: QueuePolicy,
+    /// Classes of the queue, in place of threshold and order.
+    pub policy_classes: Option<Arc<PolicyProfile>>,
+    /// How many routers there are.
+    pub replicas: ReplicaSpec,
 }
 
 impl Default for KvRouterSpec {
@@ -66,6 +74,8 @@ impl Default for KvRouterSpec {
             assume_kv_reuse: true,
             queue_threshold: None,
             queue_policy: QueuePolicy::Fcfs,
+            policy_classes: None,
+            replicas: ReplicaSpec::default(),
         }
     }
 }
@@ -76,12 +86,13 @@ pub struct KvRouter {
     spec: KvRouterSpec,
     block_size: u32,
     index: RadixTree<PlacedChain>,
-    predictions: Option<Predictions>,
+    /// By router; none if it believes in no predictions.
+    predictions: Vec<Predictions>,
     in_flight: Option<EventsInFlight>,
-    admission: Admission<PlacedActive>,
+    replicas: Replicas,
     admitted: Vec<Admitted>,
     path: Vec<Stretch>,
-    overlap: Vec<u32>,
+    overlap: BlocksByRank,
     active: Vec<Rank>,
     stored: PlacedChain,
 }
@@ -98,7 +109,10 @@ impl KvRouter {
             weights: spec.weights,
             temperature: spec.router_temperature,
             block_size,
-            profile: PolicyProfile::sole(spec.queue_policy, spec.queue_threshold),
+            profile: match &spec.policy_classes {
+                Some(classes) => PolicyProfile::clone(classes),
+                None => PolicyProfile::sole(spec.queue_policy, spec.queue_threshold),
+            },
             style: QueueStyle::Replay,
             expires: false,
             seed,
@@ -109,18 +123,23 @@ impl KvRouter {
             Some(spec.ttl)
         };
         KvRouter {
-            spec,
             block_size,
             index: RadixTree::default(),
-            predictions: ttl.map(Predictions::new),
+            predictions: ttl.map_or(Vec::new(), |ttl| {
+                vec![Predictions::new(ttl); spec.replicas.count as usize]
+            }),
             in_flight: (!spec.events.is_perfect())
                 .then(|| EventsInFlight::new(spec.events, seed, workers)),
-            admission: Admission::new(admission, max_num_batched_tokens),
+            replicas: Replicas::new(
+                spec.replicas,
+                Admission::new(admission, max_num_batched_tokens),
+            ),
             admitted: Vec::new(),
             path: Vec::new(),
-            overlap: vec![0; workers],
+            overlap: BlocksByRank::default(),
             active: Vec::new(),
             stored: PlacedChain::default(),
+            spec,
         }
     }
 
@@ -144,15 +163,19 @@ impl KvRouter {
         self.receive(now, tree);
         let request = &candidate.workload.requests[candidate.request.0 as usize];
         let limit = whole_blocks(tree, request, self.block_size, &mut self.path);
-        let overlap = self.look_up(now, limit);
-        let cached = |overlap: &Overlap| overlap.cached_tokens(&self.spec.weights, self.block_size);
-        let is_all = candidate.workers.len() == overlap.len();
+        let overlap = self.look_up(now, candidate.request, limit);
+        let is_all = candidate.workers.len() == candidate.active.len();
+        let most = overlap.iter().map(|(_, overlap)| overlap.device).max();
+        let most = Overlap {
+            device: most.unwrap_or(0),
+            ..Overlap::default()
+        };
         let ticket = QueueTicket {
             arrival: now,
             isl_tokens: u64::from(request.input_tokens),
-            cached_tokens: overlap.iter().map(cached).max().unwrap_or(0),
-            // Model: the engine's priority is not the router's; requests of a workload carry none for the router.
-            priority_jump: 0.0,
+            cached_tokens: most.cached_tokens(&self.spec.weights, self.block_size),
+            // Dynamo's hint, of which a trace keeps the negative: seconds by which the request seems to have come earlier.
+            priority_jump: -f64::from(request.priority),
             strict_priority: 0,
             due: None,
             pinned: None,
@@ -169,32 +192,30 @@ impl KvRouter {
             overlap,
             allowed,
         };
-        self.admission
-            .submit(now, ticket, incoming, &mut self.admitted)
-            .expect("the only class has no limit");
+        self.replicas
+            .submit(now, ticket, incoming, &mut self.admitted);
         self.settle(now, candidate.workload, placed);
     }
 
-    /// By worker, what it is believed to hold of the path.
-    fn look_up(&mut self, now: Time, limit: u32) -> Vec<Overlap> {
+    /// What the workers are believed to hold of the path; those that hold nothing are left out.
+    fn look_up(&mut self, now: Time, request: RequestId, limit: u32) -> Vec<(Rank, Overlap)> {
         let query = PlacedQuery {
             path: &self.path,
             limit,
         };
+        self.overlap.clear();
         self.index
             .overlap(query, &mut self.active, &mut self.overlap);
-        let device = |&device: &u32| Overlap {
-            device,
+        let own = self.replicas.of(request);
+        if let Some(predictions) = self.predictions.get_mut(own) {
+            predictions.overlap(now, query, &mut self.active, &mut self.overlap);
+        }
+        let device = |&rank: &Rank| Overlap {
+            device: self.overlap.get(rank),
             ..Overlap::default()
         };
-        let mut overlap: Vec<Overlap> = self.overlap.iter().map(device).collect();
-        if let Some(predictions) = &mut self.predictions {
-            predictions.overlap(now, query, &mut self.active, &mut self.overlap);
-            for (overlap, &predicted) in overlap.iter_mut().zip(&self.overlap) {
-                overlap.device = overlap.device.max(predicted);
-            }
-        }
-        overlap
+        let ranks = self.overlap.ranks().iter();
+        ranks.map(|rank| (*rank, device(rank))).collect()
     }
 
     /// The first token of a request arrived.
@@ -205,8 +226,7 @@ impl KvRouter {
         workload: &Workload,
         placed: &mut Vec<Placement>,
     ) {
-        self.admission
-            .prefill_done(now, request, &mut self.admitted);
+        self.replicas.prefill_done(now, request, &mut self.admitted);
         self.settle(now, workload, placed);
     }
 
@@ -218,14 +238,15 @@ impl KvRouter {
         workload: &Workload,
         placed: &mut Vec<Placement>,
     ) {
-        self.admission.free(now, request, &mut self.admitted);
+        self.replicas.free(now, request, &mut self.admitted);
         self.settle(now, workload, placed);
     }
 
     /// Hands out who was admitted, and expects their prompts to be cached where they go.
     fn settle(&mut self, now: Time, workload: &Workload, placed: &mut Vec<Placement>) {
         for admitted in self.admitted.drain(..) {
-            if let Some(predictions) = &mut self.predictions {
+            let own = self.replicas.of(admitted.request);
+            if let Some(predictions) = self.predictions.get_mut(own) {
                 let request = &workload.requests[admitted.request.0 as usize];
                 whole_blocks(&workload.tree, request, self.block_size, &mut self.path);
                 predictions.expect(now, admitted.rank, &self.path);

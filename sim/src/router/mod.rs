@@ -8,6 +8,7 @@ pub mod active_blocks;
 pub mod active_sequences;
 pub mod admission;
 pub mod approximate;
+pub mod by_rank;
 pub mod cost;
 mod device_aware;
 mod events;
@@ -15,12 +16,15 @@ pub mod hash;
 pub mod indexer;
 mod kv;
 mod least_loaded;
+pub mod load_order;
+pub mod min_tree;
 pub mod policy_class;
 mod power_of_two;
 mod predictions;
 pub mod prefill_load;
 pub mod queue;
 mod random;
+pub mod replicas;
 mod round_robin;
 pub mod selection;
 mod session_affinity;
@@ -30,9 +34,10 @@ pub use kv::{KvRouter, KvRouterSpec};
 
 use crate::event::WorkerId;
 use engine::{KvEvent, RequestId, Span, Time, Workload};
+use min_tree::MinTree;
 
 /// How to choose a worker.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RouterSpec {
     /// One after the other.
     RoundRobin,
@@ -77,7 +82,7 @@ pub struct Candidate<'a> {
     /// Workers that can hold it, in order, at least one.
     pub workers: &'a [WorkerId],
     /// By worker index: requests placed and not ended.
-    pub active: &'a [u32],
+    pub active: &'a MinTree<u32>,
 }
 
 /// A router with its state.

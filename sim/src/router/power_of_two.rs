@@ -14,7 +14,7 @@ pub fn place(seed: u64, candidate: &Candidate<'_>) -> WorkerId {
     }
     let step = 1 + draw(seed, Purpose::RouteSecond, entity, workers.len() - 1);
     let (a, b) = (workers[first], workers[(first + step) % workers.len()]);
-    if candidate.active[b.0 as usize] < candidate.active[a.0 as usize] {
+    if candidate.active.get(b.0 as usize) < candidate.active.get(a.0 as usize) {
         b
     } else {
         a

@@ -5,6 +5,7 @@
 //! enough to know when each block goes.
 
 use super::approximate::TimeToLive;
+use super::by_rank::BlocksByRank;
 use super::indexer::chain::{Piece, PlacedQuery};
 use super::indexer::{PlacedChain, RadixTree, Rank};
 use engine::kv_cache::Stretch;
@@ -67,13 +68,13 @@ impl Predictions {
             .expect("a prompt has no parent");
     }
 
-    /// By rank, how many leading blocks of the path live.
+    /// Raises each rank to the leading blocks of the path that live there.
     pub fn overlap(
         &mut self,
         now: Time,
         query: PlacedQuery<'_>,
         active: &mut Vec<Rank>,
-        overlap: &mut [u32],
+        overlap: &mut BlocksByRank,
     ) {
         self.expire(now);
         self.index.overlap(query, active, overlap);
@@ -124,13 +125,13 @@ mod tests {
         let seconds = |s: u64| Time(s * 1_000_000_000_000);
         let mut predictions = Predictions::new(Span(seconds(10).0));
         let lives = |predictions: &mut Predictions, at: u64| {
-            let (path, mut overlap) = (path(8), [0; 2]);
+            let (path, mut overlap) = (path(8), BlocksByRank::default());
             let query = PlacedQuery {
                 path: &path,
                 limit: 8,
             };
             predictions.overlap(seconds(at), query, &mut Vec::new(), &mut overlap);
-            overlap
+            [0, 1].map(|rank| overlap.get(rank))
         };
         predictions.expect(seconds(0), 1, &path(8));
         predictions.expect(seconds(4), 1, &path(6));

@@ -105,6 +105,7 @@ impl SessionAffinity {
 
 #[cfg(test)]
 mod tests {
+    use super::super::min_tree::MinTree;
     use super::*;
     use engine::{NewRequest, Run, WorkloadBuilder};
 
@@ -134,7 +135,7 @@ mod tests {
                 request: RequestId(request),
                 workload: &workload,
                 workers,
-                active: &[0; 3],
+                active: &MinTree::of(&[0; 3]),
             };
             affinity.place(Time(now), &candidate, || WorkerId(wanted)).0
         };

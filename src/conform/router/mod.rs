@@ -8,7 +8,6 @@ mod approx_ttl;
 mod hash;
 mod indexer;
 mod policy_queue;
-mod policy_yaml;
 mod scheduler_queue;
 mod selection;
 mod sequences;

@@ -1,7 +1,7 @@
 //! Cases of kind `policy_queue`: the order in which requests leave the queue.
 
-use super::policy_yaml::profile;
 use super::{Comparison, first_difference, read, time};
+use crate::scenario::policy_file::{profile, queue_policy};
 use serde::Deserialize;
 use serde_json::Value;
 use sim::router::policy_class::{PolicyProfile, QueuePolicy};
@@ -63,15 +63,6 @@ enum Answer {
         ok: bool,
         class: String,
     },
-}
-
-pub fn queue_policy(name: &str) -> Result<QueuePolicy, String> {
-    match name {
-        "fcfs" => Ok(QueuePolicy::Fcfs),
-        "lcfs" => Ok(QueuePolicy::Lcfs),
-        "wspt" => Ok(QueuePolicy::Wspt),
-        _ => Err(format!("queue policy {name}: expected fcfs, lcfs or wspt")),
-    }
 }
 
 pub fn compare(input: Value, expected: Value) -> Result<Comparison, String> {

@@ -1,8 +1,8 @@
 //! Cases of kind `scheduler_queue`: queue, choice and booking together, on a virtual clock.
 
-use super::policy_queue::queue_policy;
 use super::selection::{ConfigLine, Pin};
 use super::{Comparison, Names, first_difference, read, time};
+use crate::scenario::policy_file::queue_policy;
 use engine::RequestId;
 use serde::Deserialize;
 use serde_json::Value;
@@ -198,10 +198,10 @@ impl QueueRouter {
                     device: device(rank),
                     ..Overlap::default()
                 });
-                let overlap: Vec<Overlap> = overlap.collect();
+                let overlap: Vec<(u32, Overlap)> = (0..).zip(overlap).collect();
                 let most = overlap
                     .iter()
-                    .map(|overlap| overlap.device)
+                    .map(|(_, overlap)| overlap.device)
                     .max()
                     .unwrap_or(0);
                 let ticket = QueueTicket {

@@ -21,7 +21,7 @@ impl Dice {
         self.between(1, 100) <= percent
     }
 
-    pub fn pick<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.between(0, values.len() - 1)]
+    pub fn pick<T: Clone>(&mut self, values: &[T]) -> T {
+        values[self.between(0, values.len() - 1)].clone()
     }
 }

@@ -191,6 +191,11 @@ impl RadixCache {
         freed
     }
 
+    /// True if there are events that nobody took yet.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Moves the events since the last call to the end of `events`, in order.
     pub fn drain_events(&mut self, events: &mut Vec<KvEvent>) {
         events.append(&mut self.events);

@@ -16,6 +16,7 @@
 
 use super::chain::{Chain, NodeIndex, Placed, PlacedChain, Places, Run, insert_rank, remove_rank};
 use super::{IndexError, Match, Rank};
+use crate::router::by_rank::BlocksByRank;
 use engine::NodeId;
 use rustc_hash::FxHashMap;
 
@@ -154,10 +155,9 @@ impl<C: Chain> RadixTree<C> {
         matches
     }
 
-    /// The same as one number per rank; `active` is scratch space.
-    pub fn overlap(&self, query: C::Query<'_>, active: &mut Vec<Rank>, overlap: &mut [u32]) {
-        overlap.fill(0);
-        let note = |rank: Rank, blocks| overlap[rank as usize] = blocks;
+    /// Raises each rank to the leading blocks of `query` that it holds; `active` is scratch space.
+    pub fn overlap(&self, query: C::Query<'_>, active: &mut Vec<Rank>, overlap: &mut BlocksByRank) {
+        let note = |rank: Rank, blocks| overlap.raise(rank, blocks);
         self.walk(query, false, active, note, |_| {});
     }
 

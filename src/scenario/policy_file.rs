@@ -1,6 +1,5 @@
 //! Dynamo's policy file: families, buckets of uncached prompt tokens, classes.
 
-use super::policy_queue::queue_policy;
 use saphyr::{LoadableYamlNode, Yaml};
 use sim::router::policy_class::{PolicyClass, PolicyProfile, QueueLimits, QueuePolicy};
 
@@ -29,6 +28,15 @@ pub fn profile(text: &str) -> Result<PolicyProfile, Vec<String>> {
         Ok(profile) if errors.is_empty() => Ok(profile),
         Ok(_) => Err(errors),
         Err(more) => Err(errors.into_iter().chain(more).collect()),
+    }
+}
+
+pub fn queue_policy(name: &str) -> Result<QueuePolicy, String> {
+    match name {
+        "fcfs" => Ok(QueuePolicy::Fcfs),
+        "lcfs" => Ok(QueuePolicy::Lcfs),
+        "wspt" => Ok(QueuePolicy::Wspt),
+        _ => Err(format!("queue policy {name}: expected fcfs, lcfs or wspt")),
     }
 }
 

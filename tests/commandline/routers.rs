@@ -1,0 +1,141 @@
+//! Options of the KV router on the command line: what they change, and what is refused.
+
+use crate::program::{Folder, assert_contains, repository};
+
+const POLICY: &str = "default_policy_family: chat
+uncached_isl_buckets:
+  - {min_tokens: 0, bucket: short}
+  - {min_tokens: 8000, bucket: long}
+policy_classes:
+  - {name: short, policy_family: chat, cache_bucket: short, quantum: 4000, prefill_busy_threshold: 2000}
+  - {name: long, policy_family: chat, cache_bucket: long, quantum: 1000, queue_policy: wspt, prefill_busy_threshold: 2000}
+";
+
+/// Prompts come in bursts of three seconds, so that queues fill.
+fn prepared() -> Folder {
+    let folder = Folder::with_scenario_and_trace();
+    folder.write("policy.yaml", POLICY);
+    folder
+}
+
+#[test]
+fn routers_that_know_less_place_differently() {
+    let folder = prepared();
+    let run = |options: &[&str]| {
+        let mut args = vec![
+            "replay",
+            "scenario.yaml",
+            "--trace",
+            "trace.jsonl",
+            "--json",
+        ];
+        args.extend(["--set", "pools.agg.workers=2"]);
+        args.extend(options.iter().flat_map(|option| ["--set", option]));
+        let json = folder.json(&args);
+        assert_eq!(json["requests"]["completed"], 40, "{json}");
+        json["latency"]["ttft_ms"]["mean"].as_f64().unwrap()
+    };
+    let one = run(&[]);
+    // What is told at once is as if there were one router.
+    let told = ["router.replicas=3", "router.replica_sync=true"];
+    assert_eq!(run(&told), one);
+    let apart = run(&["router.replicas=3"]);
+    assert_ne!(apart, one);
+    assert_eq!(apart, run(&["router.replicas=3"]));
+    assert_ne!(run(&["router.policy_config=policy.yaml"]), one);
+    // With half of its reports the router believes in blocks that are gone; who asks for them hears the rest.
+    let lossy = ["router.kv_event_loss=0.5", "router.kv_event_delay_ms=1"];
+    let recovered = [lossy[0], lossy[1], "router.kv_event_recovery=true"];
+    assert_ne!(run(&lossy), run(&recovered));
+    assert_eq!(run(&recovered), run(&recovered));
+}
+
+/// The example at a thousandth of its size.
+#[test]
+fn a_thousand_workers_take_a_thousand_requests() {
+    let example = repository("examples/thousand-workers.yaml");
+    let smaller = [
+        "workload.synth.requests=1000",
+        "workload.synth.duration_s=1.8",
+    ];
+    let mut args = vec!["replay", example.to_str().unwrap(), "--json"];
+    args.extend(smaller.iter().flat_map(|option| ["--set", option]));
+    let folder = Folder::new();
+    let json = folder.json(&args);
+    assert_eq!(json["requests"]["completed"], 1000);
+    let router = ["--set", "router.router_temperature=0.000000001"];
+    args.extend(router);
+    // Next to nothing above 0, all workers are weighed; of equally cheap ones others are drawn.
+    assert_eq!(folder.json(&args)["requests"]["completed"], 1000);
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused() {
+    let folder = prepared();
+    folder.write(
+        "limits.yaml",
+        POLICY.replace(
+            "quantum: 4000",
+            "quantum: 4000, request_queue_limit_per_worker: 3",
+        ),
+    );
+    folder.write(
+        "broken.yaml",
+        POLICY
+            .replace("quantum: 4000", "quantum: 0")
+            .replace("cache_bucket: long", "cache_bucket: huge"),
+    );
+    let refused = |options: &[&str], parts: &[&str]| {
+        let mut args = vec!["replay", "scenario.yaml", "--trace", "trace.jsonl"];
+        args.extend(options.iter().flat_map(|option| ["--set", option]));
+        assert_contains(&folder.refused(&args), parts);
+    };
+    refused(
+        &["router.replica_sync=true", "router.kv_event_recovery=true"],
+        &[
+            "router.replica_sync: found replica_sync with one router, expected two routers or more",
+            "router.kv_event_recovery: found recovery where nothing is lost",
+        ],
+    );
+    refused(
+        &[
+            "router.replicas=2",
+            "router.replica_sync_delay_ms=5",
+            "router.queue_threshold=2",
+        ],
+        &["router.replica_sync_delay_ms: found a delay beside queue_threshold, expected 0"],
+    );
+    refused(
+        &[
+            "router.replicas=2",
+            "router.replica_sync_delay_ms=5",
+            "router.replica_sync=false",
+        ],
+        &["router.replica_sync_delay_ms: found a delay of what is not sent"],
+    );
+    refused(
+        &[
+            "router.policy_config=limits.yaml",
+            "router.queue_policy=wspt",
+        ],
+        &[
+            "router.queue_policy: found queue_policy beside policy_config",
+            "router.policy_config: found limits.yaml: limits of what may wait in short, expected no limits",
+        ],
+    );
+    refused(
+        &["router.policy_config=broken.yaml"],
+        &["quantum of short is 0", "unknown cache_bucket huge"],
+    );
+    refused(
+        &["router.policy_config=nowhere.yaml", "router.replicas=0"],
+        &[
+            "router.policy_config: found nowhere.yaml:",
+            "router.replicas: found `0`",
+        ],
+    );
+    refused(
+        &["router.mode=random", "router.replicas=2"],
+        &["router.replicas: found", "set router.mode to kv"],
+    );
+}
