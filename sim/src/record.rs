@@ -4,6 +4,7 @@
 //! unless the records do.
 
 use crate::disaggregation::TransferRecord;
+use crate::kvbm::KvbmRecord;
 use engine::{RequestId, Span, Time};
 
 /// The life of one request.
@@ -134,6 +135,8 @@ pub struct Recording {
     pub gaps: Vec<GapRun>,
     /// In the order of requests, those that one worker prefilled for another.
     pub transfers: Vec<TransferRecord>,
+    /// What happened below the GPUs' caches, where workers have such tiers.
+    pub kvbm: Option<KvbmRecord>,
 }
 
 impl RequestRecord {

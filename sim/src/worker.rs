@@ -1,6 +1,7 @@
 //! One worker of the cluster: its scheduler and what is noted about it.
 
 use crate::event::{Action, Ran, WorkerId};
+use crate::kvbm::View;
 use crate::record::{GapRun, RequestRecord, WorkerRecord};
 use engine::{
     EngineConfig, KvEvent, RequestId, Reserved, Scheduler, Span, Time, Tracking, Workload,
@@ -120,6 +121,7 @@ impl Worker {
         records: &mut [RequestRecord],
         actions: &mut Vec<Action>,
         reserved: &mut Vec<Reserved>,
+        tiers: Option<View<'_>>,
     ) -> bool {
         if self.cut_at.take_if(|at| *at <= now).is_some() {
             self.scheduler.stop_coasting();
@@ -129,7 +131,11 @@ impl Worker {
             if self.scheduler.coast_on() {
                 continue;
             }
-            let Some(plan) = self.scheduler.plan() else {
+            let plan = match &tiers {
+                None => self.scheduler.plan(),
+                Some(tiers) => self.scheduler.plan_with(tiers),
+            };
+            let Some(plan) = plan else {
                 return false;
             };
             for request in &plan.preempted {

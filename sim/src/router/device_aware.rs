@@ -52,6 +52,7 @@ mod tests {
             workload: &workload,
             workers: &workers,
             active,
+            tiers: None,
         };
         place(1, ratio, has_gpu, &candidate).0
     }

@@ -144,7 +144,10 @@ impl KvRouter {
         self.receive(now, tree);
         let request = &candidate.workload.requests[candidate.request.0 as usize];
         let limit = whole_blocks(tree, request, self.block_size, &mut self.path);
-        let overlap = self.look_up(now, limit);
+        let mut overlap = self.look_up(now, limit);
+        if let Some(tiers) = candidate.tiers.filter(|_| self.spec.use_kv_events) {
+            tiers.extend(&self.path, limit, &mut overlap);
+        }
         let cached = |overlap: &Overlap| overlap.cached_tokens(&self.spec.weights, self.block_size);
         let is_all = candidate.workers.len() == overlap.len();
         let ticket = QueueTicket {

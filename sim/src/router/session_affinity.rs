@@ -135,6 +135,7 @@ mod tests {
                 workload: &workload,
                 workers,
                 active: &[0; 3],
+                tiers: None,
             };
             affinity.place(Time(now), &candidate, || WorkerId(wanted)).0
         };
