@@ -31,7 +31,7 @@ mod offload;
 mod onboard;
 mod record;
 pub mod runs;
-mod spec;
+pub mod spec;
 pub mod store;
 
 pub use eviction::Eviction;
