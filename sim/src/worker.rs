@@ -145,6 +145,7 @@ impl Worker {
             }
             reserved.extend_from_slice(&plan.reserved);
             for admitted in &plan.admitted {
+                self.record.admissions += 1;
                 self.record.admitted_tokens += u64::from(admitted.known_tokens);
                 self.record.hit_tokens += u64::from(admitted.hit_tokens);
                 if !admitted.is_resumed {

@@ -7,6 +7,7 @@
 
 mod disaggregation;
 mod engine;
+mod kvbm;
 mod network;
 mod patch;
 mod pools;
@@ -122,13 +123,17 @@ fn add_default_pool(root: &mut Node) {
 
 fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let section = Section::new(log, "", Some(root));
-    section.not_modelled(&["planner", "kvbm"]);
+    section.not_modelled(&["planner"]);
+    section.belongs_to("kvbm", "pools[].kvbm");
     section.belongs_to("links", "network");
     // Read by `sweep`.
     section.has("sweep");
     section.whole("schema_version", SCHEMA_VERSION..=SCHEMA_VERSION);
     let router = router::read(&section.section("router"));
     let pools = pools::read(&section, folder, router);
+    if let Some(pools) = &pools {
+        kvbm::check_together(&section, pools);
+    }
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router);
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));

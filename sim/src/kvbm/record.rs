@@ -41,6 +41,25 @@ pub struct TierRecord {
     pub dropped_blocks: u64,
 }
 
+impl TierRecord {
+    /// Both together; peaks need not have been at the same time.
+    #[must_use]
+    pub fn plus(self, other: &TierRecord) -> TierRecord {
+        TierRecord {
+            medium: other.medium,
+            capacity_blocks: self.capacity_blocks + other.capacity_blocks,
+            peak_blocks: self.peak_blocks + other.peak_blocks,
+            offloaded_blocks: self.offloaded_blocks + other.offloaded_blocks,
+            offloaded_bytes: self.offloaded_bytes + other.offloaded_bytes,
+            onboarded_blocks: self.onboarded_blocks + other.onboarded_blocks,
+            onboarded_bytes: self.onboarded_bytes + other.onboarded_bytes,
+            evicted_blocks: self.evicted_blocks + other.evicted_blocks,
+            filtered_blocks: self.filtered_blocks + other.filtered_blocks,
+            dropped_blocks: self.dropped_blocks + other.dropped_blocks,
+        }
+    }
+}
+
 /// One request's onboarding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchRecord {
