@@ -195,6 +195,7 @@ fn tier(section: &Section<'_>, names: &Names, block_bytes: Option<u64>) -> Optio
         return None;
     }
     let eviction = match (policy, ttl) {
+        (None, _) if section.has(names.eviction) => return None,
         (Some(Policy::Ttl), None) => {
             if !section.has(names.ttl) {
                 let example = format!("for example `{}: 3600`", names.ttl);
@@ -317,8 +318,21 @@ fn unused(section: &Section<'_>, name: &'static str, size: &str) {
     }
 }
 
-/// What pools have to have in common: there is one object store.
-pub fn check_together(root: &Section<'_>, pools: &[Pool]) {
+/// What pools have to have in common: there is one object store. And weights of tiers are for pools that have some.
+pub fn check_together(root: &Section<'_>, router: &Section<'_>, pools: &[Pool]) {
+    let has_tiers = root
+        .list("pools")
+        .is_some_and(|(items, _)| items.iter().any(|item| item.get(SECTION).is_some()));
+    for name in [
+        "host_cache_hit_weight",
+        "disk_cache_hit_weight",
+        "shared_cache_multiplier",
+    ] {
+        if !has_tiers && router.has(name) {
+            let expected = "kvbm in a pool, or no such weight";
+            router.conflict(name, "a weight of tiers that no pool has", expected, "");
+        }
+    }
     let object = |pool: &Pool| {
         let spec = pool.kvbm.as_ref()?;
         let tier = spec

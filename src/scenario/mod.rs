@@ -129,10 +129,11 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     // Read by `sweep`.
     section.has("sweep");
     section.whole("schema_version", SCHEMA_VERSION..=SCHEMA_VERSION);
-    let router = router::read(&section.section("router"));
+    let router_section = section.section("router");
+    let router = router::read(&router_section);
     let pools = pools::read(&section, folder, router);
     if let Some(pools) = &pools {
-        kvbm::check_together(&section, pools);
+        kvbm::check_together(&section, &router_section, pools);
     }
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router);
     let workload = workload::read(&section.section("workload"), folder);

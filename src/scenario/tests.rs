@@ -856,4 +856,5 @@ proptest! {
     }
 }
 
+mod kvbm;
 mod widths;

@@ -69,6 +69,10 @@ pub(crate) struct Kvbm {
     /// Tokens that a request was given at its first fetch.
     fetched_tokens: FxHashMap<RequestId, u32>,
     done: Vec<FetchRecord>,
+    /// Kept for its room: a path, its blocks, flows that ended.
+    path: Vec<Stretch>,
+    blocks: Vec<BlockRun>,
+    ended: Vec<u32>,
 }
 
 /// One worker's.
@@ -144,6 +148,9 @@ impl Kvbm {
             fetches: FxHashMap::default(),
             fetched_tokens: FxHashMap::default(),
             done: Vec::new(),
+            path: Vec::new(),
+            blocks: Vec::new(),
+            ended: Vec::new(),
         })
     }
 
@@ -168,9 +175,9 @@ impl Kvbm {
         if self.wake <= now {
             self.wake = Time::MAX;
         }
-        let mut ended = Vec::new();
-        self.fabric.advance(now, &mut ended);
-        for tag in ended {
+        let mut over = std::mem::take(&mut self.ended);
+        self.fabric.advance(now, &mut over);
+        for tag in over.drain(..) {
             let ended = Move::Up(WorkerId(u32::MAX), RequestId(u32::MAX));
             let ended = std::mem::replace(&mut self.moves[tag as usize], ended);
             self.vacant.push(tag);
@@ -185,6 +192,7 @@ impl Kvbm {
                 }
             }
         }
+        self.ended = over;
     }
 
     /// Asks to be told when something happens on the links.

@@ -27,10 +27,13 @@ impl Kvbm {
             return;
         }
         let asked = &workload.requests[request.0 as usize];
-        let mut path = Vec::new();
-        block_path(&workload.tree, asked.leaf, tiers.block_size, &mut path);
-        let blocks: Vec<BlockRun> = runs_of(&path, lo, hi).collect();
+        let block_size = tiers.block_size;
+        block_path(&workload.tree, asked.leaf, block_size, &mut self.path);
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.clear();
+        blocks.extend(runs_of(&self.path, lo, hi));
         self.offer(now, worker, 0, &blocks, asked.priority);
+        self.blocks = blocks;
     }
 
     /// A worker's cache evicted blocks.

@@ -38,7 +38,7 @@ impl Kvbm {
             let tiers = self.tiers(worker);
             (tiers.block_size, tiers.block_bytes)
         };
-        let mut path = Vec::new();
+        let mut path = std::mem::take(&mut self.path);
         block_path(&workload.tree, asked.leaf, block_size, &mut path);
         let mut at = reserved.hit_tokens / block_size;
         let end = at + reserved.missing_tokens / block_size;
@@ -82,6 +82,7 @@ impl Kvbm {
             );
         }
         assert!(at == end, "tiers hold at the end of a plan what they held in it");
+        self.path = path;
         let tokens = fetch.record.tokens.iter().sum();
         self.fetched_tokens.entry(reserved.request).or_insert(tokens);
         let before = self.fetches.insert(reserved.request, fetch);

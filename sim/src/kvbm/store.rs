@@ -34,6 +34,8 @@ pub struct Store {
     uses: u64,
     /// Highest class that was evicted.
     floor: u64,
+    /// Kept for its room.
+    missing: Vec<BlockRun>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +79,7 @@ impl Store {
             queue: BTreeSet::new(),
             uses: 0,
             floor: 0,
+            missing: Vec::new(),
         }
     }
 
@@ -127,7 +130,7 @@ impl Store {
     /// ones if there is not enough for all. What has to go for that is evicted.
     pub fn offer(&mut self, now: Time, runs: &[BlockRun], priority: i32) -> Offered {
         self.uses += 1;
-        let mut missing = Vec::new();
+        let mut missing = std::mem::take(&mut self.missing);
         for &run in runs {
             self.lacks(run, &mut missing);
             self.use_run(now, run, priority);
@@ -140,7 +143,7 @@ impl Store {
             priority,
             last_used: now,
         };
-        for mut run in missing {
+        for mut run in missing.drain(..) {
             let room = self.capacity - self.held;
             let taken = run.blocks().min(room) as u32;
             offered.dropped_blocks += run.blocks() - u64::from(taken);
@@ -156,6 +159,7 @@ impl Store {
                 offered.taken.push(run);
             }
         }
+        self.missing = missing;
         self.peak = self.peak.max(self.held);
         offered
     }
