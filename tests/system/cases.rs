@@ -180,7 +180,7 @@ fn tiers(dice: &mut Dice) -> KvbmSpec {
     let chosen = (0..3).filter(|index| which & (1 << index) != 0);
     let tier = |index: usize| TierSpec {
         medium: media[index],
-        blocks: dice.between(1, 60),
+        blocks: dice.between(1, 60) as u64,
         eviction: dice.pick(&[
             Eviction::Lru,
             Eviction::Lru,
