@@ -270,9 +270,13 @@ impl Cluster {
     fn place(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
         match &mut self.disaggregated {
             Some(parts) if parts.chooses_decode_first() => {
-                parts.decode.place(now, id, &self.workload, &self.pools, None);
+                parts
+                    .decode
+                    .place(now, id, &self.workload, &self.pools, None);
             }
-            _ => self.entry.place(now, id, &self.workload, &self.pools, self.kvbm.as_deref()),
+            _ => self
+                .entry
+                .place(now, id, &self.workload, &self.pools, self.kvbm.as_deref()),
         }
         self.submit_placed(now, actions);
     }

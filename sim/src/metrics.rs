@@ -77,7 +77,10 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         kv: kv_use(&recording.workers, run),
         extrapolated_share: extrapolated_share(&recording.workers),
         transfers: transfers(recording),
-        kvbm: recording.kvbm.as_ref().map(|kvbm| kvbm_use(kvbm, &recording.workers)),
+        kvbm: recording
+            .kvbm
+            .as_ref()
+            .map(|kvbm| kvbm_use(kvbm, &recording.workers)),
         workers: (0..)
             .zip(&recording.workers)
             .map(|(index, worker)| worker_summary(index, worker, pool_names, run))
@@ -424,13 +427,18 @@ fn kvbm_use(kvbm: &KvbmRecord, workers: &[WorkerRecord]) -> KvbmUse {
     let hits: u64 = with_tiers().map(|worker| worker.hit_tokens).sum();
     let mut missing = admitted - hits;
     let mut tier = |medium: usize| {
-        let mut tiers = kvbm.tiers.iter().filter(|tier| tier.medium == medium).peekable();
+        let mut tiers = kvbm
+            .tiers
+            .iter()
+            .filter(|tier| tier.medium == medium)
+            .peekable();
         tiers.peek()?;
         let mut all = TierRecord::default();
         let mut peak_share = 0.0_f64;
         for tier in tiers {
             all = all.plus(tier);
-            peak_share = peak_share.max(share(tier.peak_blocks as f64, tier.capacity_blocks as f64));
+            peak_share =
+                peak_share.max(share(tier.peak_blocks as f64, tier.capacity_blocks as f64));
         }
         let taken = kvbm.fetches.iter().map(|fetch| fetch.tokens[medium]);
         let requests = taken.clone().filter(|&tokens| tokens > 0).count();

@@ -128,8 +128,14 @@ fn kv(section: &Section<'_>) -> KvRouterSpec {
         overlap_score_credit_decay: number("overlap_score_credit_decay", 0.0),
         prefill_load_scale: number("prefill_load_scale", default.weights.prefill_load_scale),
         decode_active_request_weight: number("decode_active_request_weight", 0.0),
-        host_cache_hit_weight: number("host_cache_hit_weight", default.weights.host_cache_hit_weight),
-        disk_cache_hit_weight: number("disk_cache_hit_weight", default.weights.disk_cache_hit_weight),
+        host_cache_hit_weight: number(
+            "host_cache_hit_weight",
+            default.weights.host_cache_hit_weight,
+        ),
+        disk_cache_hit_weight: number(
+            "disk_cache_hit_weight",
+            default.weights.disk_cache_hit_weight,
+        ),
         shared_cache_multiplier: number("shared_cache_multiplier", 0.0),
         track_prefill_tokens: flag("track_prefill_tokens", true),
         ..default.weights

@@ -5,8 +5,8 @@
 
 use calibration::{Gpu, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
 use engine::{EngineConfig, Span};
+use sim::kvbm::spec::{Medium, OffloadPolicy};
 use sim::{DisaggregationSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
-use sim::kvbm::spec::Medium;
 use std::path::PathBuf;
 use traces::{Format, SynthSpec};
 
@@ -283,7 +283,12 @@ impl Pool {
     pub fn useless_tiers(&self) -> Vec<String> {
         let mut above = (u64::from(self.engine.usable_blocks()), "the GPU's KV cache");
         let mut useless = Vec::new();
-        for tier in self.kvbm.iter().flat_map(|kvbm| &kvbm.tiers) {
+        // What is copied on eviction is not above any more.
+        let written_through = self
+            .kvbm
+            .iter()
+            .filter(|kvbm| kvbm.offload == OffloadPolicy::WriteThrough);
+        for tier in written_through.flat_map(|kvbm| &kvbm.tiers) {
             let (name, workers) = (tier.medium.name(), u64::from(self.workers));
             // The object store is every worker's.
             let share = match tier.medium {

@@ -100,7 +100,11 @@ impl Simulation {
         };
         // What was simulated, not where it was read: the same workload from another file is the same point.
         let mut asked = format!("{simulated:?} {:?}", scenario.sla);
-        let kvbm: Vec<_> = scenario.pools.iter().map(|pool| pool.kvbm.clone()).collect();
+        let kvbm: Vec<_> = scenario
+            .pools
+            .iter()
+            .map(|pool| pool.kvbm.clone())
+            .collect();
         if kvbm.iter().any(Option::is_some) {
             asked.push_str(&format!(" {kvbm:?}"));
         }

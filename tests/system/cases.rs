@@ -7,13 +7,13 @@ use calibration::{Polynomial, PolynomialSpec};
 use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use engine::{EngineConfig, Span, StepTime};
-use sim::kvbm::spec::{Medium, OffloadPolicy, Speed, TierSpec};
-use sim::kvbm::{Eviction, FilterSpec};
-use sim::router::KvRouterSpec;
-use sim::{KvbmSpec, PoolSpec, RouterSpec};
 use sim::disaggregation::conditional::IslBounding;
 use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Role};
+use sim::kvbm::spec::{Medium, OffloadPolicy, Speed, TierSpec};
+use sim::kvbm::{Eviction, FilterSpec};
 use sim::links::NetworkSpec;
+use sim::router::KvRouterSpec;
+use sim::{KvbmSpec, PoolSpec, RouterSpec};
 
 use crate::fast::{Case, config};
 use crate::oracle::dice::Dice;
@@ -128,16 +128,16 @@ pub fn tiered(seed: u64) -> Case {
     } else {
         let runs_vllm = |case: &Case| case.spec.pools[0].engine.as_vllm().is_some();
         let mut candidates = (0..).map(|more| case(seed + more * 1_000_003));
-        candidates
-            .find(runs_vllm)
-            .expect("there is no end of them")
+        candidates.find(runs_vllm).expect("there is no end of them")
     };
     if dice.chance(30) {
         let mut kv = KvRouterSpec::default();
         kv.weights.shared_cache_multiplier = 0.5;
         case.spec.router = RouterSpec::Kv(kv);
         // Such a router counts in blocks of one size.
-        case.spec.pools.truncate(case.spec.disaggregation.as_ref().map_or(1, |_| 2));
+        case.spec
+            .pools
+            .truncate(case.spec.disaggregation.as_ref().map_or(1, |_| 2));
         let block_size = case.spec.pools[0].engine.block_size();
         let same = |pool: &PoolSpec| pool.engine.block_size() == block_size;
         if !case.spec.pools.iter().all(same) {

@@ -116,8 +116,8 @@ fn cut(counts: &mut Vec<Counted>, at: u32) {
 /// Makes one of equal neighbours.
 fn join(counts: &mut Vec<Counted>) {
     counts.dedup_by(|next, before| {
-        let is_alike = before.hi == next.lo
-            && (before.count, before.decays) == (next.count, next.decays);
+        let is_alike =
+            before.hi == next.lo && (before.count, before.decays) == (next.count, next.decays);
         if is_alike {
             before.hi = next.hi;
         }

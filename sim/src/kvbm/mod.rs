@@ -35,8 +35,8 @@ pub mod spec;
 pub mod store;
 
 pub use eviction::Eviction;
-pub(crate) use onboard::View;
 pub use filter::FilterSpec;
+pub(crate) use onboard::View;
 pub use record::{FetchRecord, KvbmRecord, TierRecord};
 pub use spec::{KvbmSpec, Medium, OffloadPolicy, Speed, TierSpec};
 

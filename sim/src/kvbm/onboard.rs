@@ -19,7 +19,10 @@ impl Connector for View<'_> {
     fn matched(&self, path: &[Stretch], from: u32, limit: u32) -> u32 {
         let tiers = &self.kvbm.tiers(self.worker).tiers;
         tiers.iter().fold(0, |found, &(level, _)| {
-            found + self.kvbm.levels[level].store.matched(path, from + found, limit)
+            found
+                + self.kvbm.levels[level]
+                    .store
+                    .matched(path, from + found, limit)
         })
     }
 }
@@ -81,17 +84,25 @@ impl Kvbm {
                 },
             );
         }
-        assert!(at == end, "tiers hold at the end of a plan what they held in it");
+        assert!(
+            at == end,
+            "tiers hold at the end of a plan what they held in it"
+        );
         self.path = path;
         let tokens = fetch.record.tokens.iter().sum();
-        self.fetched_tokens.entry(reserved.request).or_insert(tokens);
+        self.fetched_tokens
+            .entry(reserved.request)
+            .or_insert(tokens);
         let before = self.fetches.insert(reserved.request, fetch);
         assert!(before.is_none(), "a request fetches once at a time");
     }
 
     /// One of the flows of a request has ended; true if it was the last.
     pub(super) fn part_arrived(&mut self, now: Time, request: RequestId) -> bool {
-        let fetch = self.fetches.get_mut(&request).expect("its flow was under way");
+        let fetch = self
+            .fetches
+            .get_mut(&request)
+            .expect("its flow was under way");
         fetch.parts -= 1;
         let is_over = fetch.parts == 0;
         if is_over {

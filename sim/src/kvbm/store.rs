@@ -211,7 +211,10 @@ impl Store {
     /// All blocks that have arrived, by node and index.
     #[must_use]
     pub fn contents(&self) -> Vec<(u32, u32)> {
-        let runs = self.queue.iter().map(|&(_, _, id)| self.runs[id as usize].at);
+        let runs = self
+            .queue
+            .iter()
+            .map(|&(_, _, id)| self.runs[id as usize].at);
         let mut blocks: Vec<(u32, u32)> = runs
             .flat_map(|run| (run.lo..run.hi).map(move |block| (run.node.0, block)))
             .collect();

@@ -71,9 +71,8 @@ impl Naive {
         let mut evicted = Vec::new();
         while self.capacity - self.blocks.len() < missing.len() {
             let arrived = self.blocks.iter().filter(|(_, block)| block.has_arrived);
-            let first = arrived.min_by_key(|(name, block)| {
-                (block.class, block.number, std::cmp::Reverse(name.1))
-            });
+            let first = arrived
+                .min_by_key(|(name, block)| (block.class, block.number, std::cmp::Reverse(name.1)));
             let Some((&name, &block)) = first else { break };
             if let Eviction::Ttl(ttl) = self.eviction
                 && now < block.last_used + ttl.0

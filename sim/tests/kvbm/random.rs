@@ -49,8 +49,15 @@ fn slow(megabytes_per_s: u64) -> Speed {
 fn tiers() -> impl Strategy<Value = Vec<TierSpec>> {
     let sizes = (1u64..40, 1u64..80, 1u64..200);
     let which = 1u8..8;
-    (sizes, which, eviction(), eviction(), any::<bool>(), 1u64..30).prop_map(
-        |(sizes, which, upper, lower, filters, speed)| {
+    (
+        sizes,
+        which,
+        eviction(),
+        eviction(),
+        any::<bool>(),
+        1u64..30,
+    )
+        .prop_map(|(sizes, which, upper, lower, filters, speed)| {
             let filter = filters.then_some(FilterSpec {
                 min_frequency: 2,
                 decay: Span::from_ns(5_000_000),
@@ -71,8 +78,7 @@ fn tiers() -> impl Strategy<Value = Vec<TierSpec>> {
                 .filter(|(index, _)| which & (1 << index) != 0)
                 .map(tier)
                 .collect()
-        },
-    )
+        })
 }
 
 fn router() -> impl Strategy<Value = RouterSpec> {

@@ -61,11 +61,16 @@ fn no_size_is_no_tier() {
 
 #[test]
 fn a_tier_no_larger_than_the_one_above_is_pointed_out() {
-    let large = [("pools.agg.kvbm.cpu_cache_gb", "170")];
+    let through = ("pools.agg.kvbm.offload", "write-through");
+    let large = [through, ("pools.agg.kvbm.cpu_cache_gb", "170")];
     assert_eq!(good(TEXT, &large).pools[0].useless_tiers(), [""; 0]);
-    let useless = good(TEXT, &[]).pools[0].useless_tiers();
+    assert_eq!(good(TEXT, &[]).pools[0].useless_tiers(), [""; 0]);
+    let useless = good(TEXT, &[through]).pools[0].useless_tiers();
     assert_eq!(useless.len(), 1, "{useless:?}");
-    assert!(useless[0].contains("host tier of 30517 blocks"), "{useless:?}");
+    assert!(
+        useless[0].contains("host tier of 30517 blocks"),
+        "{useless:?}"
+    );
 }
 
 #[test]
