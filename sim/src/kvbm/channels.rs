@@ -73,22 +73,16 @@ impl<'a> Builder<'a> {
         for tier in &spec.tiers {
             let own = match tier.medium {
                 Medium::Host => None,
-                Medium::Disk(speed) => Some(match self.disks {
-                    Some(disks) => disks,
-                    None => *self.disks.insert(Links {
-                        read: self.fabric.add_link(speed.read_bytes_per_s),
-                        write: self.fabric.add_link(speed.write_bytes_per_s),
-                        speed,
-                    }),
-                }),
-                Medium::Object(speed) => Some(match self.object {
-                    Some(object) => object,
-                    None => *self.object.insert(Links {
-                        read: self.fabric.add_link(speed.read_bytes_per_s),
-                        write: self.fabric.add_link(speed.write_bytes_per_s),
-                        speed,
-                    }),
-                }),
+                Medium::Disk(speed) => {
+                    let disks = self.disks.unwrap_or_else(|| self.add(speed));
+                    self.disks = Some(disks);
+                    Some(disks)
+                }
+                Medium::Object(speed) => {
+                    let object = self.object.unwrap_or_else(|| self.add(speed));
+                    self.object = Some(object);
+                    Some(object)
+                }
             };
             let reads = own.map(|own| (own.read, own.speed.read_latency));
             let writes = own.map(|own| (own.write, own.speed.write_latency));

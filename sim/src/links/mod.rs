@@ -232,7 +232,10 @@ impl Fabric {
     fn share_around(&mut self, now: Time, id: FlowId) {
         let flow = &self.flows[id.0 as usize];
         let mut links = flow.path.iter().map(|link| &self.links[link.0 as usize]);
-        if links.clone().all(|link| link.flows.iter().all(|&other| other == id)) {
+        if links
+            .clone()
+            .all(|link| link.flows.iter().all(|&other| other == id))
+        {
             // Nobody else is concerned.
             let rate = links.clone().map(|link| link.bytes_per_s).min();
             if let Some(rate) = rate.filter(|_| links.any(|link| !link.flows.is_empty())) {

@@ -198,15 +198,13 @@ fn the_filter_keeps_the_disk_from_what_comes_once() {
 }
 
 #[test]
-fn a_disk_is_read_behind_the_host() {
-    // The host of 2 blocks keeps the first two of A: those behind find no room while these are on their way... and are
-    // evicted tail first by B. The disk, unfiltered, has what came through the host.
+fn what_the_host_lost_comes_back_from_the_disk() {
+    // A host of 6 blocks holds A, then B. The disk, unfiltered, has both: 48 MB over disk and PCIe, 1 ms for each of them.
     let tiers = kvbm(vec![
         tier(Medium::Host, 6),
         tier(Medium::Disk(speed(1)), 100),
     ]);
     let recording = run(&cluster(1, ten_blocks()), Some(tiers), one_ms(), &a_b_a());
-    // B pushed A out of the host; the disk still has it: 48 MB over disk and PCIe, 1 ms for each.
     let kvbm = recording.kvbm.expect("there are tiers");
     assert_eq!(kvbm.fetches[0].tokens, [0, 48, 0]);
     assert_eq!(ms(recording.requests[2].first_scheduled), 1_050.0);
