@@ -4,6 +4,7 @@
 //! may go on unasked for as many steps as it says (`coast_on`), unless it is forbidden to (`stop_coasting`). The set of
 //! engines is closed, so the choice is an enum and each call one `match`.
 
+use crate::connector::Connector;
 use crate::kv_cache::KvEvent;
 use crate::plan::StepPlan;
 use crate::sglang::{self, SglangConfig};
@@ -316,6 +317,16 @@ impl Scheduler {
     /// when planning preempted somebody or reserved blocks: it takes no time, is not in flight and needs no `finish`.
     pub fn plan(&mut self) -> Option<&StepPlan> {
         any!(self, scheduler => scheduler.plan())
+    }
+
+    /// The same for a worker that can fetch KV. Only vLLM's scheduler asks.
+    pub fn plan_with(&mut self, connector: &dyn Connector) -> Option<&StepPlan> {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler.plan_with(Some(connector)),
+            Scheduler::Sglang(_) | Scheduler::Trtllm(_) => {
+                unreachable!("a deployment with tiers below the GPU's runs vLLM's scheduler")
+            }
+        }
     }
 
     /// Accounts for `steps` steps of the oldest plan in flight, whose outputs have arrived. Requests that ended are

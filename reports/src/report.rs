@@ -205,6 +205,12 @@ mod tests {
             [family @ ("latency" | "transfers"), metric, statistic] => {
                 vec![format!("{family}.{metric}.*"), format!("*.{statistic}")]
             }
+            ["kvbm", tier, member] if ["host", "disk", "object"].contains(&tier) => {
+                vec![format!("kvbm.*.{member}")]
+            }
+            ["kvbm", metric, statistic] => {
+                vec![format!("kvbm.{metric}.*"), format!("*.{statistic}")]
+            }
             [family @ ("overrides" | "engines"), ..] => vec![format!("{family}.*")],
             ["requests", "rejected_by", _] => vec!["requests.rejected_by.*".to_owned()],
             _ => vec![field.to_owned()],

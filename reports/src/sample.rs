@@ -3,6 +3,7 @@
 use crate::report::{Provenance, Report, Timing};
 use engine::{Drafted, RequestId, Span, Time};
 use sim::event::WorkerId;
+use sim::kvbm::{FetchRecord, KvbmRecord, TierRecord};
 use sim::{
     GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, TransferRecord, WorkerRecord,
     summarize,
@@ -118,6 +119,33 @@ pub(crate) fn recording() -> Recording {
         workers: vec![worker, other],
         gaps: vec![gap(100.0, 4), gap(200.0, 2)],
         transfers: vec![moved],
+        kvbm: Some(tiers()),
+    }
+}
+
+/// The second worker has a host tier, from which its request took a block.
+fn tiers() -> KvbmRecord {
+    let host = TierRecord {
+        capacity_blocks: 100,
+        peak_blocks: 25,
+        offloaded_blocks: 8,
+        offloaded_bytes: 8 * 2_097_152,
+        onboarded_blocks: 1,
+        onboarded_bytes: 2_097_152,
+        ..TierRecord::default()
+    };
+    let fetch = FetchRecord {
+        request: RequestId(1),
+        worker: WorkerId(1),
+        began: Time::from_ns(410_000_000),
+        ended: Time::from_ns(412_000_000),
+        tokens: [16, 0, 0],
+    };
+    KvbmRecord {
+        tiers: vec![host],
+        workers: vec![false, true],
+        fetches: vec![fetch],
+        is_settled: true,
     }
 }
 

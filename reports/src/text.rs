@@ -3,7 +3,9 @@
 
 use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
-use sim::summary::{Distribution, Goodput, SpeculationSummary, Summary, Transfers, WorkerSummary};
+use sim::summary::{
+    Distribution, Goodput, KvbmUse, SpeculationSummary, Summary, Transfers, WorkerSummary,
+};
 
 /// Runs with more workers list the pools only.
 const MOST_WORKERS_LISTED: usize = 32;
@@ -213,13 +215,43 @@ fn memory(summary: &Summary) -> String {
         .speculation
         .iter()
         .map(|speculation| ("Speculation", speculation_in_words(speculation)));
+    let tiers = summary
+        .kvbm
+        .iter()
+        .map(|kvbm| ("KVBM", kvbm_in_words(kvbm)));
     facts(
         &goodput
             .chain([("Prefix reuse", reuse), ("KV cache", used)])
             .chain(moved)
             .chain(drafted)
+            .chain(tiers)
             .collect::<Vec<_>>(),
     )
+}
+
+fn kvbm_in_words(kvbm: &KvbmUse) -> String {
+    let [mean, p99] = [kvbm.onboard_ms.mean, kvbm.onboard_ms.p99].map(|ms| separated(ms, 1));
+    let mut text = format!(
+        "{}, mean and p99 {mean} and {p99} ms each",
+        counted(kvbm.onboardings, "onboarding")
+    );
+    let tiers = [
+        ("host", &kvbm.host),
+        ("disk", &kvbm.disk),
+        ("object", &kvbm.object),
+    ];
+    for (name, tier) in tiers {
+        let Some(tier) = tier else { continue };
+        let [up, down] = [tier.onboarded_bytes, tier.offloaded_bytes]
+            .map(|bytes| separated(bytes as f64 / 1e9, 1));
+        text.push_str(&format!(
+            "\n{name}: {} of the tokens, {} of what was not above · {up} GB up, {down} GB down · {} full at most",
+            percent(tier.token_share),
+            percent(tier.hit_share),
+            percent(tier.peak_share)
+        ));
+    }
+    text
 }
 
 fn transfers_in_words(transfers: &Transfers) -> String {

@@ -5,11 +5,13 @@
 
 mod handoff;
 mod lockstep;
+mod tiers;
 
 use crate::disaggregation::DisaggregationSpec;
 use crate::event::{Action, Event, Ran, WorkerId};
 use crate::frontend::{Frontend, FrontendSpec};
 use crate::group::{Group, GroupSpec};
+use crate::kvbm::{Kvbm, KvbmSpec};
 use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Placement, RouterSpec};
@@ -70,12 +72,15 @@ pub struct Cluster {
     /// Workers that requests come to first: all, or those that prefill.
     entry: Group,
     disaggregated: Option<Box<Disaggregated>>,
+    kvbm: Option<Box<Kvbm>>,
     workers: Vec<Worker>,
     recording: Recording,
     last_token: Vec<Time>,
     outputs: Outputs,
     /// Blocks reserved by the plan just made.
     reserved: Vec<Reserved>,
+    /// Requests whose KV has come up from the tiers.
+    arrived: Vec<(WorkerId, RequestId)>,
     seed: u64,
     warmup_requests: u32,
 }
@@ -84,6 +89,26 @@ impl Cluster {
     /// An idle deployment in front of the clients of `workload`.
     #[must_use]
     pub fn new(asked: &ClusterSpec, workload: Arc<Workload>) -> Self {
+        Cluster::with_kvbm(asked, &vec![None; asked.pools.len()], workload)
+    }
+
+    /// The same with tiers below the GPUs' caches: by pool, what each of its workers has. Pools with tiers run vLLM and do
+    /// not decode for others; their object stores, if any, are one and the same.
+    #[must_use]
+    pub fn with_kvbm(
+        asked: &ClusterSpec,
+        kvbm: &[Option<KvbmSpec>],
+        workload: Arc<Workload>,
+    ) -> Self {
+        assert!(
+            asked.pools.len() == kvbm.len(),
+            "every pool has tiers or none"
+        );
+        assert!(
+            (asked.pools.iter().zip(kvbm))
+                .all(|(pool, kvbm)| kvbm.is_none() || pool.engine.does_parts()),
+            "stages, ranks and drafts have no tiers"
+        );
         assert!(
             asked.pools.iter().any(|pool| pool.workers > 0),
             "a deployment has a worker"
@@ -107,11 +132,13 @@ impl Cluster {
             pools: asked.pools.clone(),
             entry,
             disaggregated,
+            kvbm: Kvbm::new(&asked.pools, kvbm).map(Box::new),
             workers: Vec::with_capacity(workers as usize),
             recording: Recording::default(),
             last_token: vec![Time::MAX; workload.requests.len()],
             outputs: Outputs::default(),
             reserved: Vec::new(),
+            arrived: Vec::new(),
             seed: asked.seed,
             warmup_requests: asked.load.warmup_requests,
             workload,
@@ -183,13 +210,14 @@ impl Cluster {
     fn options_of(&mut self, worker: WorkerId, spec: &ClusterSpec) -> WorkerOptions {
         let is_prefill = spec.disaggregation.is_some();
         let leader = self.leader_of_next(spec);
+        let spills = self.tiers_want_evicted(worker);
         let group = self.group_of(worker);
         WorkerOptions {
             leader,
-            // Events that travel need the time of their step.
-            coasts: spec.coasting && !group.wants_each_step(),
+            // Events that travel need the time of their step, and so do blocks that are copied when they are evicted.
+            coasts: spec.coasting && !group.wants_each_step() && !spills,
             track_block_ids: spec.track_block_ids,
-            track_kv_events: group.wants_kv_events(),
+            track_kv_events: group.wants_kv_events() || spills,
             only_prefills: is_prefill && !self.is_decode_worker(worker),
         }
     }
@@ -232,9 +260,12 @@ impl Cluster {
         let worker = &mut self.workers[id.0 as usize];
         worker.is_woken = false;
         let mut reserved = std::mem::take(&mut self.reserved);
-        if worker.plan(now, &mut self.recording.requests, actions, &mut reserved) {
+        let tiers = self.kvbm.as_ref().and_then(|kvbm| kvbm.view(id));
+        let records = &mut self.recording.requests;
+        if worker.plan(now, records, actions, &mut reserved, tiers) {
             self.wake(now, id, actions);
         }
+        self.fetch_reserved(now, id, &mut reserved, actions);
         self.note_reserved(now, &mut reserved, actions);
         self.reserved = reserved;
     }
@@ -266,9 +297,13 @@ impl Cluster {
     fn place(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
         match &mut self.disaggregated {
             Some(parts) if parts.chooses_decode_first() => {
-                parts.decode.place(now, id, &self.workload, &self.pools);
+                parts
+                    .decode
+                    .place(now, id, &self.workload, &self.pools, None);
             }
-            _ => self.entry.place(now, id, &self.workload, &self.pools),
+            _ => self
+                .entry
+                .place(now, id, &self.workload, &self.pools, self.kvbm.as_deref()),
         }
         self.submit_placed(now, actions);
     }
@@ -361,6 +396,10 @@ impl Cluster {
         };
         self.workers[ran.worker.0 as usize].ran(ran, &mut books, &mut outputs);
         let workload = self.workload.clone();
+        for &request in &outputs.started {
+            self.prompt_computed(now, ran.worker, request);
+        }
+        self.evicted(now, ran.worker, &outputs.events);
         let group = self.group_of(ran.worker);
         for request in outputs.started.drain(..) {
             group.prefill_done(now, request, &workload);
@@ -372,6 +411,7 @@ impl Cluster {
         }
         for request in outputs.ended.drain(..) {
             if self.workers[ran.worker.0 as usize].only_prefills() {
+                self.prompt_computed(now, ran.worker, request);
                 self.prefilled(now, request, actions);
             } else {
                 self.complete(now, ran, request, actions);
@@ -392,6 +432,7 @@ impl Cluster {
         record.output_tokens = engine.output_goal(asked.input_tokens, asked.output_tokens);
         record.finish = ran.end();
         record.outcome = Outcome::Completed;
+        self.answer_computed(now, worker, request);
         let workload = self.workload.clone();
         self.group_of(worker).ended(now, worker, request, &workload);
         self.load.ended(now, request, actions);
@@ -421,6 +462,7 @@ impl Cluster {
         if let Some(parts) = &self.disaggregated {
             self.recording.transfers = parts.handoffs.records();
         }
+        self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
         self.recording
     }
 }

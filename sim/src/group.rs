@@ -5,6 +5,7 @@
 use crate::cluster::PoolSpec;
 use crate::event::WorkerId;
 use crate::frontend::refusal;
+use crate::kvbm::{Kvbm, TiersInView};
 use crate::record::Rejection;
 use crate::router::min_tree::MinTree;
 use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
@@ -131,7 +132,14 @@ impl Group {
     }
 
     /// The router takes a request that some worker can hold.
-    pub fn place(&mut self, now: Time, id: RequestId, workload: &Workload, pools: &[PoolSpec]) {
+    pub fn place(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        workload: &Workload,
+        pools: &[PoolSpec],
+        tiers: Option<&Kvbm>,
+    ) {
         let refusal = self.find_able(id, workload, pools);
         assert!(refusal.is_none(), "the front end refused it");
         let workers = if self.able.is_empty() {
@@ -144,6 +152,10 @@ impl Group {
             workload,
             workers,
             active: &self.active,
+            tiers: tiers.map(|kvbm| TiersInView {
+                kvbm,
+                workers: &self.workers,
+            }),
         };
         self.router.place(now, &candidate, &mut self.placed);
         self.settle();
@@ -186,7 +198,7 @@ impl Group {
         events: &[KvEvent],
         workload: &Workload,
     ) {
-        if self.listens {
+        if self.wants_kv_events() {
             let place = self.place_of[worker.0 as usize];
             self.router.observe(now, place, events, workload);
         }

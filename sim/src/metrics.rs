@@ -9,11 +9,12 @@
 //! requests does not matter. A number without a base (no request, no time) is 0, never NaN or infinite.
 
 use crate::disaggregation::TransferRecord;
+use crate::kvbm::{KvbmRecord, TierRecord};
 use crate::quantile::values_at_ranks;
 use crate::record::{GapRun, Outcome, Recording, RequestRecord, WorkerRecord};
 use crate::summary::{
-    Distribution, Goodput, KvUse, Latency, PrefixReuse, RequestCounts, Sla, SpeculationSummary,
-    Summary, Throughput, Transfers, WorkerSummary,
+    Distribution, Goodput, KvUse, KvbmUse, Latency, PrefixReuse, RequestCounts, Sla,
+    SpeculationSummary, Summary, Throughput, TierUse, Transfers, WorkerSummary,
 };
 use engine::{Span, Time};
 use std::collections::BTreeMap;
@@ -77,6 +78,10 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         extrapolated_share: extrapolated_share(&recording.workers),
         transfers: transfers(recording),
         speculation: speculation(&recording.workers),
+        kvbm: recording
+            .kvbm
+            .as_ref()
+            .map(|kvbm| kvbm_use(kvbm, &recording.workers)),
         workers: (0..)
             .zip(&recording.workers)
             .map(|(index, worker)| worker_summary(index, worker, pool_names, run))
@@ -424,6 +429,60 @@ fn speculation(workers: &[WorkerRecord]) -> Option<SpeculationSummary> {
         acceptance_rate: share(accepted as f64, drafts as f64),
         acceptance_length: 1.0 + accepted as f64 / steps as f64,
     })
+}
+
+fn kvbm_use(kvbm: &KvbmRecord, workers: &[WorkerRecord]) -> KvbmUse {
+    let with_tiers = || {
+        let all = workers.iter().zip(&kvbm.workers);
+        all.filter(|(_, has_tiers)| **has_tiers)
+            .map(|(worker, _)| worker)
+    };
+    let admitted: u64 = with_tiers().map(|worker| worker.admitted_tokens).sum();
+    let admissions: u64 = with_tiers().map(|worker| worker.admissions).sum();
+    let hits: u64 = with_tiers().map(|worker| worker.hit_tokens).sum();
+    let mut missing = admitted - hits;
+    let mut tier = |medium: usize| {
+        let mut tiers = kvbm
+            .tiers
+            .iter()
+            .filter(|tier| tier.medium == medium)
+            .peekable();
+        tiers.peek()?;
+        let mut all = TierRecord::default();
+        let mut peak_share = 0.0_f64;
+        for tier in tiers {
+            all = all.plus(tier);
+            peak_share =
+                peak_share.max(share(tier.peak_blocks as f64, tier.capacity_blocks as f64));
+        }
+        let taken = kvbm.fetches.iter().map(|fetch| fetch.tokens[medium]);
+        let requests = taken.clone().filter(|&tokens| tokens > 0).count();
+        let tokens: u64 = taken.map(u64::from).sum();
+        let missed = missing;
+        missing = missing.saturating_sub(tokens);
+        Some(TierUse {
+            capacity_blocks: all.capacity_blocks,
+            peak_share,
+            token_share: share(tokens as f64, admitted as f64),
+            hit_share: share(tokens as f64, missed as f64),
+            request_share: share(requests as f64, admissions as f64),
+            onboarded_blocks: all.onboarded_blocks,
+            onboarded_bytes: all.onboarded_bytes,
+            offloaded_blocks: all.offloaded_blocks,
+            offloaded_bytes: all.offloaded_bytes,
+            evicted_blocks: all.evicted_blocks,
+            filtered_blocks: all.filtered_blocks,
+            dropped_blocks: all.dropped_blocks,
+        })
+    };
+    let (host, disk, object) = (tier(0), tier(1), tier(2));
+    KvbmUse {
+        onboardings: kvbm.fetches.len() as u64,
+        onboard_ms: spans_in_ms(kvbm.fetches.iter().map(|it| it.ended.since(it.began))),
+        host,
+        disk,
+        object,
+    }
 }
 
 fn kv_use(workers: &[WorkerRecord], run: Span) -> KvUse {

@@ -4,6 +4,7 @@
 //! unless the records do.
 
 use crate::disaggregation::TransferRecord;
+use crate::kvbm::KvbmRecord;
 use engine::{Drafted, RequestId, Span, Time};
 
 /// The life of one request.
@@ -109,6 +110,8 @@ pub struct WorkerRecord {
     pub decode_tokens: u64,
     /// What speculation did in them.
     pub drafted: Drafted,
+    /// Admissions: first ones and those after a preemption.
+    pub admissions: u64,
     /// Prompt tokens of admissions (first ones and those after a preemption).
     pub admitted_tokens: u64,
     /// Of those, tokens found in the KV cache.
@@ -136,6 +139,8 @@ pub struct Recording {
     pub gaps: Vec<GapRun>,
     /// In the order of requests, those that one worker prefilled for another.
     pub transfers: Vec<TransferRecord>,
+    /// What happened below the GPUs' caches, where workers have such tiers.
+    pub kvbm: Option<KvbmRecord>,
 }
 
 impl RequestRecord {

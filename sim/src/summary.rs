@@ -27,6 +27,9 @@ pub struct Summary {
     /// What drafts brought; absent where no engine speculates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<SpeculationSummary>,
+    /// KV below the GPUs' caches; absent where no worker has such tiers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kvbm: Option<KvbmUse>,
     /// By worker index.
     pub workers: Vec<WorkerSummary>,
 }
@@ -178,6 +181,54 @@ pub struct SpeculationSummary {
     pub acceptance_rate: f64,
     /// Tokens per decode step and sequence: 1 + accepted / such steps.
     pub acceptance_length: f64,
+}
+
+/// KV below the GPUs' caches, warm-up requests included. All shares are over the admissions of workers that have tiers,
+/// those after a preemption included.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KvbmUse {
+    /// Onboardings: requests that waited for KV from a tier, each time.
+    pub onboardings: u64,
+    /// Start of an onboarding to its last byte.
+    pub onboard_ms: Distribution,
+    /// G2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<TierUse>,
+    /// G3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<TierUse>,
+    /// G4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<TierUse>,
+}
+
+/// One tier of all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TierUse {
+    /// Blocks that fit, over all workers.
+    pub capacity_blocks: u64,
+    /// Highest share of a worker's tier that was in use.
+    pub peak_share: f64,
+    /// Tokens taken from it / tokens of admitted requests.
+    pub token_share: f64,
+    /// Tokens taken from it / tokens of admitted requests that neither the GPU nor the tiers above had.
+    pub hit_share: f64,
+    /// Onboardings that took something from it / admissions.
+    pub request_share: f64,
+    /// Blocks read.
+    pub onboarded_blocks: u64,
+    /// Their size.
+    pub onboarded_bytes: u64,
+    /// Blocks that came.
+    pub offloaded_blocks: u64,
+    /// Their size.
+    pub offloaded_bytes: u64,
+    /// Blocks that made room for others.
+    pub evicted_blocks: u64,
+    /// Blocks that the frequency filter kept out.
+    pub filtered_blocks: u64,
+    /// Blocks that found no room.
+    pub dropped_blocks: u64,
 }
 
 /// What one worker did.

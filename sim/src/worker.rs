@@ -1,6 +1,7 @@
 //! One worker of the cluster: its scheduler and what is noted about it.
 
 use crate::event::{Action, Ran, WorkerId};
+use crate::kvbm::View;
 use crate::record::{GapRun, RequestRecord, WorkerRecord};
 use engine::speculation::PARTS;
 use engine::{
@@ -146,6 +147,7 @@ impl Worker {
         records: &mut [RequestRecord],
         actions: &mut Vec<Action>,
         reserved: &mut Vec<Reserved>,
+        tiers: Option<View<'_>>,
     ) -> bool {
         if self.cut_at.take_if(|at| *at <= now).is_some() {
             self.scheduler.stop_coasting();
@@ -155,7 +157,11 @@ impl Worker {
             if self.scheduler.coast_on() {
                 continue;
             }
-            let Some(plan) = self.scheduler.plan() else {
+            let plan = match &tiers {
+                None => self.scheduler.plan(),
+                Some(tiers) => self.scheduler.plan_with(tiers),
+            };
+            let Some(plan) = plan else {
                 if self.queue_empty_batch() {
                     continue;
                 }
@@ -168,6 +174,7 @@ impl Worker {
             }
             reserved.extend_from_slice(&plan.reserved);
             for admitted in &plan.admitted {
+                self.record.admissions += 1;
                 self.record.admitted_tokens += u64::from(admitted.known_tokens);
                 self.record.hit_tokens += u64::from(admitted.hit_tokens);
                 if !admitted.is_resumed {

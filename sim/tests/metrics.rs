@@ -1,7 +1,10 @@
 //! Summaries against the definitions written out naively, on hand-made and on random recordings.
 
-use engine::{Span, Time};
+use engine::{RequestId, Span, Time};
 use proptest::prelude::*;
+use sim::event::WorkerId;
+use sim::kvbm::{FetchRecord, KvbmRecord, TierRecord};
+use sim::summary::TierUse;
 use sim::{
     Distribution, GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, Summary, WorkerRecord,
     series, summarize,
@@ -84,6 +87,7 @@ fn a_run_of_four_requests() {
             busy: Span::from_ms(4500.0),
             prefill_tokens: 250,
             decode_tokens: 14,
+            admissions: 5,
             admitted_tokens: 500,
             hit_tokens: 100,
             preemptions: 2,
@@ -94,6 +98,7 @@ fn a_run_of_four_requests() {
             ..WorkerRecord::default()
         }],
         transfers: Vec::new(),
+        kvbm: None,
         gaps: vec![
             GapRun {
                 first: ms(40.0).since(Time::ZERO),
@@ -410,6 +415,7 @@ fn any_recording() -> impl Strategy<Value = Recording> {
         workers,
         gaps,
         transfers: Vec::new(),
+        kvbm: None,
     })
 }
 
@@ -508,4 +514,69 @@ proptest! {
         let least: f64 = in_system.sum();
         prop_assert!(seen >= least * (1.0 - 1e-9), "{} < {}", seen, least);
     }
+}
+
+#[test]
+fn hits_of_tiers_are_kept_apart() {
+    // Two workers with tiers admitted 5 and 3 times, 600 and 400 tokens, 100 of them in their caches: 900 were asked of the
+    // hosts, which gave 96 + 64; 740 of the disks, which gave 148. A third worker has no tiers.
+    let worker = |admissions, admitted_tokens, hit_tokens| WorkerRecord {
+        admissions,
+        admitted_tokens,
+        hit_tokens,
+        ..WorkerRecord::default()
+    };
+    let tier = |medium, peak_blocks, onboarded_blocks| TierRecord {
+        medium,
+        capacity_blocks: 10,
+        peak_blocks,
+        onboarded_blocks,
+        offloaded_blocks: 20,
+        ..TierRecord::default()
+    };
+    let fetch = |request, from: f64, to: f64, tokens| FetchRecord {
+        request: RequestId(request),
+        worker: WorkerId(0),
+        began: ms(from),
+        ended: ms(to),
+        tokens,
+    };
+    let recording = Recording {
+        workers: vec![worker(5, 600, 100), worker(3, 400, 0), worker(9, 9_999, 0)],
+        kvbm: Some(KvbmRecord {
+            tiers: vec![tier(0, 4, 6), tier(1, 9, 0), tier(0, 8, 4), tier(1, 1, 9)],
+            workers: vec![true, true, false],
+            fetches: vec![
+                fetch(0, 0.0, 10.0, [96, 0, 0]),
+                fetch(1, 5.0, 35.0, [64, 148, 0]),
+            ],
+            is_settled: true,
+        }),
+        ..Recording::default()
+    };
+    let pools = ["all".to_owned()];
+    let kvbm = summarize(&recording, &pools, None)
+        .kvbm
+        .expect("there are tiers");
+    assert_eq!((kvbm.onboardings, kvbm.onboard_ms.mean), (2, 20.0));
+    let (host, disk) = (kvbm.host.expect("a host"), kvbm.disk.expect("a disk"));
+    let shares = |tier: TierUse| {
+        [
+            tier.token_share,
+            tier.hit_share,
+            tier.request_share,
+            tier.peak_share,
+        ]
+    };
+    assert_eq!(shares(host), [0.16, 160.0 / 900.0, 0.25, 0.8]);
+    assert_eq!(shares(disk), [0.148, 0.2, 0.125, 0.9]);
+    assert_eq!(
+        (
+            host.onboarded_blocks,
+            host.offloaded_blocks,
+            host.capacity_blocks
+        ),
+        (10, 40, 20)
+    );
+    assert_eq!(kvbm.object, None);
 }

@@ -4,6 +4,7 @@
 //! Nothing is simulated.
 
 mod disaggregation;
+mod kvbm;
 
 use super::replay::{FieldArgs, load_scenario};
 use super::sweep::count_points;
@@ -112,6 +113,9 @@ impl Resolved {
                 line("  Steps", words);
             }
             line("  KV cache", kv_cache(pool));
+            if let Some(spec) = &pool.kvbm {
+                line("  KVBM", kvbm::in_words(spec));
+            }
             let TimingSource { name, detail, .. } = timing;
             let basis = timing.basis.name();
             line("  Timing", format!("{name} ({basis}): {detail}"));
@@ -125,6 +129,9 @@ impl Resolved {
         line("SLA", sla(&self.scenario));
         line("Seed", self.scenario.seed.to_string());
         line("Sweep", format!("{} points", self.points));
+        for warning in self.scenario.pools.iter().flat_map(Pool::useless_tiers) {
+            line("Warning", warning);
+        }
         for guess in &self.guesses {
             line("Stands on", guess.clone());
         }
@@ -138,6 +145,7 @@ impl Resolved {
                 "name": pool.name, "role": role(pool), "workers": pool.workers, "gpus_per_worker": pool.gpus_per_worker(),
                 "model": pool.model.as_ref().map(|model| &model.id), "gpu": pool.gpu.map(|gpu| gpu.name),
                 "backend": pool.engine.backend(), "kv_tokens": pool.engine.usable_tokens(),
+                "kvbm": pool.kvbm.as_ref().map(kvbm::json),
                 "timing": { "source": source, "basis": basis, "detail": timing.detail },
             });
             let own = engine_json(pool);
@@ -151,7 +159,8 @@ impl Resolved {
         json!({
             "scenario": name, "workload": self.scenario.workload.in_words(),
             "requests": self.traffic.workload.requests.len(), "workload_digest": self.traffic.digest.to_string(),
-            "warnings": self.traffic.warnings, "pools": pools.map(pool).collect::<Vec<_>>(),
+            "warnings": self.traffic.warnings,
+            "useless_tiers": self.scenario.pools.iter().flat_map(Pool::useless_tiers).collect::<Vec<_>>(), "pools": pools.map(pool).collect::<Vec<_>>(),
             "disaggregation": self.scenario.disaggregation.as_ref().map(disaggregation::json),
             "gpus": self.scenario.gpus(), "router": router(&self.scenario.router),
             "ttft_ms": self.scenario.sla.and_then(|sla| sla.ttft_ms), "itl_ms": self.scenario.sla.and_then(|sla| sla.itl_ms),

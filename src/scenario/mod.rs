@@ -7,6 +7,7 @@
 
 mod disaggregation;
 mod engine;
+mod kvbm;
 mod network;
 mod patch;
 pub mod policy_file;
@@ -123,13 +124,18 @@ fn add_default_pool(root: &mut Node) {
 
 fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let section = Section::new(log, "", Some(root));
-    section.not_modelled(&["planner", "kvbm"]);
+    section.not_modelled(&["planner"]);
+    section.belongs_to("kvbm", "pools[].kvbm");
     section.belongs_to("links", "network");
     // Read by `sweep`.
     section.has("sweep");
     section.whole("schema_version", SCHEMA_VERSION..=SCHEMA_VERSION);
-    let router = router::read(&section.section("router"), folder);
+    let router_section = section.section("router");
+    let router = router::read(&router_section, folder);
     let pools = pools::read(&section, folder, router.as_ref());
+    if let Some(pools) = &pools {
+        kvbm::check_together(&section, &router_section, pools);
+    }
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));

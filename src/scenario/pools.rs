@@ -2,6 +2,7 @@
 
 use super::beside;
 use super::engine::{self, EngineFields};
+use super::kvbm;
 use super::problem::Kind;
 use super::section::{Field, Section};
 use super::timing::{self, Timing};
@@ -128,6 +129,7 @@ struct PoolSections<'a> {
     /// Over the scenario's.
     engine: Section<'a>,
     timing: Section<'a>,
+    kvbm: Section<'a>,
 }
 
 /// What a pool runs on, as far as it is known.
@@ -158,13 +160,17 @@ fn pool(common: &Common<'_>, item: &Node, place: &str) -> Option<Pool> {
         parallel: own.section("parallel"),
         engine: own.section_over("engine", &common.engine),
         timing: own.section("timing"),
+        kvbm: own.section(kvbm::SECTION),
         own,
     };
     let pool = read_pool(common, &sections);
+    let kvbm = kvbm::read(&sections.kvbm, pool.as_ref());
+    let pool = pool.map(|pool| Pool { kvbm, ..pool });
     for section in [
         &sections.parallel,
         &sections.engine,
         &sections.timing,
+        &sections.kvbm,
         &sections.own,
     ] {
         section.finish();
@@ -178,6 +184,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         parallel: parallel_section,
         engine: engine_section,
         timing: own_timing,
+        ..
     } = sections;
     own.not_modelled(&["model"]);
     let role = role(own);
@@ -233,6 +240,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         },
         draft_share,
         unmeasured: None,
+        kvbm: None,
         engine: config,
     };
     let may_be_priced = is_whole && shares_experts(&pool, &timing, &engine, sections);

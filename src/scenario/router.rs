@@ -44,11 +44,14 @@ const QUEUE_POLICIES: [(&str, QueuePolicy); 3] = [
 const MAX_REPLICAS: u32 = 1000;
 
 /// Options of the KV-aware router.
-const KV_OPTIONS: [&str; 21] = [
+const KV_OPTIONS: [&str; 24] = [
     "overlap_score_credit",
     "overlap_score_credit_decay",
     "prefill_load_scale",
     "decode_active_request_weight",
+    "host_cache_hit_weight",
+    "disk_cache_hit_weight",
+    "shared_cache_multiplier",
     "router_temperature",
     "use_kv_events",
     "ttl_s",
@@ -69,12 +72,10 @@ const KV_OPTIONS: [&str; 21] = [
 ];
 
 /// Dynamo's options of the KV-aware router that are not modelled.
-const NOT_MODELLED: [&str; 6] = [
+const NOT_MODELLED: [&str; 4] = [
     "track_output_blocks",
     "prefill_load_model",
     "approximate_cache_policy",
-    "host_cache_hit_weight",
-    "disk_cache_hit_weight",
     "shared_cache",
 ];
 
@@ -143,6 +144,15 @@ fn kv(section: &Section<'_>, folder: &Path) -> KvRouterSpec {
         overlap_score_credit_decay: number("overlap_score_credit_decay", 0.0),
         prefill_load_scale: number("prefill_load_scale", default.weights.prefill_load_scale),
         decode_active_request_weight: number("decode_active_request_weight", 0.0),
+        host_cache_hit_weight: number(
+            "host_cache_hit_weight",
+            default.weights.host_cache_hit_weight,
+        ),
+        disk_cache_hit_weight: number(
+            "disk_cache_hit_weight",
+            default.weights.disk_cache_hit_weight,
+        ),
+        shared_cache_multiplier: number("shared_cache_multiplier", 0.0),
         track_prefill_tokens: flag("track_prefill_tokens", true),
         ..default.weights
     };

@@ -856,5 +856,6 @@ proptest! {
     }
 }
 
+mod kvbm;
 mod spread;
 mod widths;

@@ -5,7 +5,9 @@
 //! count differs from point to point, enter as least, mean and greatest over the workers.
 
 use crate::row::{Name, Row, Value};
-use sim::summary::{KvUse, Latency, PrefixReuse, RequestCounts, Throughput, Transfers};
+use sim::summary::{
+    KvUse, KvbmUse, Latency, PrefixReuse, RequestCounts, Throughput, TierUse, Transfers,
+};
 use sim::{Distribution, Goodput, Recording, Rejection, Summary};
 use std::sync::OnceLock;
 
@@ -42,6 +44,7 @@ impl Row {
             transfers,
             // What was asked for; a constant of the point.
             speculation: _,
+            kvbm,
             workers,
         } = summary;
         let mut row = Row::new(Vec::with_capacity(96));
@@ -67,6 +70,7 @@ impl Row {
         row.push("kv.mean_share", *mean_share);
         row.push("extrapolated_share", *extrapolated_share);
         row.transfers(transfers.as_ref());
+        row.kvbm(kvbm.as_ref());
         row.push("workers.count", workers.len() as u64);
         row.spread(
             "workers.utilisation",
@@ -93,6 +97,41 @@ impl Row {
         self.distribution("transfers.wait_ms", times(|it| &it.wait_ms));
         self.distribution("transfers.transfer_ms", times(|it| &it.transfer_ms));
         self.distribution("transfers.exposed_ms", times(|it| &it.exposed_ms));
+    }
+
+    /// Missing where no worker has tiers below its GPUs.
+    fn kvbm(&mut self, kvbm: Option<&KvbmUse>) {
+        let none = Distribution::default();
+        let onboardings = kvbm.map_or(Value::Missing, |it| it.onboardings.into());
+        self.push("kvbm.onboardings", onboardings);
+        self.distribution("kvbm.onboard_ms", kvbm.map_or(&none, |it| &it.onboard_ms));
+        let tiers = [
+            ("host", kvbm.and_then(|it| it.host)),
+            ("disk", kvbm.and_then(|it| it.disk)),
+            ("object", kvbm.and_then(|it| it.object)),
+        ];
+        for (name, tier) in tiers {
+            let mut share = |member: &str, of: fn(&TierUse) -> f64| {
+                let value = tier.as_ref().map_or(Value::Missing, |it| of(it).into());
+                self.push(format!("kvbm.{name}.{member}"), value);
+            };
+            share("peak_share", |it| it.peak_share);
+            share("token_share", |it| it.token_share);
+            share("hit_share", |it| it.hit_share);
+            share("request_share", |it| it.request_share);
+            let mut count = |member: &str, of: fn(&TierUse) -> u64| {
+                let value = tier.as_ref().map_or(Value::Missing, |it| of(it).into());
+                self.push(format!("kvbm.{name}.{member}"), value);
+            };
+            count("capacity_blocks", |it| it.capacity_blocks);
+            count("onboarded_blocks", |it| it.onboarded_blocks);
+            count("onboarded_bytes", |it| it.onboarded_bytes);
+            count("offloaded_blocks", |it| it.offloaded_blocks);
+            count("offloaded_bytes", |it| it.offloaded_bytes);
+            count("evicted_blocks", |it| it.evicted_blocks);
+            count("filtered_blocks", |it| it.filtered_blocks);
+            count("dropped_blocks", |it| it.dropped_blocks);
+        }
     }
 
     fn requests(&mut self, counts: &RequestCounts) {

@@ -5,7 +5,8 @@
 
 use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
 use engine::{EngineConfig, Span};
-use sim::{DisaggregationSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
+use sim::kvbm::spec::{Medium, OffloadPolicy};
+use sim::{DisaggregationSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
 use std::path::PathBuf;
 use traces::{Format, SynthSpec};
 
@@ -56,6 +57,8 @@ pub struct Pool {
     pub draft_share: f64,
     /// Why the roofline prices it and not measured tables, where nobody chose; absent otherwise.
     pub unmeasured: Option<String>,
+    /// Tiers below its workers' KV caches; none where it has none.
+    pub kvbm: Option<KvbmSpec>,
 }
 
 /// What workers do.
@@ -304,6 +307,34 @@ impl Pool {
             format!("pool {name}: not in the measured tables, so a roofline prices it: {why}")
         });
         unmeasured.into_iter().chain(self.guessed_blocks())
+    }
+
+    /// Tiers that bring nothing, one sentence each: KVBM wants each tier to be larger than the one above.
+    #[must_use]
+    pub fn useless_tiers(&self) -> Vec<String> {
+        let mut above = (u64::from(self.engine.usable_blocks()), "the GPU's KV cache");
+        let mut useless = Vec::new();
+        // What is copied on eviction is not above any more.
+        let written_through = self
+            .kvbm
+            .iter()
+            .filter(|kvbm| kvbm.offload == OffloadPolicy::WriteThrough);
+        for tier in written_through.flat_map(|kvbm| &kvbm.tiers) {
+            let (name, workers) = (tier.medium.name(), u64::from(self.workers));
+            // The object store is every worker's.
+            let share = match tier.medium {
+                Medium::Object(_) => above.0 * workers,
+                Medium::Host | Medium::Disk(_) => above.0,
+            };
+            if tier.blocks <= share {
+                useless.push(format!(
+                    "pool {}: the {name} tier of {} blocks is no larger than {} of {share}: it brings next to nothing",
+                    self.name, tier.blocks, above.1
+                ));
+            }
+            above = (tier.blocks, name);
+        }
+        useless
     }
 
     /// KV blocks as the engine counts them, and what it calls that number.

@@ -6,7 +6,7 @@ use crate::workloads::Loaded;
 use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
-use sim::{Cluster, ClusterSpec, FrontendSpec, Recording, virtual_clock};
+use sim::{Cluster, ClusterSpec, FrontendSpec, KvbmSpec, Recording, virtual_clock};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A simulation ready to run, as often as wanted.
 pub struct Simulation {
     cluster: ClusterSpec,
+    kvbm: Vec<Option<KvbmSpec>>,
     /// One model per pool.
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
@@ -103,8 +104,17 @@ impl Simulation {
             ..cluster.clone()
         };
         // What was simulated, not where it was read: the same workload from another file is the same point.
+        let mut asked = format!("{simulated:?} {:?}", scenario.sla);
+        let kvbm: Vec<_> = scenario
+            .pools
+            .iter()
+            .map(|pool| pool.kvbm.clone())
+            .collect();
+        if kvbm.iter().any(Option::is_some) {
+            asked.push_str(&format!(" {kvbm:?}"));
+        }
         let identity = PointIdentity {
-            scenario: &without_defaults(&format!("{simulated:?} {:?}", scenario.sla)),
+            scenario: &without_defaults(&asked),
             workload: loaded.digest,
             timing: &format!(
                 "{:?}",
@@ -118,6 +128,7 @@ impl Simulation {
         };
         let digest = identity.digest();
         Ok(Simulation {
+            kvbm,
             cluster,
             timing,
             workload: loaded.workload.clone(),
@@ -144,7 +155,7 @@ impl Simulation {
     /// The deployment before the first request.
     #[must_use]
     pub fn fresh_cluster(&self) -> Cluster {
-        Cluster::new(&self.cluster, self.workload.clone())
+        Cluster::with_kvbm(&self.cluster, &self.kvbm, self.workload.clone())
     }
 
     /// Names of the pools.

@@ -95,7 +95,7 @@ kvbm: {}
             "scenario.yaml:10:47: workload.synth: found a generator beside a trace, expected one of the two",
             "scenario.yaml:11:16: sla.ttft_ms: found `-1`, expected a number above 0",
             "scenario.yaml:11:20: sla.itl: found an unknown field, expected a known one; did you mean `itl_ms`?\n",
-            "scenario.yaml:12:7: kvbm: found a section, expected nothing: it is not modelled yet",
+            "scenario.yaml:12:7: kvbm: found a section, expected it as pools[].kvbm",
         ],
     );
 }

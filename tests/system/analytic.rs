@@ -37,6 +37,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
         });
     }
     Case {
+        kvbm: Vec::new(),
         spec: ClusterSpec {
             pools: vec![PoolSpec {
                 name: "servers".to_owned(),

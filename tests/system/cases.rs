@@ -7,10 +7,13 @@ use calibration::{Polynomial, PolynomialSpec};
 use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use engine::{AcceptanceMode, DraftMethod, EngineConfig, Span, Speculation, StepTime};
-use sim::PoolSpec;
 use sim::disaggregation::conditional::IslBounding;
 use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Role};
+use sim::kvbm::spec::{Medium, OffloadPolicy, Speed, TierSpec};
+use sim::kvbm::{Eviction, FilterSpec};
 use sim::links::NetworkSpec;
+use sim::router::KvRouterSpec;
+use sim::{KvbmSpec, PoolSpec, RouterSpec};
 
 use crate::fast::{Case, config};
 use crate::oracle::dice::Dice;
@@ -155,6 +158,91 @@ pub fn parallel(seed: u64) -> Case {
         }
     }
     case
+}
+
+/// The case of a seed with tiers below the GPUs of the pools that run vLLM and do not decode for others; one in three has
+/// prefill and decode on different workers.
+pub fn tiered(seed: u64) -> Case {
+    let mut dice = Dice::new(seed, 0x71e2);
+    let mut case = if dice.chance(33) {
+        disaggregated(seed)
+    } else {
+        let runs_vllm = |case: &Case| case.spec.pools[0].engine.as_vllm().is_some();
+        let mut candidates = (0..).map(|more| case(seed + more * 1_000_003));
+        candidates.find(runs_vllm).expect("there is no end of them")
+    };
+    if dice.chance(30) {
+        let mut kv = KvRouterSpec::default();
+        kv.weights.shared_cache_multiplier = 0.5;
+        case.spec.router = RouterSpec::Kv(kv);
+        // Such a router counts in blocks of one size.
+        case.spec
+            .pools
+            .truncate(case.spec.disaggregation.as_ref().map_or(1, |_| 2));
+        let block_size = case.spec.pools[0].engine.block_size();
+        let same = |pool: &PoolSpec| pool.engine.block_size() == block_size;
+        if !case.spec.pools.iter().all(same) {
+            case.spec.router = RouterSpec::RoundRobin;
+        }
+        case.timing.truncate(case.spec.pools.len());
+    }
+    let kvbm = tiers(&mut dice);
+    let is_shared = |tier: &TierSpec| matches!(tier.medium, Medium::Object(_));
+    let mut has_store = false;
+    let of_pool = |(index, pool): (usize, &PoolSpec)| {
+        let decodes = case.spec.disaggregation.is_some() && index > 0;
+        let mut kvbm = kvbm.clone();
+        // An object store holds blocks of one size.
+        kvbm.tiers.retain(|tier| !(is_shared(tier) && has_store));
+        has_store |= kvbm.tiers.iter().any(is_shared);
+        let can = pool.engine.as_vllm().is_some() && !decodes && !kvbm.tiers.is_empty();
+        can.then_some(kvbm)
+    };
+    case.kvbm = case.spec.pools.iter().enumerate().map(of_pool).collect();
+    case
+}
+
+/// One to three tiers, small enough to be full soon, some of them slow.
+fn tiers(dice: &mut Dice) -> KvbmSpec {
+    let rates = [1_000_000, 10_000_000, 1_000_000_000, 100_000_000_000];
+    let speed = |dice: &mut Dice| Speed {
+        read_bytes_per_s: dice.pick(&rates),
+        write_bytes_per_s: dice.pick(&rates),
+        read_latency: Span::from_ns(dice.pick(&[0, 1_000, 500_000])),
+        write_latency: Span::from_ns(dice.pick(&[0, 1_000, 500_000])),
+    };
+    let pcie = speed(dice);
+    let media = [
+        Medium::Host,
+        Medium::Disk(speed(dice)),
+        Medium::Object(speed(dice)),
+    ];
+    let which = dice.between(1, 7);
+    let chosen = (0..3).filter(|index| which & (1 << index) != 0);
+    let tier = |index: usize| TierSpec {
+        medium: media[index],
+        blocks: dice.between(1, 60) as u64,
+        eviction: dice.pick(&[
+            Eviction::Lru,
+            Eviction::Lru,
+            Eviction::Frequency,
+            Eviction::Priority,
+            Eviction::Ttl(Span::from_ns(50_000_000)),
+        ]),
+        filter: (index == 1 && dice.chance(50)).then(FilterSpec::default),
+    };
+    let tiers = chosen.map(tier).collect();
+    KvbmSpec {
+        tiers,
+        pcie,
+        offload: dice.pick(&[
+            OffloadPolicy::WriteThrough,
+            OffloadPolicy::WriteThrough,
+            OffloadPolicy::OnEvict,
+        ]),
+        workers_per_node: 2,
+        kv_bytes_per_token: dice.pick(&[1, 100, 1_000]),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,6 +29,7 @@ fn case(trace: &Trace, block_size: u32, router: RouterSpec) -> Case {
         ..VllmConfig::default()
     };
     Case {
+        kvbm: Vec::new(),
         timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {
             pools: vec![PoolSpec {

@@ -35,6 +35,7 @@ fn run(workload: Arc<Workload>, block_size: u32, num_gpu_blocks: u32) -> (Record
         ..VllmConfig::default()
     };
     let case = Case {
+        kvbm: Vec::new(),
         workload,
         timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {

@@ -10,7 +10,7 @@ use engine::EngineConfig;
 use sim::event::{Action, Event};
 use sim::{PoolSpec, Recording, RouterSpec};
 
-use crate::cases::{case, disaggregated, parallel};
+use crate::cases::{case, disaggregated, parallel, tiered};
 use crate::fast::{Case, difference};
 use crate::seeds::{caught, in_parallel, seeds};
 
@@ -145,6 +145,39 @@ const MARKS: [&str; 14] = [
     "TensorRT-LLM paused",
     "TensorRT-LLM coasted over pieces",
 ];
+
+#[test]
+fn tiers_change_nothing_of_that() {
+    let seeds = seeds("DYNOSIM_TIERED", CASES);
+    let verdicts = in_parallel(seeds.clone(), |seed| {
+        caught(|| compare(&tiered(seed)).map(|_| tiered(seed).run()))
+    });
+    let mut fetched = [0; 3];
+    for (seed, verdict) in &verdicts {
+        let recording = match verdict {
+            Ok(Ok(recording)) => recording,
+            Ok(Err(why)) | Err(why) => {
+                let case = tiered(*seed);
+                panic!("seed {seed}: {why}\n{:?}\n{:?}", case.spec, case.kvbm)
+            }
+        };
+        let Some(kvbm) = &recording.kvbm else {
+            continue;
+        };
+        for tier in &kvbm.tiers {
+            assert!(tier.peak_blocks <= tier.capacity_blocks, "seed {seed}");
+        }
+        for (medium, fetched) in fetched.iter_mut().enumerate() {
+            *fetched += u64::from(kvbm.fetches.iter().any(|it| it.tokens[medium] > 0));
+        }
+    }
+    println!(
+        "{} cases: host, disk and object store were read in {fetched:?}",
+        verdicts.len()
+    );
+    let least = (seeds.end - seeds.start) / 50;
+    assert!(fetched.iter().all(|&cases| cases >= least));
+}
 
 fn compare(case: &Case) -> Result<Vec<&'static str>, String> {
     let coasted = case.run();

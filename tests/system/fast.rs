@@ -14,7 +14,10 @@ use sim::event::{Action, Event};
 use sim::journal::{Entry, Journal};
 use sim::router::KvRouterSpec;
 use sim::router::cost::CostWeights;
-use sim::{Cluster, ClusterSpec, GapRun, LoadSpec, PoolSpec, Recording, RouterSpec, virtual_clock};
+use sim::{
+    Cluster, ClusterSpec, GapRun, KvbmSpec, LoadSpec, PoolSpec, Recording, RouterSpec,
+    virtual_clock,
+};
 
 use crate::oracle;
 use crate::oracle::scenario::{
@@ -31,12 +34,15 @@ pub struct Case {
     pub workload: Arc<Workload>,
     /// By pool.
     pub timing: Vec<Arc<dyn StepTime>>,
+    /// By pool: tiers below the GPUs; empty where no pool has any.
+    pub kvbm: Vec<Option<KvbmSpec>>,
 }
 
 impl Case {
     /// A scenario of the oracle, coasting.
     pub fn of(scenario: &Scenario) -> Case {
         Case {
+            kvbm: Vec::new(),
             spec: spec(scenario),
             workload: workload(scenario),
             timing: vec![timing(scenario)],
@@ -52,7 +58,10 @@ impl Case {
 
     /// Before the start.
     pub fn cluster(&self) -> Cluster {
-        Cluster::new(&self.spec, self.workload.clone())
+        match self.kvbm.is_empty() {
+            true => Cluster::new(&self.spec, self.workload.clone()),
+            false => Cluster::with_kvbm(&self.spec, &self.kvbm, self.workload.clone()),
+        }
     }
 
     /// Runs to the end; panics rather than run for ever.
@@ -243,6 +252,7 @@ pub fn difference(a: &Recording, b: &Recording) -> Option<String> {
     first_difference("request", &a.requests, &b.requests)
         .or_else(|| first_difference("worker", &a.workers, &b.workers))
         .or_else(|| first_difference("transfer", &a.transfers, &b.transfers))
+        .or_else(|| (a.kvbm != b.kvbm).then(|| format!("tiers: {:?} or {:?}", a.kvbm, b.kvbm)))
         .or_else(|| {
             (gaps_a != gaps_b).then(|| format!("gaps (ps: count):\n  {gaps_a:?}\n  {gaps_b:?}"))
         })

@@ -68,6 +68,7 @@ fn doubled_case(case: &Case) -> Case {
     spec.load.duration = spec.load.duration.map(|duration| duration * 2);
     let timing = case.timing.iter();
     Case {
+        kvbm: case.kvbm.clone(),
         spec,
         workload: Arc::new(workload),
         timing: timing
@@ -108,6 +109,7 @@ fn doubled_recording(recording: &Recording) -> Recording {
         workers: recording.workers.iter().map(worker).collect(),
         gaps: recording.gaps.iter().map(gap).collect(),
         transfers: recording.transfers.clone(),
+        kvbm: recording.kvbm.clone(),
     }
 }
 

@@ -9,6 +9,10 @@
 //! blocks become findable, and at the next step the request takes a seat ahead of the queue and computes its last prompt
 //! token again, which gives its first token. After a preemption it is computed like any other, prompt included.
 //!
+//! *Fetch.* A whole request, or one to be prefilled, whose next blocks lie where a [connector](crate::Connector) finds them
+//! gets its blocks in the same way, waits for those without holding up the queue, and then takes a seat ahead of the queue
+//! with that many tokens computed.
+//!
 //! What happens elsewhere is heard of when the next step is planned, as in vLLM, where connectors report with the outputs
 //! of a step; so no block changes hands in the middle of a coast.
 //!
@@ -18,10 +22,15 @@
 // Model: a prefill that was preempted after its last step (asynchronous scheduling) hands over as if its blocks were still
 // there; vLLM would compute it again on the other worker. Rare: it needs a pool that is full to the last block.
 
+// Model: a sequence that fetches gets the blocks of its whole prompt at once; vLLM takes those to be filled then and checks
+// only that the others would fit. Blocks are held somewhat earlier, and two half-loaded prompts cannot block each other.
+
 use super::Scheduler;
 use super::coast::Standstill;
 use super::sequence::SequenceId;
-use crate::plan::{Reserved, StepPlan};
+use crate::connector::Connector;
+use crate::kv_cache::Hit;
+use crate::plan::{Admitted, Reserved, StepPlan};
 use crate::scheduler::Part;
 use crate::workload::RequestId;
 use std::collections::VecDeque;
@@ -94,6 +103,15 @@ impl Scheduler {
 
     fn fill(&mut self, id: SequenceId) {
         let sequence = &mut self.sequences[id as usize];
+        if sequence.fetching > 0 {
+            let blocks = sequence.table.hashed() + sequence.fetching;
+            self.cache
+                .publish(&mut sequence.table, &sequence.path, blocks);
+            sequence.computed = blocks * self.config.block_size;
+            sequence.prefill_goal = sequence.known();
+            self.elsewhere.arrived.push_back(id);
+            return;
+        }
         let known = sequence.known();
         let blocks = known / self.config.block_size;
         self.cache
@@ -107,6 +125,7 @@ impl Scheduler {
         let sequence = &mut self.sequences[id as usize];
         self.cache.release(&mut sequence.table);
         sequence.was_preempted = true;
+        sequence.fetching = 0;
         self.waiting.put_back(id, &self.sequences);
     }
 
@@ -116,11 +135,55 @@ impl Scheduler {
         plan: &mut StepPlan,
         id: SequenceId,
     ) -> Result<(), Standstill> {
-        let sequence = &mut self.sequences[id as usize];
+        let sequence = &self.sequences[id as usize];
         let known = sequence.known();
         let block_size = self.cache.block_size();
         let hit = self.cache.lookup(&sequence.path, (known - 1) / block_size);
-        let blocks = self.cache.blocks_for(known);
+        let missing = self.cache.blocks_for(known) - hit.blocks;
+        self.reserve(plan, id, hit, missing)?;
+        self.sequences[id as usize].part = Part::Whole;
+        Ok(())
+    }
+
+    /// Reserves the blocks of a request of which some can be fetched, or says why that cannot be; `None` if none can.
+    pub(super) fn try_fetch(
+        &mut self,
+        plan: &mut StepPlan,
+        id: SequenceId,
+        connector: &dyn Connector,
+    ) -> Option<Result<(), Standstill>> {
+        let sequence = &self.sequences[id as usize];
+        // The last token is computed in any case: it gives the next one.
+        let limit = (sequence.known() - 1) / self.cache.block_size();
+        let hit = self.cache.lookup(&sequence.path, limit);
+        let found = connector.matched(&sequence.path, hit.blocks, limit);
+        if found == 0 {
+            return None;
+        }
+        if let Err(standstill) = self.reserve(plan, id, hit, found) {
+            let is_settled = self.needs_all_blocks();
+            return Some(Err(if is_settled {
+                standstill
+            } else {
+                Standstill::Unsettled
+            }));
+        }
+        self.sequences[id as usize].fetching = found;
+        Some(Ok(()))
+    }
+
+    /// Gives a waiting sequence all the blocks of what it knows, if there is room, and lets it wait for `missing` of them
+    /// to be filled behind those of the last lookup.
+    fn reserve(
+        &mut self,
+        plan: &mut StepPlan,
+        id: SequenceId,
+        hit: Hit,
+        missing: u32,
+    ) -> Result<(), Standstill> {
+        let sequence = &mut self.sequences[id as usize];
+        let block_size = self.cache.block_size();
+        let blocks = self.cache.blocks_for(sequence.known());
         let watermark = if self.running.is_empty() {
             0
         } else {
@@ -135,28 +198,58 @@ impl Scheduler {
         }
         self.cache.admit(&mut sequence.table);
         self.cache.grow(&mut sequence.table, blocks);
-        sequence.part = Part::Whole;
         plan.reserved.push(Reserved {
             request: sequence.request,
             hit_tokens: hit.blocks * block_size,
-            missing_tokens: (blocks - hit.blocks) * block_size,
+            missing_tokens: missing * block_size,
         });
         self.elsewhere.awaited.push(id);
         self.note_peak();
         Ok(())
     }
 
-    /// Seats sequences whose KV has come.
-    pub(super) fn start_arrived(&mut self, plan: &mut StepPlan, budget: &mut u32, seats: usize) {
-        while *budget > 0
-            && self.running.len() < seats
-            && let Some(id) = self.elsewhere.arrived.pop_front()
-        {
-            self.sequences[id as usize].is_running = true;
-            plan.arrived.push(self.sequences[id as usize].request);
-            self.running.push(id);
-            self.schedule(plan, id, 1);
-            *budget -= 1;
+    /// Seats sequences whose KV has come, first come first. False if one is left that cannot start now.
+    pub(super) fn start_arrived(
+        &mut self,
+        plan: &mut StepPlan,
+        budget: &mut u32,
+        seats: usize,
+        cap: u32,
+    ) -> bool {
+        while let Some(&id) = self.elsewhere.arrived.front() {
+            let sequence = &self.sequences[id as usize];
+            let wanted = if sequence.fetching > 0 {
+                sequence.uncomputed().min(cap)
+            } else {
+                1
+            };
+            let is_cut = wanted > *budget && !self.config.enable_chunked_prefill;
+            if *budget == 0 || self.running.len() >= seats || is_cut {
+                return false;
+            }
+            self.elsewhere.arrived.pop_front();
+            let new_tokens = wanted.min(*budget);
+            self.seat(plan, id, new_tokens);
+            *budget -= new_tokens;
         }
+        true
+    }
+
+    fn seat(&mut self, plan: &mut StepPlan, id: SequenceId, new_tokens: u32) {
+        let sequence = &mut self.sequences[id as usize];
+        sequence.is_running = true;
+        if sequence.fetching == 0 {
+            plan.arrived.push(sequence.request);
+        } else {
+            let fetched = std::mem::take(&mut sequence.fetching) * self.config.block_size;
+            plan.admitted.push(Admitted {
+                request: sequence.request,
+                known_tokens: sequence.known(),
+                hit_tokens: sequence.computed - fetched,
+                is_resumed: sequence.was_preempted,
+            });
+        }
+        self.running.push(id);
+        self.schedule(plan, id, new_tokens);
     }
 }

@@ -24,6 +24,7 @@ mod speculation;
 
 pub use config::{SchedulingPolicy, VllmConfig, VllmVersion};
 
+use crate::connector::Connector;
 use crate::kv_cache::{BlockId, KvCache, KvCacheConfig, KvEvent, block_path};
 use crate::plan::{Admitted, Scheduled, StepPlan};
 use crate::scheduler::{Part, Tracking};
@@ -177,6 +178,7 @@ impl Scheduler {
                 fraction: 0,
                 is_running: false,
                 was_preempted: false,
+                fetching: 0,
                 table: Default::default(),
                 path: Vec::new(),
             });
@@ -206,6 +208,11 @@ impl Scheduler {
     /// Decides the next step, or `None` if there is nothing to run. A plan without scheduled sequences comes back
     /// only when planning preempted somebody or reserved blocks: it takes no time, is not in flight and needs no `finish`.
     pub fn plan(&mut self) -> Option<&StepPlan> {
+        self.plan_with(None)
+    }
+
+    /// The same for a worker that can fetch KV through a connector.
+    pub fn plan_with(&mut self, connector: Option<&dyn Connector>) -> Option<&StepPlan> {
         assert!(
             self.flights.len() < self.config.depth() as usize,
             "at most `depth` plans are in flight"
@@ -218,7 +225,7 @@ impl Scheduler {
         self.advance_running(&mut plan, &mut budget, cap);
         let mut standstill = Standstill::Open;
         if plan.preempted.is_empty() {
-            standstill = self.admit_waiting(&mut plan, &mut budget, cap);
+            standstill = self.admit_waiting(&mut plan, &mut budget, cap, connector);
         }
         if plan.scheduled.is_empty() {
             let has_news = !plan.preempted.is_empty() || !plan.reserved.is_empty();
@@ -343,12 +350,20 @@ impl Scheduler {
     }
 
     /// Admits waiting sequences from the head while everything lasts (R3–R5), and says what ended it.
-    fn admit_waiting(&mut self, plan: &mut StepPlan, budget: &mut u32, cap: u32) -> Standstill {
+    fn admit_waiting(
+        &mut self,
+        plan: &mut StepPlan,
+        budget: &mut u32,
+        cap: u32,
+        connector: Option<&dyn Connector>,
+    ) -> Standstill {
         let seats = self
             .config
             .max_num_active_seqs
             .unwrap_or(self.config.max_num_seqs) as usize;
-        self.start_arrived(plan, budget, seats);
+        if !self.start_arrived(plan, budget, seats, cap) {
+            return Standstill::Open;
+        }
         let mut at = 0;
         while *budget > 0 {
             let Some(id) = self.waiting.get(at) else {
@@ -375,6 +390,16 @@ impl Scheduler {
                 }
                 continue;
             }
+            if let Some(connector) = connector
+                && let Some(fetched) = self.try_fetch(plan, id, connector)
+            {
+                match fetched {
+                    Ok(()) => self.waiting.remove(at),
+                    Err(_) if unsettled => return Standstill::Unsettled,
+                    Err(standstill) => return standstill,
+                }
+                continue;
+            }
             match self.try_admit(id, *budget, cap) {
                 Ok(admission) => {
                     self.waiting.remove(at);
@@ -382,10 +407,19 @@ impl Scheduler {
                     *budget -= admission.new_tokens;
                 }
                 Err(_) if unsettled => return Standstill::Unsettled,
+                // What can be fetched changes while nothing happens here, and with it what the head needs.
+                Err(_) if connector.is_some() && !self.needs_all_blocks() => {
+                    return Standstill::Unsettled;
+                }
                 Err(standstill) => return standstill,
             }
         }
         Standstill::Open
+    }
+
+    /// True if what a waiting sequence needs to start is room for all of its blocks and nothing else.
+    fn needs_all_blocks(&self) -> bool {
+        self.config.scheduler_reserve_full_isl && self.config.enable_chunked_prefill
     }
 
     /// Whether the sequence at the head of the queue can start now, and with how many tokens (R3–R5).

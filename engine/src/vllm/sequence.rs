@@ -33,6 +33,8 @@ pub(super) struct Sequence {
     pub fraction: u32,
     pub is_running: bool,
     pub was_preempted: bool,
+    /// Blocks that are being fetched, or were and wait for a seat; 0 otherwise.
+    pub fetching: u32,
     pub table: Table,
     pub path: Vec<Stretch>,
 }

@@ -159,7 +159,9 @@ impl Cluster {
         if reserves {
             self.submit(now, request, worker, Part::Decode, actions);
         }
-        self.entry.place(now, request, &self.workload, &self.pools);
+        let tiers = self.kvbm.as_deref();
+        self.entry
+            .place(now, request, &self.workload, &self.pools, tiers);
     }
 
     /// A prefill worker is chosen.
@@ -221,7 +223,7 @@ impl Cluster {
             let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
             parts
                 .decode
-                .place(now, request, &self.workload, &self.pools);
+                .place(now, request, &self.workload, &self.pools, None);
         } else if waits_for_blocks {
             self.submit(now, request, to, Part::Decode, actions);
         }
@@ -229,13 +231,15 @@ impl Cluster {
 
     /// Something happens on the links.
     pub(super) fn move_kv(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let parts = self.parts();
-        let mut complete = std::mem::take(&mut parts.complete);
-        parts.handoffs.advance(now, &mut complete);
-        for request in complete.drain(..) {
-            self.received(now, request, actions);
+        self.move_tiers(now, actions);
+        if let Some(parts) = &mut self.disaggregated {
+            let mut complete = std::mem::take(&mut parts.complete);
+            parts.handoffs.advance(now, &mut complete);
+            for request in complete.drain(..) {
+                self.received(now, request, actions);
+            }
+            self.parts().complete = complete;
         }
-        self.parts().complete = complete;
         self.ask_for_links(actions);
     }
 
@@ -264,6 +268,9 @@ impl Cluster {
     pub(super) fn ask_for_links(&mut self, actions: &mut Vec<Action>) {
         if let Some(parts) = &mut self.disaggregated {
             parts.handoffs.ask(actions);
+        }
+        if let Some(kvbm) = &mut self.kvbm {
+            kvbm.ask(actions);
         }
     }
 }

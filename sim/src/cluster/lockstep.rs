@@ -70,7 +70,13 @@ impl Cluster {
         let mut reserved = Vec::new();
         for worker in &mut self.workers[ranks.clone()] {
             worker.scheduler.stop_coasting();
-            worker.plan(now, &mut self.recording.requests, &mut runs, &mut reserved);
+            worker.plan(
+                now,
+                &mut self.recording.requests,
+                &mut runs,
+                &mut reserved,
+                None,
+            );
         }
         assert!(reserved.is_empty(), "ranks do whole requests");
         let steps = runs.iter().map(|action| match action {

@@ -230,6 +230,19 @@ impl Fabric {
 
     /// Shares anew among all flows that the path of `id` connects.
     fn share_around(&mut self, now: Time, id: FlowId) {
+        let flow = &self.flows[id.0 as usize];
+        let mut links = flow.path.iter().map(|link| &self.links[link.0 as usize]);
+        if links
+            .clone()
+            .all(|link| link.flows.iter().all(|&other| other == id))
+        {
+            // Nobody else is concerned.
+            let rate = links.clone().map(|link| link.bytes_per_s).min();
+            if let Some(rate) = rate.filter(|_| links.any(|link| !link.flows.is_empty())) {
+                self.set_rate(now, id, rate);
+            }
+            return;
+        }
         let mut share = std::mem::take(&mut self.share);
         share.solve(&self.links, &self.flows, id);
         for &(flow, rate) in share.rates() {

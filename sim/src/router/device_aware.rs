@@ -53,6 +53,7 @@ mod tests {
             workload: &workload,
             workers: &workers,
             active: &MinTree::of(active),
+            tiers: None,
         };
         place(1, ratio, has_gpu, &candidate).0
     }

@@ -163,17 +163,27 @@ impl KvRouter {
         self.receive(now, tree);
         let request = &candidate.workload.requests[candidate.request.0 as usize];
         let limit = whole_blocks(tree, request, self.block_size, &mut self.path);
-        let overlap = self.look_up(now, candidate.request, limit);
-        let is_all = candidate.workers.len() == candidate.active.len();
-        let most = overlap.iter().map(|(_, overlap)| overlap.device).max();
-        let most = Overlap {
-            device: most.unwrap_or(0),
-            ..Overlap::default()
+        let mut overlap = self.look_up(now, candidate.request, limit);
+        let cached = |overlap: &Overlap| overlap.cached_tokens(&self.spec.weights, self.block_size);
+        let cached_tokens = match candidate.tiers.filter(|_| self.spec.use_kv_events) {
+            Some(tiers) => {
+                tiers.extend(&self.path, limit, &mut overlap);
+                let all = overlap.iter().map(|(_, overlap)| cached(overlap));
+                all.max().unwrap_or(0)
+            }
+            None => {
+                let most = overlap.iter().map(|(_, overlap)| overlap.device).max();
+                cached(&Overlap {
+                    device: most.unwrap_or(0),
+                    ..Overlap::default()
+                })
+            }
         };
+        let is_all = candidate.workers.len() == candidate.active.len();
         let ticket = QueueTicket {
             arrival: now,
             isl_tokens: u64::from(request.input_tokens),
-            cached_tokens: most.cached_tokens(&self.spec.weights, self.block_size),
+            cached_tokens,
             // Dynamo's hint, of which a trace keeps the negative: seconds by which the request seems to have come earlier.
             priority_jump: -f64::from(request.priority),
             strict_priority: 0,

@@ -33,6 +33,7 @@ pub use events::EventChannel;
 pub use kv::{KvRouter, KvRouterSpec};
 
 use crate::event::WorkerId;
+use crate::kvbm::TiersInView;
 use engine::{KvEvent, RequestId, Span, Time, Workload};
 use min_tree::MinTree;
 
@@ -83,6 +84,8 @@ pub struct Candidate<'a> {
     pub workers: &'a [WorkerId],
     /// By worker index: requests placed and not ended.
     pub active: &'a MinTree<u32>,
+    /// What lies below the workers' GPUs, if anything.
+    pub tiers: Option<TiersInView<'a>>,
 }
 
 /// A router with its state.

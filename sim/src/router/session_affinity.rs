@@ -136,6 +136,7 @@ mod tests {
                 workload: &workload,
                 workers,
                 active: &MinTree::of(&[0; 3]),
+                tiers: None,
             };
             affinity.place(Time(now), &candidate, || WorkerId(wanted)).0
         };

@@ -1,0 +1,5 @@
+//! Tiers below the GPU's cache: their contents against a naive oracle, lives computed by hand, random runs.
+
+mod contents;
+mod lives;
+mod random;
