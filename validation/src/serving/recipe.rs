@@ -115,13 +115,14 @@ impl Harness {
 /// The format of a row's weights: that of the checkpoint where it is known, else the row's label.
 // Model: a tensor-scaled fp8 kernel reads what a block-scaled one does; vLLM's tables hold launch time for the latter and
 // untuned experts for the former, so that the label alone is off by a factor of two (23 rows of Qwen3-235B).
+// Model: other fp8 benchmarks ran NVIDIA's checkpoints of the models, whose scales are static.
 #[must_use]
 pub fn format_of(model: &str, label: Dtype) -> Dtype {
     let model = model.to_ascii_lowercase();
     let is_scaled = BLOCK_SCALED.iter().any(|known| model.starts_with(known));
-    if label == Dtype::Fp8 && is_scaled {
-        Dtype::Fp8Block
-    } else {
-        label
+    match label {
+        Dtype::Fp8 if is_scaled => Dtype::Fp8Block,
+        Dtype::Fp8 => Dtype::Fp8Static,
+        other => other,
     }
 }
