@@ -36,7 +36,10 @@ pub(super) fn add_static(
     if backend == Backend::Sglang || search.is_empty() || scale.is_empty() {
         return Ok(());
     }
-    let passes = [passes(search, repeats, files)?, passes(scale, repeats, files)?];
+    let passes = [
+        passes(search, repeats, files)?,
+        passes(scale, repeats, files)?,
+    ];
     let floor = roofline::gemm(machine, Dtype::Fp8Static);
     let rest = |m: u32, shape: &Shape, ms: f64| {
         let both: Option<f64> = passes.iter().map(|pass| pass.get(&(m, shape.k))).sum();
