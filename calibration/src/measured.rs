@@ -49,6 +49,9 @@ pub use pieces::TOLERANCE;
 /// Tokens of a step whose kernels are read once and kept; larger steps are read each time.
 const KEPT_TOKENS: usize = 16_384;
 
+/// Who publishes fp8 weights with static scales.
+const STATIC_SCALES: &str = "nvidia/";
+
 /// Contexts at which a roofline of decode attention is cut, where it stands for tables.
 const UNMEASURED_LENGTHS: [u32; 5] = [1, 16, 256, 4_096, 65_536];
 
@@ -134,8 +137,13 @@ impl Measured {
         } = deployment;
         refuse_what_no_table_holds(model)?;
         let defaults = default_formats(model);
+        let gemm = if model.id.starts_with(STATIC_SCALES) && defaults.gemm == Dtype::Fp8 {
+            Dtype::Fp8Static
+        } else {
+            defaults.gemm
+        };
         let formats = Formats {
-            gemm: spec.gemm.unwrap_or(defaults.gemm),
+            gemm: spec.gemm.unwrap_or(gemm),
             kv_cache: match kv_cache {
                 Precision::Bf16 => Dtype::Bfloat16,
                 Precision::Fp8 => Dtype::Fp8,

@@ -50,9 +50,10 @@ const TABLES: [(&str, Backend); 3] = [
     ("sglang", Backend::Sglang),
     ("trtllm", Backend::Trtllm),
 ];
-const GEMM: [(&str, Dtype); 3] = [
+const GEMM: [(&str, Dtype); 4] = [
     ("bfloat16", Dtype::Bfloat16),
     ("fp8", Dtype::Fp8),
+    ("fp8_static", Dtype::Fp8Static),
     ("fp8_block", Dtype::Fp8Block),
 ];
 const MISSING: [(&str, Missing); 2] =

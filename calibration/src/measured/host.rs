@@ -37,7 +37,7 @@ impl HostTimes {
         match backend {
             Backend::Vllm => HostTimes {
                 step_us: 1_500.0,
-                sequence_us: 35.0,
+                sequence_us: 40.0,
                 prefill_step_us: 0.0,
                 request_us: 1_000.0,
                 prompt_token_us: 1.0,

@@ -16,6 +16,7 @@ mod comm;
 mod experts;
 mod latent;
 mod layout;
+mod quantize;
 mod rows;
 
 pub use layout::{Found, find_root, list};
@@ -88,10 +89,27 @@ pub fn import(
             .map(|path| ParquetFile::read(&root.join(path), path))
             .collect()
     };
-    let gemm = gemm(
+    let mut gemm = gemm(
         &mut open("gemm", "gemm_perf")?,
         &machine,
         slice,
+        repeats,
+        &mut files,
+    )?;
+    let passes = |table: &str| -> Result<Vec<ParquetFile>, CalibrationError> {
+        let paths = layout::some_sources(root, found, "quantize", table)?;
+        let read = |path: &String| ParquetFile::read(&root.join(path), path);
+        paths.iter().map(read).collect()
+    };
+    let (search, scale) = (
+        &mut passes("computescale_perf")?,
+        &mut passes("scale_matrix_perf")?,
+    );
+    quantize::add_static(
+        &mut gemm,
+        [search, scale],
+        found.backend,
+        &machine,
         repeats,
         &mut files,
     )?;

@@ -69,6 +69,8 @@ pub enum Dtype {
     /// 4-bit integer weights, fp8 arithmetic.
     #[serde(rename = "w4afp8")]
     Int4Fp8,
+    /// 8-bit float, one scale per tensor, kept with the weights; inputs come in 8 bits.
+    Fp8Static,
 }
 
 /// What arithmetic a number format runs on.
@@ -84,7 +86,7 @@ pub enum Arithmetic {
 
 impl Dtype {
     /// All formats; a file names one by its place here.
-    pub const ALL: [Dtype; 8] = [
+    pub const ALL: [Dtype; 9] = [
         Dtype::Bfloat16,
         Dtype::Fp8,
         Dtype::Fp8Block,
@@ -93,6 +95,7 @@ impl Dtype {
         Dtype::Nvfp4,
         Dtype::Mxfp4,
         Dtype::Int4Fp8,
+        Dtype::Fp8Static,
     ];
 
     /// The name in the database.
@@ -107,6 +110,7 @@ impl Dtype {
             Dtype::Nvfp4 => "nvfp4",
             Dtype::Mxfp4 => "w4a16_mxfp4",
             Dtype::Int4Fp8 => "w4afp8",
+            Dtype::Fp8Static => "fp8_static",
         }
     }
 
@@ -121,7 +125,7 @@ impl Dtype {
     pub const fn bytes(self) -> f64 {
         match self {
             Dtype::Bfloat16 => 2.0,
-            Dtype::Fp8 | Dtype::Fp8Block | Dtype::Int8Wo => 1.0,
+            Dtype::Fp8 | Dtype::Fp8Block | Dtype::Fp8Static | Dtype::Int8Wo => 1.0,
             Dtype::Int4Wo | Dtype::Mxfp4 | Dtype::Int4Fp8 => 0.5,
             Dtype::Nvfp4 => 0.5625,
         }
@@ -132,7 +136,7 @@ impl Dtype {
     pub const fn arithmetic(self) -> Arithmetic {
         match self {
             Dtype::Bfloat16 | Dtype::Int8Wo | Dtype::Int4Wo | Dtype::Mxfp4 => Arithmetic::Bf16,
-            Dtype::Fp8 | Dtype::Fp8Block | Dtype::Int4Fp8 => Arithmetic::Fp8,
+            Dtype::Fp8 | Dtype::Fp8Block | Dtype::Fp8Static | Dtype::Int4Fp8 => Arithmetic::Fp8,
             Dtype::Nvfp4 => Arithmetic::Fp4,
         }
     }

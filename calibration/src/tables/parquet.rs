@@ -115,14 +115,23 @@ impl ParquetFile {
 
     /// The latencies in milliseconds, each a positive number.
     pub(super) fn latency(&mut self) -> Vec<f64> {
+        self.latency_from(|ms| ms > 0.0, "a positive number of milliseconds")
+    }
+
+    /// The latencies in milliseconds, of which some may be too short to be measured.
+    pub(super) fn latency_or_zero(&mut self) -> Vec<f64> {
+        self.latency_from(|ms| ms >= 0.0, "milliseconds from 0")
+    }
+
+    fn latency_from(&mut self, can_be: impl Fn(f64) -> bool, expected: &str) -> Vec<f64> {
         let Some(values) = self.cast("latency", &DataType::Float64) else {
             return vec![1.0; self.rows()];
         };
         let cells: Vec<Option<f64>> = values.f64().expect("it was cast").iter().collect();
         let numbers = self.filled("latency", cells, "milliseconds");
         for (row, &number) in numbers.iter().enumerate() {
-            if !(number.is_finite() && number > 0.0) {
-                self.problem(row, "latency", number, "a positive number of milliseconds");
+            if !(number.is_finite() && can_be(number)) {
+                self.problem(row, "latency", number, expected);
             }
         }
         numbers

@@ -17,6 +17,10 @@ use std::fmt;
 
 /// Requests per client. Both harnesses fit best with ten.
 pub const REQUESTS_PER_CLIENT: u32 = 10;
+
+/// Owners whose models NVIDIA publishes in fp8 with static scales, and itself; in small letters.
+const STATIC_SCALED: [&str; 2] = ["meta-llama/", "nvidia/"];
+
 /// Checkpoints whose weights are scaled by blocks of 128 x 128, whatever a row calls their format.
 const BLOCK_SCALED: [&str; 4] = [
     "deepseek-ai/deepseek-r1",
@@ -115,13 +119,16 @@ impl Harness {
 /// The format of a row's weights: that of the checkpoint where it is known, else the row's label.
 // Model: a tensor-scaled fp8 kernel reads what a block-scaled one does; vLLM's tables hold launch time for the latter and
 // untuned experts for the former, so that the label alone is off by a factor of two (23 rows of Qwen3-235B).
+// Model: fp8 benchmarks of Llama ran NVIDIA's checkpoints, whose scales are static.
 #[must_use]
 pub fn format_of(model: &str, label: Dtype) -> Dtype {
     let model = model.to_ascii_lowercase();
     let is_scaled = BLOCK_SCALED.iter().any(|known| model.starts_with(known));
-    if label == Dtype::Fp8 && is_scaled {
-        Dtype::Fp8Block
-    } else {
-        label
+    match label {
+        Dtype::Fp8 if is_scaled => Dtype::Fp8Block,
+        Dtype::Fp8 if STATIC_SCALED.iter().any(|owner| model.starts_with(owner)) => {
+            Dtype::Fp8Static
+        }
+        other => other,
     }
 }

@@ -193,6 +193,53 @@ fn latencies_below_the_roofline_are_raised_to_it() {
 }
 
 #[test]
+fn products_with_static_scales_are_those_without_the_passes_that_scale() {
+    let database = Database::new();
+    database.table(
+        GEMM,
+        vec![
+            text("gemm_dtype", &["fp8", "fp8", "bfloat16"]),
+            text("kernel_source", &["cublas"; 3]),
+            whole("m", &[1, 2, 1]),
+            whole("n", &[128, 128, 128]),
+            whole("k", &[64, 64, 64]),
+            latency(&[0.010, 0.012, 0.02]),
+        ],
+    );
+    let passes = |table: &str, ms: &[f64]| {
+        let columns = vec![
+            text("quant_dtype", &["fp8", "fp8"]),
+            whole("m", &[1, 2]),
+            whole("k", &[64, 64]),
+            latency(ms),
+        ];
+        let path = format!("data/test_gpu/quantize/vllm/0.24.0/{table}_perf.parquet");
+        database.table(&path, columns);
+    };
+    // The second takes longer than the product itself: the roofline is left, which is next to nothing.
+    passes("computescale", &[0.003, 0.020]);
+    assert!(
+        !database
+            .import()
+            .expect("good")
+            .gemm
+            .contains_key(&Dtype::Fp8Static),
+        "one pass alone says nothing"
+    );
+    passes("scale_matrix", &[0.002, 0.0]);
+    let profile = database.import().expect("good");
+    let curve = &profile.gemm[&Dtype::Fp8Static].shapes()[0].curve;
+    assert!((curve[0].1 - 0.005).abs() < 1e-12, "{curve:?}");
+    assert!(curve[1].1 > 0.0 && curve[1].1 < 1e-4, "{curve:?}");
+    assert_eq!(
+        profile.gemm[&Dtype::Fp8].shapes()[0].curve,
+        [(1, 0.010), (2, 0.012)]
+    );
+    passes("scale_matrix", &[-1.0, 0.0]);
+    assert!(database.refused().contains("row 1: latency"));
+}
+
+#[test]
 fn older_versions_fill_gaps_and_change_nothing_else() {
     let database = Database::new();
     let mut older = gemm_columns(&[9.0, 9.0, 9.0]);
