@@ -61,10 +61,7 @@ impl TrafficWindow {
                 (later.itl_ms, later.itl_count),
             ),
             admitted: self.admitted + later.admitted,
-            kv_hit_rate: self
-                .kv_hit_rate
-                .or(later.kv_hit_rate)
-                .map(|_| hit_rates),
+            kv_hit_rate: self.kv_hit_rate.or(later.kv_hit_rate).map(|_| hit_rates),
             decode_steps: self.decode_steps + later.decode_steps,
             accept_length: self.accepted_with(later),
         }

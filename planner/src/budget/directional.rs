@@ -39,7 +39,9 @@ pub fn fit_directional(
         Axis {
             current,
             proposed,
-            low: current.min(proposed).max(i64::from(*budget.floor.get(role))),
+            low: current
+                .min(proposed)
+                .max(i64::from(*budget.floor.get(role))),
             high: current.max(proposed),
             cost: i64::from(*budget.cost.get(role)),
         }

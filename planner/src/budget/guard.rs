@@ -10,11 +10,7 @@ use crate::observe::PerRole;
 
 /// The allowed count of one role and, if the wish was not simply granted or shortened, why.
 #[must_use]
-pub fn guard_single(
-    budget: &SingleBudget,
-    current: u32,
-    proposed: u32,
-) -> (u32, Option<Reason>) {
+pub fn guard_single(budget: &SingleBudget, current: u32, proposed: u32) -> (u32, Option<Reason>) {
     if budget.cost == 0 {
         return (proposed, None);
     }

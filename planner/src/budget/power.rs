@@ -70,9 +70,7 @@ pub fn fit_power(
 
 impl PowerBudget {
     fn draw(&self, counts: PerRole<u32>) -> i64 {
-        let of = |role| {
-            i64::from(*counts.get(role)) * i64::from(self.watts.get(role).unwrap_or(0))
-        };
+        let of = |role| i64::from(*counts.get(role)) * i64::from(self.watts.get(role).unwrap_or(0));
         of(Role::Prefill) + of(Role::Decode)
     }
 

@@ -93,7 +93,9 @@ impl Regression {
         let mix = match (
             ranks.iter().any(has_prefill),
             ranks.iter().any(has_decode),
-            ranks.iter().any(|work| has_prefill(work) && has_decode(work)),
+            ranks
+                .iter()
+                .any(|work| has_prefill(work) && has_decode(work)),
         ) {
             (false, false, _) => return None,
             (true, false, _) => Mix::Prefill,
@@ -208,9 +210,8 @@ struct Fit {
 
 impl Fit {
     fn predict(&self, features: Features) -> f64 {
-        let term = |axis: usize| {
-            self.slope[axis] * (features[axis] - self.mean[axis]) / self.scale[axis]
-        };
+        let term =
+            |axis: usize| self.slope[axis] * (features[axis] - self.mean[axis]) / self.scale[axis];
         self.intercept + term(0) + term(1)
     }
 }
@@ -218,14 +219,21 @@ impl Fit {
 /// Least squares with slopes that are not negative; `None` if no slope is left where there are more passes than axes.
 fn fit(passes: &[(Features, f64)]) -> Option<Fit> {
     let count = passes.len() as f64;
-    let mean_of = |value: &dyn Fn(&(Features, f64)) -> f64| passes.iter().map(value).sum::<f64>() / count;
+    let mean_of =
+        |value: &dyn Fn(&(Features, f64)) -> f64| passes.iter().map(value).sum::<f64>() / count;
     let mean = [0, 1].map(|axis| mean_of(&|pass| pass.0[axis]));
     let spread = [0, 1].map(|axis| mean_of(&|pass| (pass.0[axis] - mean[axis]).powi(2)).sqrt());
     let axes: Vec<usize> = [0, 1]
         .into_iter()
         .filter(|&axis| spread[axis] > 1e-12 * mean[axis].abs().max(1.0))
         .collect();
-    let scale = [0, 1].map(|axis| if axes.contains(&axis) { spread[axis] } else { 1.0 });
+    let scale = [0, 1].map(|axis| {
+        if axes.contains(&axis) {
+            spread[axis]
+        } else {
+            1.0
+        }
+    });
     let intercept = mean_of(&|pass| pass.1);
     let standard = |pass: &(Features, f64), axis: usize| (pass.0[axis] - mean[axis]) / scale[axis];
 
@@ -244,7 +252,10 @@ fn fit(passes: &[(Features, f64)]) -> Option<Fit> {
         let error: f64 = passes
             .iter()
             .map(|pass| {
-                let line: f64 = active.iter().map(|&axis| slope[axis] * standard(pass, axis)).sum();
+                let line: f64 = active
+                    .iter()
+                    .map(|&axis| slope[axis] * standard(pass, axis))
+                    .sum();
                 (pass.1 - intercept - line).powi(2)
             })
             .sum();
@@ -330,7 +341,8 @@ mod tests {
     #[test]
     fn a_line_is_found_and_continued() {
         let mut model = regression(4, 64);
-        let time_ms = |requests: u64, context: u64| 5.0 + 0.02 * requests as f64 + 1e-4 * context as f64;
+        let time_ms =
+            |requests: u64, context: u64| 5.0 + 0.02 * requests as f64 + 1e-4 * context as f64;
         for (requests, context) in [(1, 4000), (8, 9000), (3, 30000), (20, 26000)] {
             assert_eq!(model.estimate_ms(&[decode(4, 8000)]), None);
             model.observe(&[(decode(requests, context), time_ms(requests, context) / 1e3)]);
@@ -346,7 +358,11 @@ mod tests {
         for (context, ms) in [(1000, 9.0), (2000, 8.0), (3000, 7.0), (3000, 7.5)] {
             model.observe(&[(decode(1, context), ms / 1e3)]);
         }
-        assert_eq!(model.estimate_ms(&[decode(1, 2000)]), None, "no slope is left");
+        assert_eq!(
+            model.estimate_ms(&[decode(1, 2000)]),
+            None,
+            "no slope is left"
+        );
     }
 
     #[test]

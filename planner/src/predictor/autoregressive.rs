@@ -68,7 +68,8 @@ fn next(values: &[f64]) -> Option<f64> {
         Some((criterion, last + step))
     });
     let best = level.chain(change).min_by(|a, b| a.0.total_cmp(&b.0));
-    best.map(|(_, value)| value).filter(|value| value.is_finite())
+    best.map(|(_, value)| value)
+        .filter(|value| value.is_finite())
 }
 
 /// The criterion of an autoregression of this order over the last `explained` values, and its forecast.

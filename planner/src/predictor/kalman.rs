@@ -97,10 +97,7 @@ impl Kalman {
         self.level += self.trend;
         let [[a, b], [c, d]] = self.covariance;
         self.covariance = [
-            [
-                a + c + b + d + self.config.q_level.max(1e-12),
-                b + d,
-            ],
+            [a + c + b + d + self.config.q_level.max(1e-12), b + d],
             [c + d, d + self.config.q_trend.max(1e-12)],
         ];
     }
@@ -115,7 +112,10 @@ impl Kalman {
         self.trend += gain_trend * residual;
         // (I - K H) P (I - K H)ᵀ + K R Kᵀ
         let keep = 1.0 - gain_level;
-        let (first, second) = ([keep * a, keep * b], [c - gain_trend * a, d - gain_trend * b]);
+        let (first, second) = (
+            [keep * a, keep * b],
+            [c - gain_trend * a, d - gain_trend * b],
+        );
         self.covariance = [
             [
                 first[0] * keep + gain_level * noise * gain_level,

@@ -177,6 +177,9 @@ mod tests {
     fn the_loss_of_a_perfect_forecast_is_zero() {
         let windows = [[10.0, 100.0, 20.0]; 8];
         assert_eq!(mean_loss(PredictorSpec::Constant, &windows, 2), 0.0);
-        assert_eq!(mean_loss(PredictorSpec::Constant, &windows, 8), f64::INFINITY);
+        assert_eq!(
+            mean_loss(PredictorSpec::Constant, &windows, 8),
+            f64::INFINITY
+        );
     }
 }

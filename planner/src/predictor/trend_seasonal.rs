@@ -66,7 +66,10 @@ impl TrendSeasonal {
     }
 
     fn fitted(&self) -> Option<f64> {
-        let scale = self.values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+        let scale = self
+            .values
+            .iter()
+            .fold(0.0_f64, |most, value| most.max(value.abs()));
         if scale == 0.0 {
             return Some(0.0);
         }

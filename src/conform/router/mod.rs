@@ -60,7 +60,8 @@ pub fn conform_router(path: &Path) -> Result<Vec<RouterVerdict>, Vec<String>> {
     }
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+/// The cases below a path (a folder, or one `.json`), in order of name.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     let place = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
@@ -117,7 +118,7 @@ fn judge(file: &Path) -> Result<RouterVerdict, String> {
 }
 
 /// Reads a part of a case.
-fn read<T: DeserializeOwned>(part: &str, value: Value) -> Result<T, String> {
+pub(super) fn read<T: DeserializeOwned>(part: &str, value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| format!("{part}: {error}"))
 }
 
