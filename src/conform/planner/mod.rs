@@ -15,9 +15,12 @@ mod replays;
 mod traffic;
 
 use super::router::{files, read};
+use flate2::read::MultiGzDecoder;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// What came of one case.
@@ -48,11 +51,11 @@ enum Comparison {
     Loose { compared: u64, words: String },
 }
 
-/// Compares all cases below `path` (a folder, or one `.json`).
+/// Compares all cases below `path` (a folder, or one `.json` or `.json.gz`).
 pub fn conform_planner(path: &Path) -> Result<Vec<PlannerVerdict>, Vec<String>> {
     let mut verdicts = Vec::new();
     let mut errors = Vec::new();
-    for file in files(path).map_err(|error| vec![error])? {
+    for file in files(path, &[".json", ".json.gz"]).map_err(|error| vec![error])? {
         match judge(&file) {
             Ok(verdict) => verdicts.push(verdict),
             Err(error) => errors.push(format!("{}: {error}", file.display())),
@@ -65,10 +68,20 @@ pub fn conform_planner(path: &Path) -> Result<Vec<PlannerVerdict>, Vec<String>> 
     }
 }
 
+/// A case as it is in its file, which may be packed.
+fn read_case(file: &Path) -> std::io::Result<Map<String, Value>> {
+    let mut text = Vec::new();
+    let mut packed = File::open(file)?;
+    if file.extension().is_some_and(|extension| extension == "gz") {
+        MultiGzDecoder::new(packed).read_to_end(&mut text)?;
+    } else {
+        packed.read_to_end(&mut text)?;
+    }
+    Ok(serde_json::from_slice(&text)?)
+}
+
 fn judge(file: &Path) -> Result<PlannerVerdict, String> {
-    let text = std::fs::read(file).map_err(|error| error.to_string())?;
-    let mut case: Map<String, Value> =
-        serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let mut case = read_case(file).map_err(|error| error.to_string())?;
     let mut word = |key: &str| match case.remove(key) {
         Some(Value::String(word)) => Ok(word),
         _ => Err(format!("{key}: expected a text")),
