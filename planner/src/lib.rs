@@ -25,3 +25,8 @@ pub use observe::{
     ForwardPass, Observations, PerRole, Pool, Role, TrailingLatency, Work, WorkerId,
 };
 pub use traffic::TrafficWindow;
+
+/// The code in the documentation compiles and does what it says.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/planner.md")]
+struct Documentation;

@@ -119,6 +119,20 @@ impl Pool {
         self.ready_count() + self.starting
     }
 
+    /// Brings the last known passes up to date: new ones replace those of the same rank, in place, and workers that no longer
+    /// serve are forgotten.
+    pub fn update(&self, known: &mut Vec<ForwardPass>) {
+        for pass in &self.passes {
+            let same =
+                |other: &&mut ForwardPass| other.worker == pass.worker && other.rank == pass.rank;
+            match known.iter_mut().find(same) {
+                Some(other) => *other = *pass,
+                None => known.push(*pass),
+            }
+        }
+        known.retain(|pass| self.ready.contains(&pass.worker));
+    }
+
     /// Workers that serve.
     #[must_use]
     pub fn ready_count(&self) -> u32 {

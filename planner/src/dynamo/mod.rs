@@ -35,7 +35,7 @@ pub use tick::{ScalingCore, TickInput};
 
 use crate::decision::{Decision, Planner, Reason};
 use crate::model::ForwardPassModel;
-use crate::observe::{ForwardPass, Observations, PerRole, Pool, Role};
+use crate::observe::{Observations, PerRole, Pool, Role};
 use crate::traffic::TrafficWindow;
 use engine::Time;
 
@@ -132,7 +132,7 @@ impl DynamoPlanner {
     fn read(&mut self, seen: &Observations) -> TickInput {
         let tick = self.core.next_tick();
         for role in Role::BOTH {
-            keep_last(self.last_passes.get_mut(role), seen.pools.get(role));
+            seen.pools.get(role).update(self.last_passes.get_mut(role));
         }
         self.window = Some(match self.window {
             Some(window) => window.merged(&seen.traffic),
@@ -205,19 +205,6 @@ impl DynamoPlanner {
         }
         wanted.map(Some)
     }
-}
-
-/// New forward passes replace those of the same rank, in place; workers that no longer serve are forgotten.
-fn keep_last(kept: &mut Vec<ForwardPass>, pool: &Pool) {
-    for pass in &pool.passes {
-        let same =
-            |known: &&mut ForwardPass| known.worker == pass.worker && known.rank == pass.rank;
-        match kept.iter_mut().find(same) {
-            Some(known) => *known = *pass,
-            None => kept.push(*pass),
-        }
-    }
-    kept.retain(|pass| pool.ready.contains(&pass.worker));
 }
 
 impl Planner for DynamoPlanner {

@@ -84,10 +84,10 @@ fn fit(values: &[f64], order: usize, explained: usize) -> Option<(f64, f64)> {
     }
     let mut matrix = vec![vec![0.0; columns]; columns];
     let mut right = vec![0.0; columns];
-    for at in values.len() - explained..values.len() {
+    for (at, value) in values.iter().enumerate().skip(values.len() - explained) {
         let row = row(at);
         for a in 0..columns {
-            right[a] += row[a] * values[at];
+            right[a] += row[a] * value;
             for b in 0..columns {
                 matrix[a][b] += row[a] * row[b];
             }
