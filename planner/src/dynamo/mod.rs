@@ -14,6 +14,7 @@
 //! the global planner over several deployments.
 
 mod capacity;
+mod check;
 mod config;
 mod engine_model;
 mod forecast;
@@ -26,7 +27,8 @@ mod throughput;
 mod tick;
 
 pub use capacity::{Capacity, CapacityRequest};
-pub use config::{Capabilities, ConfigProblem, LoadThresholds, Mode, PlannerConfig, Target};
+pub use check::ConfigProblem;
+pub use config::{Capabilities, LoadThresholds, Mode, PlannerConfig, Target};
 pub use engine_model::{Change, EngineLimits, EngineModel};
 pub use forecast::Traffic;
 pub use schedule::ScheduledTick;
