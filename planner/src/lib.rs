@@ -18,12 +18,14 @@ pub mod model;
 mod observe;
 pub mod policy;
 pub mod predictor;
+mod problem;
 mod traffic;
 
 pub use decision::{Decision, Diagnostics, Planner, Reason, Reasons};
 pub use observe::{
     ForwardPass, Observations, PerRole, Pool, Role, TrailingLatency, Work, WorkerId,
 };
+pub use problem::ConfigProblem;
 pub use traffic::TrafficWindow;
 
 /// The code in the documentation compiles and does what it says.

@@ -5,6 +5,7 @@
 //! from the engines, traffic from the front end. Nothing here is a prediction.
 
 use crate::traffic::TrafficWindow;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A value for each of the two roles. Where prefill and decode are not apart, the workers count as decode and `prefill` is
 /// empty, as in Dynamo.
@@ -122,15 +123,21 @@ impl Pool {
     /// Brings the last known passes up to date: new ones replace those of the same rank, in place, and workers that no longer
     /// serve are forgotten.
     pub fn update(&self, known: &mut Vec<ForwardPass>) {
+        let place = |(at, pass): (usize, &ForwardPass)| ((pass.worker, pass.rank), at);
+        let mut places: BTreeMap<(WorkerId, u32), usize> =
+            known.iter().enumerate().map(place).collect();
         for pass in &self.passes {
-            let same =
-                |other: &&mut ForwardPass| other.worker == pass.worker && other.rank == pass.rank;
-            match known.iter_mut().find(same) {
-                Some(other) => *other = *pass,
-                None => known.push(*pass),
+            let at = *places
+                .entry((pass.worker, pass.rank))
+                .or_insert(known.len());
+            if at == known.len() {
+                known.push(*pass);
+            } else {
+                known[at] = *pass;
             }
         }
-        known.retain(|pass| self.ready.contains(&pass.worker));
+        let ready: BTreeSet<WorkerId> = self.ready.iter().copied().collect();
+        known.retain(|pass| ready.contains(&pass.worker));
     }
 
     /// Workers that serve.

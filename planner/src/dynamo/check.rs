@@ -6,35 +6,7 @@
 use super::config::{Capabilities, Mode, PlannerConfig, Target};
 use crate::budget::GpuBudget;
 use crate::observe::{PerRole, Role};
-use std::fmt;
-
-/// One thing that is wrong with the settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// The setting.
-    pub field: &'static str,
-    /// What it is.
-    pub found: String,
-    /// What it may be.
-    pub expected: String,
-    /// What to do.
-    pub suggestion: &'static str,
-}
-
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ConfigProblem {
-            field,
-            found,
-            expected,
-            suggestion,
-        } = self;
-        write!(
-            f,
-            "{field}: found {found}, expected {expected}; {suggestion}"
-        )
-    }
-}
+use crate::problem::{ConfigProblem, Problems};
 
 impl PlannerConfig {
     /// Everything that is wrong for workers of these capabilities; nothing if the planner can run.
@@ -49,7 +21,7 @@ impl PlannerConfig {
             self.check_thresholds(&mut found);
         }
         self.check_samples(&mut found);
-        found.0
+        found.all()
     }
 
     fn check_sla(&self, found: &mut Problems) {
@@ -296,26 +268,6 @@ impl PlannerConfig {
                 "16 is the default",
             );
         }
-    }
-}
-
-#[derive(Default)]
-struct Problems(Vec<ConfigProblem>);
-
-impl Problems {
-    fn add(
-        &mut self,
-        field: &'static str,
-        found: impl fmt::Display,
-        expected: &str,
-        suggestion: &'static str,
-    ) {
-        self.0.push(ConfigProblem {
-            field,
-            found: found.to_string(),
-            expected: expected.to_owned(),
-            suggestion,
-        });
     }
 }
 

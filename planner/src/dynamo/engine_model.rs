@@ -13,7 +13,7 @@
 
 use crate::model::{ForwardPassModel, WorkerKind};
 use crate::observe::{ForwardPass, Work, WorkerId};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Limits of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,14 +140,13 @@ impl EngineModel {
     pub fn groups(&self, passes: &[ForwardPass]) -> Vec<Vec<ForwardPass>> {
         if self.attention_dp > 1 {
             let mut groups: Vec<Vec<ForwardPass>> = Vec::new();
+            let mut places: BTreeMap<WorkerId, usize> = BTreeMap::new();
             for pass in passes {
-                match groups
-                    .iter_mut()
-                    .find(|group| group[0].worker == pass.worker)
-                {
-                    Some(group) => group.push(*pass),
-                    None => groups.push(vec![*pass]),
+                let at = *places.entry(pass.worker).or_insert(groups.len());
+                if at == groups.len() {
+                    groups.push(Vec::new());
                 }
+                groups[at].push(*pass);
             }
             for group in &mut groups {
                 group.sort_by_key(|pass| pass.rank);

@@ -27,7 +27,6 @@ mod throughput;
 mod tick;
 
 pub use capacity::{Capacity, CapacityRequest};
-pub use check::ConfigProblem;
 pub use config::{Capabilities, LoadThresholds, Mode, PlannerConfig, Target};
 pub use engine_model::{Change, EngineLimits, EngineModel};
 pub use forecast::Traffic;
@@ -38,6 +37,7 @@ pub use tick::{ScalingCore, TickInput};
 use crate::decision::{Decision, Planner, Reason};
 use crate::model::ForwardPassModel;
 use crate::observe::{Observations, PerRole, Pool, Role};
+use crate::problem::ConfigProblem;
 use crate::traffic::TrafficWindow;
 use engine::Time;
 

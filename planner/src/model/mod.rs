@@ -28,7 +28,7 @@ pub enum WorkerKind {
 
 /// The time of forward passes.
 pub trait ForwardPassModel: Debug + Send + Sync {
-    /// Milliseconds of one pass in which each attention-data-parallel rank does its share; `None` while it cannot say. A pass
+    /// Milliseconds, a finite number, of one pass in which each attention-data-parallel rank does its share; `None` while it cannot say. A pass
     /// without work takes no time.
     fn estimate_ms(&self, ranks: &[Work]) -> Option<f64>;
 

@@ -23,6 +23,7 @@ pub(super) use controller::Controller;
 use super::metric::{Metric, MetricTarget};
 use crate::decision::{Decision, Planner};
 use crate::observe::{Observations, PerRole, Role};
+use crate::problem::{ConfigProblem, Problems};
 use engine::{Span, Time};
 
 /// The settings of one role; names are those of the Kubernetes object.
@@ -126,11 +127,84 @@ pub struct Hpa {
 
 impl Hpa {
     /// One per role that has settings; Kubernetes syncs every 15 s.
-    #[must_use]
-    pub fn new(sync_period: Span, roles: PerRole<Option<HpaSpec>>) -> Self {
-        Hpa {
+    ///
+    /// # Errors
+    /// Everything that is wrong with the settings.
+    pub fn new(
+        sync_period: Span,
+        roles: PerRole<Option<HpaSpec>>,
+    ) -> Result<Self, Vec<ConfigProblem>> {
+        let mut found = Problems::default();
+        check_interval("sync_period", sync_period, &mut found);
+        for spec in [&roles.prefill, &roles.decode].into_iter().flatten() {
+            spec.check(&mut found);
+            check_replicas(spec.min_replicas, spec.max_replicas, &mut found);
+            if spec.min_replicas == 0 {
+                found.add("min_replicas", 0, "at least 1", "KEDA scales to zero");
+            }
+        }
+        found.none_or(Hpa {
             sync_period,
             roles: roles.map(|spec| spec.map(Controller::new)),
+        })
+    }
+}
+
+/// Settings that all autoscalers with an interval have.
+pub(super) fn check_interval(field: &'static str, interval: Span, found: &mut Problems) {
+    if interval == Span::ZERO {
+        found.add(field, "0 s", "a time above zero", "15 s is usual");
+    }
+}
+
+/// Settings that all autoscalers with bounds have.
+pub(super) fn check_replicas(min: u32, max: u32, found: &mut Problems) {
+    if max == 0 {
+        found.add(
+            "max_replicas",
+            0,
+            "at least 1",
+            "give the most workers there may be",
+        );
+    }
+    if min > max {
+        let expected = format!("at most max_replicas ({max})");
+        found.add(
+            "min_replicas",
+            min,
+            &expected,
+            "lower one or raise the other",
+        );
+    }
+}
+
+impl HpaSpec {
+    /// What is wrong with metric, target and tolerance.
+    pub(super) fn check(&self, found: &mut Problems) {
+        let (MetricTarget::Value(target) | MetricTarget::AveragePerWorker(target)) = self.target;
+        if target <= 0.0 || !target.is_finite() {
+            found.add(
+                "target",
+                target,
+                "a number above zero",
+                "replicas are in proportion to metric over target",
+            );
+        }
+        if !(0.0..1.0).contains(&self.tolerance) {
+            found.add(
+                "tolerance",
+                self.tolerance,
+                "from 0 to below 1",
+                "0.1 is Kubernetes' default",
+            );
+        }
+        if self.metric == (Metric::KvUse { max_kv_tokens: 0 }) {
+            found.add(
+                "max_kv_tokens",
+                0,
+                "at least 1",
+                "give the tokens that a worker's KV cache holds",
+            );
         }
     }
 }
@@ -164,5 +238,29 @@ impl Planner for Hpa {
 
     fn boxed(&self) -> Box<dyn Planner> {
         Box::new(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let metric = Metric::KvUse { max_kv_tokens: 0 };
+        let spec = HpaSpec {
+            min_replicas: 5,
+            ..HpaSpec::new(metric, MetricTarget::Value(0.0), 1..=3)
+        };
+        let roles = PerRole {
+            prefill: None,
+            decode: Some(spec),
+        };
+        let problems = Hpa::new(Span::ZERO, roles).unwrap_err();
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
+        assert_eq!(
+            fields,
+            ["sync_period", "target", "max_kv_tokens", "min_replicas"]
+        );
     }
 }

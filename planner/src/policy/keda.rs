@@ -9,10 +9,11 @@
 //! Model: one clock for KEDA's polling and the autoscaler's sync, the polling interval; in a cluster the two run apart by up to
 //! 15 s.
 
-use super::hpa::{Controller, HpaSpec};
+use super::hpa::{Controller, HpaSpec, check_interval, check_replicas};
 use super::metric::{Measured, Metric, MetricTarget};
 use crate::decision::{Decision, Planner, Reason};
 use crate::observe::{Observations, PerRole, Role};
+use crate::problem::{ConfigProblem, Problems};
 use engine::{Span, Time};
 
 /// The settings of one role.
@@ -57,6 +58,37 @@ pub struct Keda {
     roles: PerRole<Option<Scaler>>,
 }
 
+impl Keda {
+    /// One per role that has settings; Dynamo's guide polls every 15 s, KEDA's default is 30 s.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the settings.
+    pub fn new(
+        polling_interval: Span,
+        roles: PerRole<Option<KedaSpec>>,
+    ) -> Result<Self, Vec<ConfigProblem>> {
+        let mut found = Problems::default();
+        check_interval("polling_interval", polling_interval, &mut found);
+        for spec in [&roles.prefill, &roles.decode].into_iter().flatten() {
+            spec.hpa.check(&mut found);
+            check_replicas(spec.hpa.min_replicas, spec.hpa.max_replicas, &mut found);
+            if spec.activation_threshold < 0.0 || !spec.activation_threshold.is_finite() {
+                let field = "activation_threshold";
+                found.add(
+                    field,
+                    spec.activation_threshold,
+                    "zero or more",
+                    "0 is KEDA's default",
+                );
+            }
+        }
+        found.none_or(Keda {
+            polling_interval,
+            roles: roles.map(|spec| spec.map(Scaler::new)),
+        })
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Scaler {
     controller: Controller,
@@ -65,17 +97,6 @@ struct Scaler {
     activation_threshold: f64,
     cooldown_period: Span,
     last_active: Time,
-}
-
-impl Keda {
-    /// One per role that has settings; Dynamo's guide polls every 15 s, KEDA's default is 30 s.
-    #[must_use]
-    pub fn new(polling_interval: Span, roles: PerRole<Option<KedaSpec>>) -> Self {
-        Keda {
-            polling_interval,
-            roles: roles.map(|spec| spec.map(Scaler::new)),
-        }
-    }
 }
 
 impl Planner for Keda {

@@ -9,9 +9,11 @@
 //! Model: utilisation is the share of the KV cache in use. The sources say GPU utilisation, which is near one for any busy
 //! engine and tells little; how far a step goes is our reading of the three numbers.
 
+use super::hpa::{check_interval, check_replicas};
 use super::metric::{Measured, Metric};
 use crate::decision::{Decision, Planner, Reason};
 use crate::observe::{ForwardPass, Observations, PerRole, Role};
+use crate::problem::{ConfigProblem, Problems};
 use engine::{Span, Time};
 
 /// Thresholds of one direction.
@@ -82,17 +84,62 @@ struct Scaler {
 
 impl LlmD {
     /// One per role that has settings, looked at every `interval`.
-    #[must_use]
-    pub fn new(interval: Span, roles: PerRole<Option<LlmDSpec>>) -> Self {
+    ///
+    /// # Errors
+    /// Everything that is wrong with the settings.
+    pub fn new(
+        interval: Span,
+        roles: PerRole<Option<LlmDSpec>>,
+    ) -> Result<Self, Vec<ConfigProblem>> {
+        let mut found = Problems::default();
+        check_interval("interval", interval, &mut found);
+        for spec in [roles.prefill, roles.decode].into_iter().flatten() {
+            spec.check(&mut found);
+        }
         let scaler = |spec| Scaler {
             spec,
             known: Vec::new(),
             grew: None,
             shrank: None,
         };
-        LlmD {
+        found.none_or(LlmD {
             interval,
             roles: roles.map(|spec| spec.map(scaler)),
+        })
+    }
+}
+
+impl LlmDSpec {
+    fn check(&self, found: &mut Problems) {
+        check_replicas(self.min_replicas, self.max_replicas, found);
+        if self.max_kv_tokens == 0 {
+            let what = "give the tokens that a worker's KV cache holds";
+            found.add("max_kv_tokens", 0, "at least 1", what);
+        }
+        if self.target_utilization <= 0.0 || !self.target_utilization.is_finite() {
+            let field = "target_utilization";
+            found.add(
+                field,
+                self.target_utilization,
+                "a share above zero",
+                "0.80 is usual",
+            );
+        }
+        let (up, down) = (&self.up, &self.down);
+        if up.utilization <= down.utilization {
+            let expected = format!("more than the lower threshold ({})", down.utilization);
+            found.add(
+                "up.utilization",
+                up.utilization,
+                &expected,
+                "leave a gap, or it swings",
+            );
+        }
+        if let (Some(up), Some(down)) = (up.queue_depth, down.queue_depth)
+            && up <= down
+        {
+            let expected = format!("more than the lower threshold ({down})");
+            found.add("up.queue_depth", up, &expected, "leave a gap, or it swings");
         }
     }
 }
@@ -223,7 +270,7 @@ mod tests {
             prefill: None,
             decode: Some(LlmDSpec::inference_service(100)),
         };
-        let mut planner = LlmD::new(Span::from_s(15.0), roles);
+        let mut planner = LlmD::new(Span::from_s(15.0), roles).unwrap();
         let mut decide = |seconds: u32, workers: u32, tokens: u64| {
             let decision = planner.tick(at(seconds), &seen(workers, tokens));
             (decision.targets.decode, decision.reason)

@@ -4,7 +4,8 @@
 //! (latencies, request rate, all queued requests), as a metrics server reports it. Metrics of workers need their last
 //! forward passes, which are kept between ticks; a worker that has not reported yet has no value.
 
-use crate::observe::{ForwardPass, Observations, Role};
+use crate::observe::{ForwardPass, Observations, Role, WorkerId};
+use std::collections::BTreeMap;
 
 /// A number to scale by.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,15 +85,13 @@ fn by_worker(
     value: impl Fn(&ForwardPass) -> f64,
     join: impl Fn(f64, f64) -> f64,
 ) -> Vec<f64> {
-    let mut workers: Vec<(crate::observe::WorkerId, f64)> = Vec::new();
+    let mut workers: BTreeMap<WorkerId, f64> = BTreeMap::new();
     for pass in passes {
-        match workers
-            .iter_mut()
-            .find(|(worker, _)| *worker == pass.worker)
-        {
-            Some((_, known)) => *known = join(*known, value(pass)),
-            None => workers.push((pass.worker, value(pass))),
-        }
+        let of_rank = value(pass);
+        workers
+            .entry(pass.worker)
+            .and_modify(|known| *known = join(*known, of_rank))
+            .or_insert(of_rank);
     }
-    workers.into_iter().map(|(_, value)| value).collect()
+    workers.into_values().collect()
 }
