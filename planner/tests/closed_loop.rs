@@ -196,7 +196,7 @@ fn dynamo_follows_a_day_up_and_down() {
         workers_around(59.0),
     );
     assert!(
-        noon >= 9 && noon <= 16,
+        (9..=16).contains(&noon),
         "75 requests per second take 9 to 16 workers, not {noon}"
     );
     assert!(
