@@ -1,7 +1,8 @@
 //! Everything that can be wrong with the settings, all of it at once.
 //!
-//! Latencies of zero, budgets whose bounds cross or that cannot hold the smallest deployment, ticks that do not divide the intervals, a fast loop
-//! that is not faster than the slow one, floors for roles that are not there, thresholds without a gap.
+//! Latencies of zero, budgets whose bounds cross or that cannot hold the smallest deployment, ticks that do not divide
+//! the intervals, a fast loop that is not faster than the slow one, floors for roles that are not there, thresholds
+//! without a gap.
 
 use super::config::{Capabilities, Mode, PlannerConfig, Target};
 use crate::budget::GpuBudget;

@@ -1,9 +1,10 @@
 //! Several opinions about replicas made one.
 //!
-//! A rejection ends it: nothing changes. Otherwise a final opinion counts alone, the one of smallest priority number if there are several.
-//! Otherwise, role by role: the count that is set with the smallest priority number, else the one there is, cut by the
-//! smallest "at most" and raised by the largest "at least"; the floor beats the ceiling. Where setting is not allowed (the last,
-//! constraining stage), counts that are set are dropped. Source: Dynamo 1.6.1, `planner/plugins/merge`.
+//! A rejection ends it: nothing changes. Otherwise a final opinion counts alone, the one of smallest priority number if
+//! there are several. Otherwise, role by role: the count that is set with the smallest priority number, else the one
+//! there is, cut by the smallest "at most" and raised by the largest "at least"; the floor beats the ceiling. Where
+//! setting is not allowed (the last, constraining stage), counts that are set are dropped. Source: Dynamo 1.6.1,
+//! `planner/plugins/merge`.
 
 use crate::observe::{PerRole, Role};
 

@@ -1,14 +1,14 @@
 //! Dynamo 1.6's planner, decision for decision.
 //!
-//! Two loops share one tick. *Throughput scaling* ([`throughput`], slow) predicts the next traffic window, asks how much of it
-//! one engine sustains at the SLA ([`capacity`]) and sizes the roles. *Load scaling* ([`load`], fast) looks at the engines' last
-//! forward passes and moves by one. Either may be off; targets other than the SLA have load scaling alone, on static thresholds. GPU
-//! budgets and floors bound both. [`tick`] has the order of things, [`schedule`] the times, [`startup`] what may be
-//! cancelled while workers start.
+//! Two loops share one tick. *Throughput scaling* ([`throughput`], slow) predicts the next traffic window, asks how much
+//! of it one engine sustains at the SLA ([`capacity`]) and sizes the roles. *Load scaling* ([`load`], fast) looks at the
+//! engines' last forward passes and moves by one. Either may be off; targets other than the SLA have load scaling alone,
+//! on static thresholds. GPU budgets and floors bound both. [`tick`] has the order of things, [`schedule`] the times,
+//! [`startup`] what may be cancelled while workers start.
 //!
-//! [`DynamoPlanner`] is the planner as a simulated deployment sees it: it adds up traffic windows between reads, keeps the
-//! last forward pass of every rank, remembers what it asked for until it is there, and states absolute targets. [`ScalingCore`] is
-//! what decides inside. Both are compared with recorded decisions by `dynosim conform planner`.
+//! [`DynamoPlanner`] is the planner as a simulated deployment sees it: it adds up traffic windows between reads, keeps
+//! the last forward pass of every rank, remembers what it asked for until it is there, and states absolute targets.
+//! [`ScalingCore`] is what decides inside. Both are compared with recorded decisions by `dynosim conform planner`.
 //!
 //! Not modelled: external plugins, power budgets inside a tick (the clamp itself is [`fit_power`](crate::budget::fit_power)),
 //! the global planner over several deployments.
@@ -31,7 +31,7 @@ pub use config::{Capabilities, LoadThresholds, Mode, PlannerConfig, Target};
 pub use engine_model::{Change, EngineLimits, EngineModel};
 pub use forecast::Traffic;
 pub use schedule::ScheduledTick;
-pub use state::{Inventory, Passes, ScalingState, Targets};
+pub use state::{Inventory, Passes, Targets};
 pub use tick::{ScalingCore, TickInput};
 
 use crate::decision::{Decision, Planner, Reason};

@@ -1,8 +1,9 @@
 //! While workers are verified to be starting: decisions may only cancel them, and only if they mean it.
 //!
-//! A target at or below the workers that serve cancels what is starting; anything more changes nothing, for more is already on
-//! its way. Starting workers count in the budget as long as they are not cancelled. A cancellation is carried out only if the same targets
-//! came from the same proposers for the same inventory over a whole load interval; anything else starts the wait anew.
+//! A target at or below the workers that serve cancels what is starting; anything more changes nothing, for more is
+//! already on its way. Starting workers count in the budget as long as they are not cancelled. A cancellation is carried
+//! out only if the same targets came from the same proposers for the same inventory over a whole load interval; anything
+//! else starts the wait anew.
 
 use super::merge::{Bound, Proposal, Verdict};
 use super::state::{Inventory, ScalingState, Targets};

@@ -28,8 +28,8 @@ pub enum WorkerKind {
 
 /// The time of forward passes.
 pub trait ForwardPassModel: Debug + Send + Sync {
-    /// Milliseconds, a finite number, of one pass in which each attention-data-parallel rank does its share; `None` while it cannot say. A pass
-    /// without work takes no time.
+    /// Milliseconds, a finite number, of one pass in which each attention-data-parallel rank does its share; `None` while
+    /// it cannot say. A pass without work takes no time.
     fn estimate_ms(&self, ranks: &[Work]) -> Option<f64>;
 
     /// A pass that happened: each rank's work and its time in seconds. Models that do not learn ignore it.

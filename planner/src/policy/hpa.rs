@@ -3,8 +3,8 @@
 //! Every `sync_period`, by role:
 //!
 //! 1. *Recommend*: replicas in proportion to metric over target, rounded up; none within the tolerance. Workers that are
-//!    starting count as using nothing when the rest would grow, workers that do not report as being on target when it would shrink and as
-//!    using nothing when it would grow; if that turns the direction round, nothing changes.
+//!    starting count as using nothing when the rest would grow, workers that do not report as being on target when it
+//!    would shrink and as using nothing when it would grow; if that turns the direction round, nothing changes.
 //! 2. *Stabilise*: never above the smallest recommendation of the scale-up window, never below the largest of the scale-down
 //!    window (300 s by default).
 //! 3. *Limit the rate*: replicas added or removed per period, by numbers or per cents; several limits, the most or least
@@ -87,7 +87,8 @@ pub enum SelectPolicy {
 }
 
 impl HpaSpec {
-    /// Kubernetes' defaults around a metric: up by four or double per 15 s, whichever is more, down as far as it likes after 300 s.
+    /// Kubernetes' defaults around a metric: up by four or double per 15 s, whichever is more, down as far as it likes
+    /// after 300 s.
     #[must_use]
     pub fn new(
         metric: Metric,

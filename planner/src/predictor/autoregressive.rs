@@ -1,9 +1,9 @@
 //! Each difference explained by the ones before it.
 //!
-//! The series, or its first difference, is fitted by least squares as a constant plus `p` earlier values, for `p` up to 5;
-//! the order and whether to difference are those of the smallest corrected Akaike criterion over the same values. The forecast is
-//! one step of that recursion, not below zero and not above twice the largest value seen. Fewer than five values, or equal ones, give the
-//! last. The fit looks at the last 128 values.
+//! The series, or its first difference, is fitted by least squares as a constant plus `p` earlier values, for `p` up to
+//! 5; the order and whether to difference are those of the smallest corrected Akaike criterion over the same values. The
+//! forecast is one step of that recursion, not below zero and not above twice the largest value seen. Fewer than five
+//! values, or equal ones, give the last. The fit looks at the last 128 values.
 //!
 //! This stands where Dynamo has `arima`, pmdarima's automatic ARIMA: the same family without moving averages, so that the fit is
 //! linear and every run gives the same numbers.

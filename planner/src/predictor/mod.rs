@@ -124,8 +124,7 @@ impl Predictor {
 
 /// How wrong three forecasts were, for choosing a predictor: prompt and output tokens count 0.4 each, lengths 0.1 each, all on
 /// the scale of ln(1 + x). Values are requests, mean prompt, mean output.
-#[must_use]
-pub fn forecast_loss(forecast: [f64; 3], actual: [f64; 3]) -> f64 {
+fn forecast_loss(forecast: [f64; 3], actual: [f64; 3]) -> f64 {
     let error = |a: f64, b: f64| (a.max(0.0).ln_1p() - b.max(0.0).ln_1p()).abs();
     let [n, i, o] = forecast.map(|value| value.max(0.0));
     let [requests, isl, osl] = actual;

@@ -1,11 +1,11 @@
 //! Load scaling: one replica more or one fewer, by what the engines' last forward passes say.
 //!
-//! Asked at every load interval. It does not decide while an earlier move is under way, without forward passes, or when the engines that
-//! report are not exactly the workers that serve. Then each role has its say: thresholds on queues and KV use
-//! ([`threshold`]), or estimates against the SLA ([`latency`]). Aggregated workers are asked twice, as prefill and as decode
-//! workers: either may ask for one more; for one fewer both must, or decode alone where prefill cannot be estimated. Floors, the lower
-//! bounds from predicted traffic and the GPU budget come after. Prefill and decode workers move together: if either moves, both
-//! targets are stated.
+//! Asked at every load interval. It does not decide while an earlier move is under way, without forward passes, or when
+//! the engines that report are not exactly the workers that serve. Then each role has its say: thresholds on queues and
+//! KV use ([`threshold`]), or estimates against the SLA ([`latency`]). Aggregated workers are asked twice, as prefill and
+//! as decode workers: either may ask for one more; for one fewer both must, or decode alone where prefill cannot be
+//! estimated. Floors, the lower bounds from predicted traffic and the GPU budget come after. Prefill and decode workers
+//! move together: if either moves, both targets are stated.
 
 mod latency;
 mod threshold;
