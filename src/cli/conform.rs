@@ -1,15 +1,16 @@
-//! `dynosim conform`: are our schedulers and routers the real ones?
+//! `dynosim conform`: are our schedulers, routers and planner the real ones?
 
 use super::{FAILED, Failure, print};
 use crate::conform::{
-    RouterVerdict, Verdict, conform_router, conform_sglang, conform_steps, conform_vllm,
+    PlannerVerdict, RouterVerdict, Verdict, conform_planner, conform_router, conform_sglang,
+    conform_steps, conform_vllm,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Replay what was recorded from real engines and routers and compare every decision.
+/// Replay what was recorded from real engines, routers and planners and compare every decision.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  dynosim conform vllm tests/golden/vllm\n  dynosim conform router tests/golden/router"
@@ -30,6 +31,9 @@ enum Engine {
     /// Costs, choices, queues, hashes and index of Dynamo's KV router
     #[command(after_help = "Example:\n  dynosim conform router tests/golden/router")]
     Router(RecordedRouter),
+    /// Decisions, estimates, forecasts and budgets of Dynamo's planner
+    #[command(after_help = "Example:\n  dynosim conform planner tests/golden/planner")]
+    Planner(RecordedRouter),
     /// Batches of a real vLLM engine, from the log of its steps
     #[command(after_help = "Example:\n  dynosim conform steps engine.steplog.jsonl")]
     Steps(StepLogs),
@@ -45,7 +49,7 @@ struct Recorded {
     json: bool,
 }
 
-/// The same for a router.
+/// The same for a router or a planner.
 #[derive(Debug, Args)]
 struct RecordedRouter {
     /// Folder of recorded cases, or one NAME.json
@@ -74,6 +78,7 @@ pub fn run(args: ConformArgs) -> Result<ExitCode, Failure> {
         Engine::Vllm(recorded) => (conform_vllm(&recorded.path), recorded.json),
         Engine::Sglang(recorded) => (conform_sglang(&recorded.path), recorded.json),
         Engine::Router(recorded) => return router(&recorded.path, recorded.json),
+        Engine::Planner(recorded) => return planner(&recorded.path, recorded.json),
         Engine::Steps(recorded) => {
             return steps(&recorded.logs, recorded.prompts.as_deref(), recorded.json);
         }
@@ -146,6 +151,47 @@ fn router(path: &Path, json: bool) -> Result<ExitCode, Failure> {
         print(&text)?;
     }
     Ok(if identical == verdicts.len() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
+}
+
+fn planner(path: &Path, json: bool) -> Result<ExitCode, Failure> {
+    let verdicts = conform_planner(path).map_err(Failure::input)?;
+    let counted: Vec<&PlannerVerdict> = verdicts.iter().filter(|verdict| verdict.counts).collect();
+    let differing = counted
+        .iter()
+        .filter(|verdict| verdict.difference.is_some());
+    let identical = counted.len() - differing.count();
+    let compared: u64 = counted.iter().map(|verdict| verdict.compared).sum();
+    if json {
+        let object = json!({ "cases": verdicts.len(), "counted": counted.len(), "identical": identical,
+            "results_compared": compared, "verdicts": verdicts });
+        print(&format!("{object:#}\n"))?;
+    } else {
+        let mut text = String::new();
+        for verdict in verdicts
+            .iter()
+            .filter(|verdict| verdict.difference.is_some())
+        {
+            let difference = verdict.difference.as_deref().unwrap_or_default();
+            let word = if verdict.counts {
+                &*verdict.kind
+            } else {
+                "does not count"
+            };
+            text += &format!("{} ({word}): {difference}\n", verdict.name);
+        }
+        text += &format!(
+            "{compared} results compared\n{} cases, {identical} of {} identical, {} of a library's fit not counted\n",
+            verdicts.len(),
+            counted.len(),
+            verdicts.len() - counted.len()
+        );
+        print(&text)?;
+    }
+    Ok(if identical == counted.len() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(FAILED)

@@ -1,11 +1,13 @@
 //! `dynosim conform`: replays schedules recorded from the real engines and compares every decision.
 
 mod case;
+mod planner;
 mod replay;
 mod router;
 mod sglang;
 mod steps;
 
+pub use planner::{PlannerVerdict, conform_planner};
 pub use router::{RouterVerdict, conform_router};
 pub use sglang::conform_sglang;
 pub use steps::conform_steps;

@@ -7,6 +7,7 @@
 mod bad_scenarios;
 mod bad_traces;
 mod conform;
+mod conform_planner;
 mod conform_router;
 mod documents;
 mod engines;

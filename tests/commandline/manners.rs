@@ -145,6 +145,7 @@ fn json_is_one_object_wherever_it_is_offered() {
     let golden = repository("tests/golden/vllm/async_simple.case.json.gz");
     let sglang = repository("tests/golden/sglang/full_hit.case.json.gz");
     let router_golden = repository("tests/golden/router");
+    let planner_golden = repository("tests/golden/planner");
     let sample = repository("calibration/tests/data/reference_sample.csv");
     let benchmarks = repository("validation/tests/data/benchmarks.csv");
     folder.good(&[
@@ -181,6 +182,7 @@ fn json_is_one_object_wherever_it_is_offered() {
             "conform vllm" => &[golden.to_str().unwrap()],
             "conform sglang" => &[sglang.to_str().unwrap()],
             "conform router" => &[router_golden.to_str().unwrap()],
+            "conform planner" => &[planner_golden.to_str().unwrap()],
             "conform steps" | "calibrate fit-steps" => &["engine.steplog.jsonl"],
             "calibrate fit-requests" => &["profile_export.jsonl", "--scenario", "engine.yaml"],
             "validate timing" => &[sample.to_str().unwrap()],

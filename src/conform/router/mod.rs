@@ -47,7 +47,7 @@ type Comparison = (u64, Option<String>);
 pub fn conform_router(path: &Path) -> Result<Vec<RouterVerdict>, Vec<String>> {
     let mut verdicts = Vec::new();
     let mut errors = Vec::new();
-    for file in files(path).map_err(|error| vec![error])? {
+    for file in files(path, &[".json"]).map_err(|error| vec![error])? {
         match judge(&file) {
             Ok(verdict) => verdicts.push(verdict),
             Err(error) => errors.push(format!("{}: {error}", file.display())),
@@ -60,7 +60,8 @@ pub fn conform_router(path: &Path) -> Result<Vec<RouterVerdict>, Vec<String>> {
     }
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+/// The cases below a path: a folder, or one file. Names of cases have one of the endings; in order of name.
+pub(super) fn files(path: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, String> {
     let place = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
@@ -70,8 +71,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
         _ => place(&error),
     })?;
     let is_case = |file: &PathBuf| {
-        file.extension()
-            .is_some_and(|extension| extension == "json")
+        let name = super::file_name(file);
+        endings.iter().any(|ending| name.ends_with(ending))
     };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -79,7 +80,9 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
         .collect();
     files.sort();
     if files.is_empty() {
-        return Err(place(&"no recorded cases (*.json) here"));
+        let patterns: Vec<String> = endings.iter().map(|ending| format!("*{ending}")).collect();
+        let what = format!("no recorded cases ({}) here", patterns.join(", "));
+        return Err(place(&what));
     }
     Ok(files)
 }
@@ -117,7 +120,7 @@ fn judge(file: &Path) -> Result<RouterVerdict, String> {
 }
 
 /// Reads a part of a case.
-fn read<T: DeserializeOwned>(part: &str, value: Value) -> Result<T, String> {
+pub(super) fn read<T: DeserializeOwned>(part: &str, value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| format!("{part}: {error}"))
 }
 

@@ -1,0 +1,13 @@
+//! Planners other than Dynamo's, one file each; every one opens with its rule and where it is from.
+
+mod fixed;
+mod hpa;
+mod keda;
+mod llm_d;
+mod metric;
+
+pub use fixed::Fixed;
+pub use hpa::{Behavior, Hpa, HpaSpec, RateLimit, SelectPolicy};
+pub use keda::{Keda, KedaSpec};
+pub use llm_d::{LlmD, LlmDSpec, LlmDThresholds};
+pub use metric::{Metric, MetricTarget};
