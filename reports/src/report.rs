@@ -6,7 +6,7 @@
 use crate::files::{Error, write_atomically};
 use engine::TimingSource;
 use serde::Serialize;
-use sim::Summary;
+use sim::{Regret, Summary};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -40,6 +40,9 @@ pub struct Report {
     /// The numbers.
     #[serde(flatten)]
     pub summary: Summary,
+    /// What the second choices of a sample of routing decisions would have given; absent unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regret: Option<Regret>,
 }
 
 /// Where step times come from and how far they can be trusted.
@@ -114,6 +117,7 @@ impl Report {
             engines,
             timing,
             summary,
+            regret: None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod handoff;
 mod lockstep;
+mod what_if;
 
 use crate::disaggregation::DisaggregationSpec;
 use crate::event::{Action, Event, Ran, WorkerId};

@@ -43,12 +43,19 @@ pub fn read(
 ) -> Option<DisaggregationSpec> {
     let (links, disaggregation) = (root.section("network"), root.section("disaggregation"));
     let spec = match pools {
-        Some(pools) if pools.iter().any(|pool| pool.role != Role::Aggregated) => {
-            both_roles(root, pools)
-                .and_then(|roles| disaggregated(root, &disaggregation, pools, roles, router))
-                .zip(network::read(root, &links, pools))
-                .map(|(spec, network)| DisaggregationSpec { network, ..spec })
+        Some(_) if router == Some(&RouterSpec::Clairvoyant) && has_parts(pools) => {
+            root.conflict(
+                "router",
+                "mode clairvoyant before pools of role prefill and decode",
+                "pools that do everything: it finds out where a whole request ends first",
+                "",
+            );
+            None
         }
+        Some(pools) if has_parts(Some(pools)) => both_roles(root, pools)
+            .and_then(|roles| disaggregated(root, &disaggregation, pools, roles, router))
+            .zip(network::read(root, &links, pools))
+            .map(|(spec, network)| DisaggregationSpec { network, ..spec }),
         Some(_) => {
             for name in ["network", "disaggregation"] {
                 if root.has(name) {
@@ -76,6 +83,12 @@ pub fn read(
     links.finish();
     disaggregation.finish();
     spec
+}
+
+/// Whether some pool does a part of each request only.
+fn has_parts(pools: Option<&[Pool]>) -> bool {
+    let mut pools = pools.into_iter().flatten();
+    pools.any(|pool| pool.role != Role::Aggregated)
 }
 
 /// By pool, what its workers do.

@@ -6,7 +6,7 @@ use crate::workloads::Loaded;
 use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
-use sim::{Cluster, ClusterSpec, FrontendSpec, Recording, virtual_clock};
+use sim::{Cluster, ClusterSpec, FrontendSpec, Recording, Regret, virtual_clock};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -131,6 +131,16 @@ impl Simulation {
     #[must_use]
     pub fn run(&self) -> Recording {
         virtual_clock::run(self.fresh_cluster(), &self.timing)
+    }
+
+    /// The same, and what the second choices of `sample` routing decisions would have given. Each worker serves requests whole.
+    #[must_use]
+    pub fn run_with_regret(&self, sample: usize) -> (Recording, Regret) {
+        let (cluster, seed) = (self.fresh_cluster(), self.cluster.seed);
+        let (recording, decisions) =
+            virtual_clock::run_with_regret(cluster, &self.timing, sample, seed);
+        let regret = Regret::new(sample.min(recording.requests.len()), &decisions);
+        (recording, regret)
     }
 
     /// Runs it on the real clock, `speedup` times faster, each step a sleep of the modelled time.
