@@ -4,6 +4,7 @@
 //! systems where they have one, and stand here.
 
 use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
+use engine::vllm::Eviction;
 use engine::{EngineConfig, Span};
 use sim::{DisaggregationSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
 use std::path::PathBuf;
