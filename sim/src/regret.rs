@@ -1,6 +1,6 @@
 //! What a sample of a router's decisions was worth, in numbers with stable names.
 
-use crate::virtual_clock::Decision;
+use crate::virtual_clock::{Decision, Sample};
 use engine::Span;
 use serde::Serialize;
 
@@ -9,6 +9,8 @@ use serde::Serialize;
 pub struct Regret {
     /// Decisions asked for.
     pub sampled: u64,
+    /// Requests sent so long after a decision count among all that it touches, beside those under way.
+    pub horizon_s: f64,
     /// Those with a second choice whose request ended either way; the numbers below are of these.
     pub compared: u64,
     /// Arrival to first token.
@@ -30,16 +32,16 @@ pub struct Against {
     pub regret_mean: f64,
     /// The most.
     pub regret_max: f64,
-    /// What a decision saved all requests together, against the second choice: its mean.
+    /// What a decision saved all requests together that it touches, against the second choice: its mean.
     pub saved_all_mean: f64,
     /// Standard error of that mean.
     pub saved_all_error: f64,
 }
 
 impl Regret {
-    /// The numbers of `decisions`, of `sampled` that were asked for.
+    /// The numbers of `decisions`, found for `sample`.
     #[must_use]
-    pub fn new(sampled: usize, decisions: &[Decision]) -> Regret {
+    pub fn new(sample: Sample, decisions: &[Decision]) -> Regret {
         let ttft = |decision: &Decision| Pair {
             chosen: decision.chosen.ttft,
             second: decision.second.ttft,
@@ -51,7 +53,8 @@ impl Regret {
             saved_all_ms: saved_ms(decision.chosen.all_e2e_ps, decision.second.all_e2e_ps),
         };
         Regret {
-            sampled: sampled as u64,
+            sampled: sample.decisions as u64,
+            horizon_s: sample.horizon.as_s(),
             compared: decisions.len() as u64,
             ttft_ms: Against::new(decisions.iter().map(ttft)),
             e2e_ms: Against::new(decisions.iter().map(e2e)),

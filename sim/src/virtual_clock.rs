@@ -14,7 +14,7 @@ mod reports;
 mod look_ahead;
 mod regret;
 
-pub use regret::{Decision, Taken, run_with_regret};
+pub use regret::{Decision, Sample, Taken, run_with_regret};
 
 use crate::cluster::Cluster;
 use crate::event::{Action, Event, EventQueue, Ran, WorkerId, sum_of_steps};

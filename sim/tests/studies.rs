@@ -5,7 +5,7 @@ use engine::{NewRequest, RequestId, Run, Span, StepTime, Time, Workload, Workloa
 use sim::event::WorkerId;
 use sim::links::{NetworkSpec, Transport};
 use sim::router::KvRouterSpec;
-use sim::virtual_clock::{self, Decision};
+use sim::virtual_clock::{self, Decision, Sample};
 use sim::{
     Cluster, ClusterSpec, DisaggregationSpec, FrontendSpec, HandoffOrder, LoadSpec, PoolSpec,
     Recording, Regret, Role, RouterSpec,
@@ -188,7 +188,9 @@ fn what_a_decode_gpu_of_its_own_gives_grows_with_the_prompt() {
         }
         end(&together) / end(&apart) - 1.0
     });
-    println!("{gains:?}");
+    // Nothing at 1,000 tokens; then more and more, until at 8,000 the one that prefills has no time left.
+    assert!(gains[0] < 0.0 && 0.05 < gains[1], "{gains:?}");
+    assert!(gains[1] < gains[2] && 0.05 < gains[3], "{gains:?}");
 }
 
 #[test]
@@ -282,6 +284,14 @@ fn a_clairvoyant_router_does_better_than_one_that_guesses() {
     }
 }
 
+fn sample(decisions: usize) -> Sample {
+    Sample {
+        decisions,
+        seed: 11,
+        horizon: Span::from_ns(1_000_000_000),
+    }
+}
+
 /// Two workers, a step takes 1,000 ns and 10 ns per prompt token, answers of one token.
 ///
 /// * 0 at 0 ns, 100 tokens: round robin takes worker 0, 2,000 ns.
@@ -306,7 +316,7 @@ fn regret_of_round_robin_by_hand() {
     let spec = spec(engine(), 2, RouterSpec::RoundRobin);
     let cluster = Cluster::new(&spec, workload);
     let plain = virtual_clock::run(cluster.clone(), &timing);
-    let (recording, decisions) = virtual_clock::run_with_regret(cluster, &timing, 3, 11);
+    let (recording, decisions) = virtual_clock::run_with_regret(cluster, &timing, sample(3));
     assert_eq!(recording, plain, "looking changes nothing");
     let ns = |span: Span| span.0 / 1_000;
     let brief = |it: &Decision| {
@@ -329,7 +339,7 @@ fn regret_of_round_robin_by_hand() {
         ]
     );
     assert!(decisions.iter().all(|it| it.chosen.ttft == it.chosen.e2e));
-    let regret = Regret::new(3, &decisions);
+    let regret = Regret::new(sample(3), &decisions);
     let close = |found: f64, ns: f64| (found * 1e6 - ns).abs() < 1e-6;
     let e2e = regret.e2e_ms;
     assert_eq!((regret.sampled, regret.compared), (3, 3));
@@ -340,12 +350,27 @@ fn regret_of_round_robin_by_hand() {
     assert!(close(e2e.saved_all_mean, -200.0 / 3.0), "{e2e:?}");
 }
 
+/// Of the three above, 2 is sent 100 ns after 1 is placed: with a horizon of 50 ns it does not count.
+#[test]
+fn a_short_horizon_leaves_out_who_comes_later() {
+    let (workload, timing) = by_hand();
+    let cluster = Cluster::new(&spec(engine(), 2, RouterSpec::RoundRobin), workload);
+    let short = Sample {
+        horizon: Span::from_ns(50),
+        ..sample(3)
+    };
+    let (_, decisions) = virtual_clock::run_with_regret(cluster, &timing, short);
+    let all_ns = |it: &Decision| [it.chosen, it.second].map(|taken| taken.all_e2e_ps / 1_000);
+    let all: Vec<[u128; 2]> = decisions.iter().map(all_ns).collect();
+    assert_eq!(all, [[2_000, 2_000], [3_200, 4_700], [5_700, 5_400]]);
+}
+
 #[test]
 fn a_clairvoyant_router_by_hand() {
     let (workload, timing) = by_hand();
     let spec = spec(engine(), 2, RouterSpec::Clairvoyant);
     let cluster = Cluster::new(&spec, workload);
-    let (recording, decisions) = virtual_clock::run_with_regret(cluster, &timing, 3, 11);
+    let (recording, decisions) = virtual_clock::run_with_regret(cluster, &timing, sample(3));
     let workers: Vec<u32> = recording.requests.iter().map(|it| it.worker).collect();
     assert_eq!(workers, [0, 1, 1]);
     // Nobody does better by going elsewhere.
@@ -377,7 +402,7 @@ fn regret_is_the_same_every_time_and_of_every_router() {
         RouterSpec::Clairvoyant,
     ] {
         let cluster = Cluster::new(&spec(engine(), 3, router), workload.clone());
-        let ask = || virtual_clock::run_with_regret(cluster.clone(), &usual(1), 20, 5);
+        let ask = || virtual_clock::run_with_regret(cluster.clone(), &usual(1), sample(20));
         let (recording, decisions) = ask();
         assert_eq!((recording, decisions.clone()), ask(), "{router:?}");
         assert!(!decisions.is_empty(), "{router:?}");

@@ -45,6 +45,14 @@ pub struct ReplayArgs {
     /// Ask for so many routing decisions, drawn by seed, what the second choice would have given: each is a run of its own
     #[arg(long, value_name = "N", conflicts_with = "live")]
     regret: Option<u32>,
+    /// With --regret: requests sent within so long after a decision count among all that it touches
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60.0,
+        requires = "regret"
+    )]
+    horizon_s: f64,
     /// With --live: run so many times faster than real time
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "live")]
     speedup: f64,
@@ -198,7 +206,8 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
         _ if args.live => (run_live(&simulation, args.speedup)?, None),
         None => (simulation.run(), None),
         Some(sample) => {
-            let (recording, regret) = simulation.run_with_regret(sample as usize);
+            let (recording, regret) =
+                simulation.run_with_regret(sample as usize, Span::from_s(args.horizon_s));
             (recording, Some(regret))
         }
     };
@@ -246,6 +255,12 @@ fn wrong_options(args: &ReplayArgs) -> Vec<String> {
     if !(*window_s > 0.0 && window_s.is_finite()) {
         problems.push(format!(
             "--window-s: found {window_s}, expected a positive length"
+        ));
+    }
+    if !(0.0..=1e6).contains(&args.horizon_s) {
+        problems.push(format!(
+            "--horizon-s: found {}, expected a length from 0 to 1000000",
+            args.horizon_s
         ));
     }
     if !SPEEDUPS.contains(speedup) {

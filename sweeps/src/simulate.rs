@@ -6,6 +6,7 @@ use crate::workloads::Loaded;
 use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
+use sim::virtual_clock::Sample;
 use sim::{Cluster, ClusterSpec, FrontendSpec, Recording, Regret, virtual_clock};
 use std::collections::HashMap;
 use std::io;
@@ -133,14 +134,17 @@ impl Simulation {
         virtual_clock::run(self.fresh_cluster(), &self.timing)
     }
 
-    /// The same, and what the second choices of `sample` routing decisions would have given. Each worker serves requests whole.
+    /// The same, and what the second choices of so many routing decisions would have given. Each worker serves requests whole.
     #[must_use]
-    pub fn run_with_regret(&self, sample: usize) -> (Recording, Regret) {
-        let (cluster, seed) = (self.fresh_cluster(), self.cluster.seed);
+    pub fn run_with_regret(&self, decisions: usize, horizon: Span) -> (Recording, Regret) {
+        let sample = Sample {
+            decisions: decisions.min(self.workload.requests.len()),
+            seed: self.cluster.seed,
+            horizon,
+        };
         let (recording, decisions) =
-            virtual_clock::run_with_regret(cluster, &self.timing, sample, seed);
-        let regret = Regret::new(sample.min(recording.requests.len()), &decisions);
-        (recording, regret)
+            virtual_clock::run_with_regret(self.fresh_cluster(), &self.timing, sample);
+        (recording, Regret::new(sample, &decisions))
     }
 
     /// Runs it on the real clock, `speedup` times faster, each step a sleep of the modelled time.

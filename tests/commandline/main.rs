@@ -17,5 +17,6 @@ mod manners;
 mod program;
 mod replay;
 mod routers;
+mod studies;
 mod sweep;
 mod traces;
