@@ -17,7 +17,7 @@ fn oracles_serve_and_say_that_they_are_oracles() {
         "--set",
         "engine.eviction=belady",
         "--num-gpu-blocks",
-        "600",
+        "2500",
     ];
     let report = folder.json(&with(&[&oracles[..], &["--json"]].concat()));
     assert_eq!(report["requests"]["completed"], 40);
@@ -137,9 +137,8 @@ fn a_sweep_over_a_field_gives_tables_and_curves() {
         "nothing is left behind"
     );
     let text = folder.good(&over("workload.load.concurrency"));
-    let mut lines = text
-        .lines()
-        .skip_while(|line| !line.trim_start().starts_with("TTFT mean (ms)"));
+    let is_head = |line: &&str| line.trim_start().starts_with("TTFT mean (ms)  ");
+    let mut lines = text.lines().skip_while(|line| !is_head(line));
     let mut words = || lines.next().unwrap().split_whitespace().collect::<Vec<_>>();
     assert_eq!(words(), ["TTFT", "mean", "(ms)", "1", "2", "16"]);
     let kv = words();
