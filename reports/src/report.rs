@@ -159,7 +159,10 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use crate::sample;
+    use engine::Span;
     use serde_json::Value;
+    use sim::Regret;
+    use sim::virtual_clock::Sample;
     use std::collections::BTreeSet;
 
     /// The paths of all leaves: `a.b`, `a[].b`.
@@ -181,12 +184,18 @@ mod tests {
     }
 
     fn fields_of_a_report() -> BTreeSet<String> {
+        let sample = Sample {
+            decisions: 0,
+            seed: 0,
+            horizon: Span::ZERO,
+        };
+        let report = super::Report {
+            regret: Some(Regret::new(sample, &[])),
+            ..sample::report()
+        };
         let mut found = BTreeSet::new();
-        paths(
-            &serde_json::from_str(&sample::report().json()).unwrap(),
-            "",
-            &mut found,
-        );
+        let report = serde_json::from_str(&report.json()).unwrap();
+        paths(&report, "", &mut found);
         found
     }
 
@@ -209,6 +218,10 @@ mod tests {
             [family @ ("latency" | "transfers"), metric, statistic] => {
                 vec![format!("{family}.{metric}.*"), format!("*.{statistic}")]
             }
+            ["regret", latency, statistic] => vec![
+                format!("regret.{latency}.*"),
+                format!("regret.*.{statistic}"),
+            ],
             [family @ ("overrides" | "engines"), ..] => vec![format!("{family}.*")],
             ["requests", "rejected_by", _] => vec!["requests.rejected_by.*".to_owned()],
             _ => vec![field.to_owned()],
