@@ -43,11 +43,11 @@ pub fn read(
 ) -> Option<DisaggregationSpec> {
     let (links, disaggregation) = (root.section("network"), root.section("disaggregation"));
     let spec = match pools {
-        Some(_) if router == Some(&RouterSpec::Clairvoyant) && has_parts(pools) => {
+        Some(_) if router == Some(&RouterSpec::Clairvoyant) && work_together(pools) => {
             root.conflict(
                 "router",
-                "mode clairvoyant before pools of role prefill and decode",
-                "pools that do everything: it finds out where a whole request ends first",
+                "mode clairvoyant before pools of role prefill and decode, or with ranks (parallel.dp)",
+                "workers that do everything and do not feel each other: it tries all of them at once",
                 "",
             );
             None
@@ -89,6 +89,15 @@ pub fn read(
 fn has_parts(pools: Option<&[Pool]>) -> bool {
     let mut pools = pools.into_iter().flatten();
     pools.any(|pool| pool.role != Role::Aggregated)
+}
+
+/// Whether schedulers depend on each other: parts of a request on different workers, or ranks that step together.
+fn work_together(pools: Option<&[Pool]>) -> bool {
+    has_parts(pools)
+        || pools
+            .into_iter()
+            .flatten()
+            .any(|pool| pool.parallel.data > 1)
 }
 
 /// By pool, what its workers do.

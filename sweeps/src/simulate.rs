@@ -210,7 +210,7 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
     const LATER: &str = ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None";
-    identity.replace(LATER, "")
+    identity.replace(", eviction: Lru", "").replace(LATER, "")
 }
 
 /// The times of a worker that makes drafts, or of its stages, from those of a worker that does neither.
