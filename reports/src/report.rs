@@ -6,7 +6,7 @@
 use crate::files::{Error, write_atomically};
 use engine::TimingSource;
 use serde::Serialize;
-use sim::Summary;
+use sim::{Regret, Summary};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -40,6 +40,9 @@ pub struct Report {
     /// The numbers.
     #[serde(flatten)]
     pub summary: Summary,
+    /// What the second choices of a sample of routing decisions would have given; absent unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regret: Option<Regret>,
 }
 
 /// Where step times come from and how far they can be trusted.
@@ -114,6 +117,7 @@ impl Report {
             engines,
             timing,
             summary,
+            regret: None,
         }
     }
 
@@ -155,7 +159,10 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use crate::sample;
+    use engine::Span;
     use serde_json::Value;
+    use sim::Regret;
+    use sim::virtual_clock::Sample;
     use std::collections::BTreeSet;
 
     /// The paths of all leaves: `a.b`, `a[].b`.
@@ -177,12 +184,18 @@ mod tests {
     }
 
     fn fields_of_a_report() -> BTreeSet<String> {
+        let sample = Sample {
+            decisions: 0,
+            seed: 0,
+            horizon: Span::ZERO,
+        };
+        let report = super::Report {
+            regret: Some(Regret::new(sample, &[])),
+            ..sample::report()
+        };
         let mut found = BTreeSet::new();
-        paths(
-            &serde_json::from_str(&sample::report().json()).unwrap(),
-            "",
-            &mut found,
-        );
+        let report = serde_json::from_str(&report.json()).unwrap();
+        paths(&report, "", &mut found);
         found
     }
 
@@ -211,6 +224,10 @@ mod tests {
             ["kvbm", metric, statistic] => {
                 vec![format!("kvbm.{metric}.*"), format!("*.{statistic}")]
             }
+            ["regret", latency, statistic] => vec![
+                format!("regret.{latency}.*"),
+                format!("regret.*.{statistic}"),
+            ],
             [family @ ("overrides" | "engines"), ..] => vec![format!("{family}.*")],
             ["requests", "rejected_by", _] => vec!["requests.rejected_by.*".to_owned()],
             _ => vec![field.to_owned()],

@@ -3,6 +3,8 @@
 
 use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
+use sim::Regret;
+use sim::regret::Against;
 use sim::summary::{
     Distribution, Goodput, KvbmUse, SpeculationSummary, Summary, Transfers, WorkerSummary,
 };
@@ -20,6 +22,7 @@ pub fn summary(report: &Report) -> String {
         Some(throughput(summary)),
         Some(memory(summary)),
         workers(&summary.workers),
+        report.regret.as_ref().map(regret),
         Some(provenance(report)),
     ];
     sections
@@ -333,6 +336,39 @@ fn workers(workers: &[WorkerSummary]) -> Option<String> {
         rows.push(row(&format!("{} {}", worker.worker, worker.pool), cells));
     }
     Some(aligned(&rows))
+}
+
+fn regret(regret: &Regret) -> String {
+    let head = [
+        "chosen",
+        "second",
+        "2nd better",
+        "regret",
+        "at most",
+        "saved all",
+        "+-",
+    ];
+    let number = |value: f64| separated(value, 1);
+    let cells = |latency: &Against| {
+        [
+            number(latency.chosen_mean),
+            number(latency.second_mean),
+            percent(latency.second_better_share),
+            number(latency.regret_mean),
+            number(latency.regret_max),
+            number(latency.saved_all_mean),
+            number(latency.saved_all_error),
+        ]
+    };
+    let title = format!(
+        "{} against 2nd choice (ms)",
+        counted(regret.compared, "decision")
+    );
+    aligned(&[
+        row(&title, head.map(str::to_owned)),
+        row("TTFT", cells(&regret.ttft_ms)),
+        row("E2E", cells(&regret.e2e_ms)),
+    ])
 }
 
 /// The engine, or each pool with its own where they differ.

@@ -6,6 +6,7 @@
 mod handoff;
 mod lockstep;
 mod tiers;
+mod what_if;
 
 use crate::disaggregation::DisaggregationSpec;
 use crate::event::{Action, Event, Ran, WorkerId};

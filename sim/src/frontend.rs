@@ -51,6 +51,12 @@ impl Frontend {
         }
     }
 
+    /// What it costs.
+    #[must_use]
+    pub const fn spec(&self) -> FrontendSpec {
+        self.spec
+    }
+
     /// Takes a request of so many prompt tokens that comes `now`, and says when the router has it.
     pub fn receive(&mut self, now: Time, input_tokens: u32) -> Time {
         let tokens = Span(self.spec.per_input_token.0 * u64::from(input_tokens));

@@ -30,6 +30,8 @@ pub(crate) struct Group {
     /// By worker: its place.
     place_of: Vec<WorkerId>,
     able: Vec<WorkerId>,
+    /// A request and the place that it must not get: what if it went elsewhere?
+    barred: Option<(RequestId, WorkerId)>,
     /// Requests that have just got a worker, by place.
     placed: Vec<Placement>,
     /// The same, by worker.
@@ -83,6 +85,7 @@ impl Group {
             workers,
             place_of,
             able: Vec::new(),
+            barred: None,
             placed: Vec::new(),
             settled: VecDeque::new(),
         }
@@ -142,6 +145,7 @@ impl Group {
     ) {
         let refusal = self.find_able(id, workload, pools);
         assert!(refusal.is_none(), "the front end refused it");
+        self.leave_out_barred(id);
         let workers = if self.able.is_empty() {
             &self.places
         } else {
@@ -158,6 +162,65 @@ impl Group {
             }),
         };
         self.router.place(now, &candidate, &mut self.placed);
+        self.settle();
+    }
+
+    /// True if its router wants to be told where a request ends first.
+    pub fn wants_advice(&self) -> bool {
+        self.router.wants_advice()
+    }
+
+    /// The request to be placed next ends first on this worker.
+    pub fn advise(&mut self, worker: WorkerId) {
+        self.router.advise(self.place_of[worker.0 as usize]);
+    }
+
+    /// The router is not to give this request to this worker, whichever it chooses then.
+    pub fn bar(&mut self, request: RequestId, worker: WorkerId) {
+        self.barred = Some((request, self.place_of[worker.0 as usize]));
+    }
+
+    /// Takes the barred place out of `able`.
+    fn leave_out_barred(&mut self, id: RequestId) {
+        let Some((_, place)) = self.barred.filter(|(request, _)| *request == id) else {
+            return;
+        };
+        if self.able.is_empty() {
+            self.able.extend_from_slice(&self.places);
+        }
+        self.able.retain(|able| *able != place);
+        assert!(
+            !self.able.is_empty(),
+            "a request is kept from a worker only if there is another"
+        );
+    }
+
+    /// How many workers a request that can be served may go to.
+    pub fn choices(&mut self, id: RequestId, workload: &Workload, pools: &[PoolSpec]) -> usize {
+        match self.find_able(id, workload, pools) {
+            Some(_) => 0,
+            None if self.able.is_empty() => self.places.len(),
+            None => self.able.len(),
+        }
+    }
+
+    /// Gives a request to all workers that may have it, without asking the router; none if it is refused.
+    pub fn place_everywhere(&mut self, id: RequestId, workload: &Workload, pools: &[PoolSpec]) {
+        if self.find_able(id, workload, pools).is_some() {
+            return;
+        }
+        self.leave_out_barred(id);
+        let workers = if self.able.is_empty() {
+            &self.places
+        } else {
+            &self.able
+        };
+        let copy = |&worker: &WorkerId| Placement {
+            request: id,
+            worker,
+            overlap_tokens: 0,
+        };
+        self.placed.extend(workers.iter().map(copy));
         self.settle();
     }
 

@@ -15,6 +15,8 @@ pub enum Purpose {
     KvEventDelay = 5,
     /// Whether a transfer fails, by request.
     TransferFailure = 6,
+    /// Whether a decision is among those asked for their regret, by request.
+    Regret = 16,
 }
 
 /// A number below `bound` (≥ 1), uniform up to 2^-32.

@@ -11,6 +11,11 @@
 
 mod reports;
 
+mod look_ahead;
+mod regret;
+
+pub use regret::{Decision, Sample, Taken, run_with_regret};
+
 use crate::cluster::Cluster;
 use crate::event::{Action, Event, EventQueue, Ran, WorkerId, sum_of_steps};
 use crate::pipeline::Pipeline;
@@ -39,7 +44,11 @@ pub fn run_observed(
     let mut actions = Vec::new();
     cluster.start(&mut actions);
     driver.perform(Time::ZERO, &mut actions, &cluster);
+    let looks_ahead = cluster.wants_advice();
     while let Some((now, event)) = driver.next(&cluster) {
+        if looks_ahead {
+            look_ahead::advise(&mut cluster, &driver, now, event);
+        }
         cluster.handle(now, event, &mut actions);
         observe(now, event, &actions);
         driver.perform(now, &mut actions, &cluster);
@@ -52,6 +61,7 @@ pub fn run_observed(
 }
 
 /// The event queue and the lanes.
+#[derive(Clone)]
 struct Driver<'a> {
     timing: Vec<&'a dyn StepTime>,
     lanes: Vec<Lane>,
@@ -71,7 +81,7 @@ enum Entry {
 }
 
 /// The plans of one worker, the one that runs in front.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Lane {
     plans: VecDeque<Queued>,
     /// What further ranks do in the plan in front, where ranks step together.

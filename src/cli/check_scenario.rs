@@ -12,7 +12,7 @@ use super::{Failure, print};
 use clap::Args;
 use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
-use engine::vllm::VllmConfig;
+use engine::vllm::{Eviction, VllmConfig};
 use engine::{EngineConfig, Speculation, TimingSource};
 use serde_json::{Value, json};
 use sim::RouterSpec;
@@ -250,9 +250,13 @@ fn on(flag: bool) -> &'static str {
 }
 
 fn vllm(config: &VllmConfig, length: &str) -> String {
+    let oracle = match config.eviction {
+        Eviction::Lru => "",
+        Eviction::Belady => ", evicting as Belady, an oracle",
+    };
     format!(
         "vLLM: block_size {}, max_num_seqs {}, max_num_batched_tokens {}, max_model_len {length}, prefix caching {}, \
-         chunked prefill {}, asynchronous {}",
+         chunked prefill {}, asynchronous {}{oracle}",
         config.block_size,
         config.max_num_seqs,
         config.max_num_batched_tokens,
@@ -347,6 +351,7 @@ fn router(spec: &RouterSpec) -> String {
         RouterSpec::SessionAffinity { ttl } => {
             format!("session-affinity for {} s", ttl.0 / 1_000_000_000_000)
         }
+        RouterSpec::Clairvoyant => "clairvoyant, an oracle".to_owned(),
         RouterSpec::Kv(kv) => format!(
             "kv, overlap_score_credit {}, prefill_load_scale {}",
             kv.weights.overlap_score_credit, kv.weights.prefill_load_scale

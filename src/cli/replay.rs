@@ -42,6 +42,17 @@ pub struct ReplayArgs {
     /// Run on the real clock; each step sleeps for the modelled time
     #[arg(long, conflicts_with = "stepping")]
     live: bool,
+    /// Ask for so many routing decisions, drawn by seed, what the second choice would have given: each is a run of its own
+    #[arg(long, value_name = "N", conflicts_with = "live")]
+    regret: Option<u32>,
+    /// With --regret: requests sent within so long after a decision count among all that it touches
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60.0,
+        requires = "regret"
+    )]
+    horizon_s: f64,
     /// With --live: run so many times faster than real time
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "live")]
     speedup: f64,
@@ -62,7 +73,7 @@ pub struct FieldArgs {
     /// Workers of the first pool
     #[arg(long, value_name = "N")]
     workers: Option<String>,
-    /// Router: round-robin, random, least-loaded, power-of-two, session-affinity, kv, …
+    /// Router: round-robin, random, least-loaded, power-of-two, session-affinity, kv, clairvoyant, …
     #[arg(long, value_name = "MODE")]
     router: Option<String>,
     /// Tokens per KV block: engine.block_size
@@ -180,6 +191,10 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     for warning in &loaded.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
+    let problems = against(&args, &scenario);
+    if !problems.is_empty() {
+        return Err(Failure::input(problems));
+    }
     let steps = if args.stepping || args.live {
         Steps::Stepping
     } else {
@@ -187,10 +202,14 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     };
     let simulation = Simulation::new(&scenario, &loaded, steps)
         .map_err(|error| Failure::input([error.to_string()]))?;
-    let recording = if args.live {
-        run_live(&simulation, args.speedup)?
-    } else {
-        simulation.run()
+    let (recording, regret) = match args.regret {
+        _ if args.live => (run_live(&simulation, args.speedup)?, None),
+        None => (simulation.run(), None),
+        Some(sample) => {
+            let (recording, regret) =
+                simulation.run_with_regret(sample as usize, Span::from_s(args.horizon_s));
+            (recording, Some(regret))
+        }
     };
     let mut report = report(
         &args.scenario.display().to_string(),
@@ -199,6 +218,7 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
         &simulation,
         &recording,
     );
+    report.regret = regret;
     if args.live {
         // A sleeping step wakes about a millisecond late, which the speed-up multiplies.
         report.timing.detail += &format!(
@@ -237,11 +257,43 @@ fn wrong_options(args: &ReplayArgs) -> Vec<String> {
             "--window-s: found {window_s}, expected a positive length"
         ));
     }
+    if !(0.0..=1e6).contains(&args.horizon_s) {
+        problems.push(format!(
+            "--horizon-s: found {}, expected a length from 0 to 1000000",
+            args.horizon_s
+        ));
+    }
     if !SPEEDUPS.contains(speedup) {
         let (least, most) = SPEEDUPS.into_inner();
         problems.push(format!(
             "--speedup: found {speedup}, expected a factor from {least} to {most}"
         ));
+    }
+    problems
+}
+
+/// What the options ask of a scenario that cannot be had.
+fn against(args: &ReplayArgs, scenario: &Scenario) -> Vec<String> {
+    let mut problems = Vec::new();
+    if args.live {
+        let oracles = scenario.oracles();
+        problems.extend(oracles.iter().map(|oracle| {
+            format!(
+                "--live: found {oracle}; expected nothing that knows the future on the real clock"
+            )
+        }));
+    }
+    if args.regret.is_some() {
+        let workers: u32 = scenario.pools.iter().map(|pool| pool.workers).sum();
+        if scenario.disaggregation.is_some() {
+            problems.push(
+                "--regret: found pools of role prefill and decode, expected a router in front of workers that do everything"
+                    .to_owned(),
+            );
+        } else if workers < 2 {
+            problems
+                .push("--regret: found one worker, expected two or more to choose from".to_owned());
+        }
     }
     problems
 }

@@ -23,6 +23,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use sweeps::chart::{self, Captions};
+use sweeps::curves::Over;
 use sweeps::frontier::Ranking;
 use sweeps::journal::Journal;
 use sweeps::replicates::{Replicated, join};
@@ -50,6 +51,9 @@ pub struct SweepArgs {
     /// Metric of the vertical axis, in which the winner is best [default: throughput.output_tokens_per_s_per_gpu]
     #[arg(long, value_name = "METRIC")]
     pub y: Option<String>,
+    /// Besides the frontier, show metrics over this field, a line for each combination of the others; --y is drawn
+    #[arg(long, value_name = "FIELD", conflicts_with = "find")]
+    pub over: Option<String>,
     /// Bound a metric: `latency.ttft_ms.p99<=500`, `throughput.gpus<=16`
     #[arg(long, value_name = "METRIC<=NUMBER")]
     pub require: Vec<String>,
@@ -106,6 +110,7 @@ pub fn count_points(scenario: &Path, fields: &FieldArgs) -> Result<usize, Failur
         vary: Vec::new(),
         x: None,
         y: None,
+        over: None,
         require: Vec::new(),
         attainment: sweeps::criteria::DEFAULT_ATTAINMENT,
         find: None,
@@ -145,11 +150,26 @@ fn map(
     let finished = finished.map_err(|error| Failure::run(error.to_string()))?;
     let points = join(finished, plan.replicates as usize, plan::SEED);
     let results = Results::new(bench, points, plan.space.fields());
+    let over = args
+        .over
+        .as_deref()
+        .map(|field| Over::new(&results.points, field));
     folder.write_results(&results)?;
+    if let Some(over) = &over {
+        let metric = &plan.criteria.y.metric;
+        let chart = over.chart(metric, captions(bench, &results.points));
+        for name in CURVES {
+            chart.write(&folder.path(name)).map_err(failed)?;
+        }
+    }
     print(&if args.json {
         results.report.json()
     } else {
-        text::frontier(&results) + &folder.summary(&[])
+        let curves = over.map_or(String::new(), |over| {
+            text::curves(&over, &plan.criteria.y.metric)
+        });
+        let more: &[&str] = if curves.is_empty() { &[] } else { &CURVES };
+        text::frontier(&results) + &curves + &folder.summary(more)
     })?;
     Ok(results.exit_code())
 }
@@ -285,6 +305,7 @@ impl Folder {
     }
 }
 
+const CURVES: [&str; 2] = ["curves.png", "curves.svg"];
 const PICTURES: [&str; 2] = ["frontier.png", "frontier.svg"];
 const TABLES: [&str; 2] = ["sweep.csv", "sweep.parquet"];
 

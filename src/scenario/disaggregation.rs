@@ -43,12 +43,19 @@ pub fn read(
 ) -> Option<DisaggregationSpec> {
     let (links, disaggregation) = (root.section("network"), root.section("disaggregation"));
     let spec = match pools {
-        Some(pools) if pools.iter().any(|pool| pool.role != Role::Aggregated) => {
-            both_roles(root, pools)
-                .and_then(|roles| disaggregated(root, &disaggregation, pools, roles, router))
-                .zip(network::read(root, &links, pools))
-                .map(|(spec, network)| DisaggregationSpec { network, ..spec })
+        Some(_) if router == Some(&RouterSpec::Clairvoyant) && work_together(pools) => {
+            root.conflict(
+                "router",
+                "mode clairvoyant before pools of role prefill and decode, or with ranks (parallel.dp)",
+                "workers that do everything and do not feel each other: it tries all of them at once",
+                "",
+            );
+            None
         }
+        Some(pools) if has_parts(Some(pools)) => both_roles(root, pools)
+            .and_then(|roles| disaggregated(root, &disaggregation, pools, roles, router))
+            .zip(network::read(root, &links, pools))
+            .map(|(spec, network)| DisaggregationSpec { network, ..spec }),
         Some(_) => {
             for name in ["network", "disaggregation"] {
                 if root.has(name) {
@@ -76,6 +83,21 @@ pub fn read(
     links.finish();
     disaggregation.finish();
     spec
+}
+
+/// Whether some pool does a part of each request only.
+fn has_parts(pools: Option<&[Pool]>) -> bool {
+    let mut pools = pools.into_iter().flatten();
+    pools.any(|pool| pool.role != Role::Aggregated)
+}
+
+/// Whether schedulers depend on each other: parts of a request on different workers, or ranks that step together.
+fn work_together(pools: Option<&[Pool]>) -> bool {
+    has_parts(pools)
+        || pools
+            .into_iter()
+            .flatten()
+            .any(|pool| pool.parallel.data > 1)
 }
 
 /// By pool, what its workers do.

@@ -3,6 +3,7 @@
 
 use super::section::Section;
 use engine::Span;
+use sim::RouterSpec;
 use sim::kvbm::spec::{Medium, OffloadPolicy, Speed, TierSpec};
 use sim::kvbm::{Eviction, FilterSpec, KvbmSpec};
 use sim::links::Transport;
@@ -325,7 +326,12 @@ fn unused(section: &Section<'_>, name: &'static str, size: &str) {
 }
 
 /// What pools have to have in common: there is one object store. And weights of tiers are for pools that have some.
-pub fn check_together(root: &Section<'_>, router: &Section<'_>, pools: &[Pool]) {
+pub fn check_together(
+    root: &Section<'_>,
+    router: &Section<'_>,
+    asked: Option<&RouterSpec>,
+    pools: &[Pool],
+) {
     let has_tiers = root
         .list("pools")
         .is_some_and(|(items, _)| items.iter().any(|item| item.get(SECTION).is_some()));
@@ -338,6 +344,16 @@ pub fn check_together(root: &Section<'_>, router: &Section<'_>, pools: &[Pool]) 
             let expected = "kvbm in a pool, or no such weight";
             router.conflict(name, "a weight of tiers that no pool has", expected, "");
         }
+    }
+    if pools.iter().any(|pool| pool.kvbm.is_some())
+        && matches!(asked, Some(RouterSpec::Clairvoyant))
+    {
+        router.conflict(
+            "mode",
+            "a clairvoyant router over workers with kvbm",
+            "another mode: what it would see of fetches is not modelled",
+            "",
+        );
     }
     let object = |pool: &Pool| {
         let spec = pool.kvbm.as_ref()?;

@@ -134,7 +134,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let router = router::read(&router_section, folder);
     let pools = pools::read(&section, folder, router.as_ref());
     if let Some(pools) = &pools {
-        kvbm::check_together(&section, &router_section, pools);
+        kvbm::check_together(&section, &router_section, router.as_ref(), pools);
     }
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
     let workload = workload::read(&section.section("workload"), folder);

@@ -21,10 +21,11 @@ enum Mode {
     DeviceAwareWeighted,
     SessionAffinity,
     Kv,
+    Clairvoyant,
 }
 
 /// Names of modes; Dynamo's where it has them.
-const MODES: [(&str, Mode); 7] = [
+const MODES: [(&str, Mode); 8] = [
     ("round-robin", Mode::RoundRobin),
     ("random", Mode::Random),
     ("least-loaded", Mode::LeastLoaded),
@@ -32,6 +33,7 @@ const MODES: [(&str, Mode); 7] = [
     ("device-aware-weighted", Mode::DeviceAwareWeighted),
     ("session-affinity", Mode::SessionAffinity),
     ("kv", Mode::Kv),
+    ("clairvoyant", Mode::Clairvoyant),
 ];
 
 const QUEUE_POLICIES: [(&str, QueuePolicy); 3] = [
@@ -108,6 +110,7 @@ pub fn read(section: &Section<'_>, folder: &Path) -> Option<RouterSpec> {
         Mode::Random => RouterSpec::Random,
         Mode::LeastLoaded => RouterSpec::LeastLoaded,
         Mode::PowerOfTwo => RouterSpec::PowerOfTwo,
+        Mode::Clairvoyant => RouterSpec::Clairvoyant,
         Mode::DeviceAwareWeighted => RouterSpec::DeviceAwareWeighted {
             ratio: ratio.unwrap_or(8),
         },

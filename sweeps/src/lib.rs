@@ -13,7 +13,7 @@
 //! * [`constraint`], [`criteria`], [`frontier`], [`explain`]: SLA and other bounds, Pareto frontier, winner and why.
 //! * [`find`]: fewest workers or highest rate under the SLA by bisection over full simulations.
 //! * [`replicates`], [`compare`], [`paired`], [`records`]: confidence intervals over seeds; which difference between two results is real.
-//! * [`table`], [`chart`], [`report`]: a sweep as CSV and Parquet, as pictures, as JSON, through the crate `reports`.
+//! * [`table`], [`chart`], [`curves`], [`report`]: a sweep as CSV and Parquet, as pictures, as JSON, through the crate `reports`.
 //!
 //! * [`scenario`], [`workloads`], [`simulate`]: what one simulation is made of.
 //!
@@ -23,6 +23,7 @@ pub mod chart;
 pub mod compare;
 pub mod constraint;
 pub mod criteria;
+pub mod curves;
 pub mod digest;
 pub mod explain;
 pub mod find;

@@ -4,6 +4,7 @@
 //! systems where they have one, and stand here.
 
 use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
+use engine::vllm::Eviction;
 use engine::{EngineConfig, Span};
 use sim::kvbm::spec::{Medium, OffloadPolicy};
 use sim::{DisaggregationSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
@@ -241,7 +242,25 @@ impl Scenario {
     /// What the numbers stand on that nobody said, one sentence each; timing models add their own.
     #[must_use]
     pub fn guesses(&self) -> Vec<String> {
-        self.pools.iter().flat_map(Pool::guesses).collect()
+        let pools = self.pools.iter().flat_map(Pool::guesses);
+        pools.chain(self.oracles()).collect()
+    }
+
+    /// What knows more than a real system can, one sentence each.
+    #[must_use]
+    pub fn oracles(&self) -> Vec<String> {
+        let evicts = |pool: &&Pool| match &pool.engine {
+            EngineConfig::Vllm(config) => config.eviction == Eviction::Belady,
+            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => false,
+        };
+        let eviction = self.pools.iter().filter(evicts).map(|pool| {
+            let name = &pool.name;
+            format!("pool {name}: an oracle evicts (belady): it knows all requests to come")
+        });
+        let router = (self.router == RouterSpec::Clairvoyant).then(|| {
+            "an oracle routes (clairvoyant): it tries every worker before it chooses".to_owned()
+        });
+        eviction.chain(router).collect()
     }
 }
 

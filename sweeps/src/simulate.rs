@@ -6,7 +6,8 @@ use crate::workloads::Loaded;
 use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
-use sim::{Cluster, ClusterSpec, FrontendSpec, KvbmSpec, Recording, virtual_clock};
+use sim::virtual_clock::Sample;
+use sim::{Cluster, ClusterSpec, FrontendSpec, KvbmSpec, Recording, Regret, virtual_clock};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -144,6 +145,19 @@ impl Simulation {
         virtual_clock::run(self.fresh_cluster(), &self.timing)
     }
 
+    /// The same, and what the second choices of so many routing decisions would have given. Each worker serves requests whole.
+    #[must_use]
+    pub fn run_with_regret(&self, decisions: usize, horizon: Span) -> (Recording, Regret) {
+        let sample = Sample {
+            decisions: decisions.min(self.workload.requests.len()),
+            seed: self.cluster.seed,
+            horizon,
+        };
+        let (recording, decisions) =
+            virtual_clock::run_with_regret(self.fresh_cluster(), &self.timing, sample);
+        (recording, Regret::new(sample, &decisions))
+    }
+
     /// Runs it on the real clock, `speedup` times faster, each step a sleep of the modelled time.
     ///
     /// # Errors
@@ -207,7 +221,7 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
     const LATER: &str = ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None";
-    identity.replace(LATER, "")
+    identity.replace(", eviction: Lru", "").replace(LATER, "")
 }
 
 /// The times of a worker that makes drafts, or of its stages, from those of a worker that does neither.

@@ -18,5 +18,6 @@ mod manners;
 mod program;
 mod replay;
 mod routers;
+mod studies;
 mod sweep;
 mod traces;

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use calibration::Linear;
-use engine::vllm::{SchedulingPolicy, VllmConfig, VllmVersion};
+use engine::vllm::{Eviction, SchedulingPolicy, VllmConfig, VllmVersion};
 use engine::{
     AcceptanceMode, Dependency, DraftMethod, NewRequest, RequestId, Run, Span, Speculation,
     StepTime, Time, Trigger, Workload, WorkloadBuilder,
@@ -157,6 +157,7 @@ pub fn config(engine: &Engine) -> VllmConfig {
         pipeline_parallel_size: engine.stages as u32,
         data_parallel_size: engine.ranks as u32,
         speculation: engine.speculation.as_ref().map(speculation),
+        eviction: Eviction::Lru,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Extents: runs of findable blocks that share one fate, their copies per content, and the queue in which idle ones
 //! wait for eviction.
 
+use super::belady::{Foresight, NEVER};
 use super::table::{BlockId, Held, Table};
 use crate::prefix_tree::NodeId;
 use rustc_hash::FxHashMap;
@@ -188,25 +189,93 @@ impl Extents {
                 "the caller checked that enough blocks are free"
             );
             let taken = count.min(self[extent].len());
-            let (node, hi) = (self[extent].node, self[extent].hi);
-            let lo = hi - taken;
-            self[extent].hi = lo;
-            if let Some(ids) = ids.as_deref_mut() {
-                let cut = self[extent].ids.len() - taken as usize;
-                ids.extend(self[extent].ids.drain(cut..).rev());
-            }
-            self.idle_blocks -= taken;
-            self.removed += u64::from(taken);
-            if self.tracks_events {
-                self.events.push(KvEvent::Removed { node, lo, hi });
-            }
-            if self[extent].len() == 0 {
-                self.unqueue(extent);
-                self.forget(extent);
-            }
-            self.distinct -= self.uncovered(node, lo, hi);
+            self.evict_tail(extent, taken, ids.as_deref_mut());
             count -= taken;
         }
+    }
+
+    /// Evicts `count` idle blocks, those first that are used again last, and hands their ids over.
+    pub fn evict_farthest(
+        &mut self,
+        mut count: u32,
+        foresight: &mut Foresight,
+        mut ids: Option<&mut Vec<BlockId>>,
+    ) {
+        while count > 0 {
+            let (extent, blocks) = self.farthest(foresight);
+            let taken = count.min(blocks);
+            self.evict_tail(extent, taken, ids.as_deref_mut());
+            count -= taken;
+        }
+    }
+
+    /// The idle extent whose last block is used again last, and how many blocks at its end share that fate. The deepest
+    /// of several, of those the oldest.
+    fn farthest(&self, foresight: &mut Foresight) -> (ExtentId, u32) {
+        let mut best = (None, (0, 0), 0);
+        let mut extent = self.oldest;
+        while extent != NONE {
+            let e = &self[extent];
+            let last = e.hi - 1;
+            let (next_use, from) = match self.copied_from(extent) {
+                Some(from) => (NEVER, from),
+                None => (foresight.next_use(e.node, last), e.lo),
+            };
+            if best.0.is_none() || (next_use, last) > best.1 {
+                best = (Some(extent), (next_use, last), from);
+            }
+            extent = e.newer;
+        }
+        let (found, (next_use, last), from) = best;
+        let extent = found.expect("the caller checked that enough blocks are free");
+        if self.copied_from(extent).is_some() {
+            return (extent, last + 1 - from);
+        }
+        let node = self[extent].node;
+        let (mut low, mut high) = (from, last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if foresight.next_use(node, middle) < next_use {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        (extent, last + 1 - low)
+    }
+
+    /// From which block on up to its last another extent holds copies of its blocks, if that has the last.
+    fn copied_from(&self, extent: ExtentId) -> Option<u32> {
+        let e = &self[extent];
+        let mut other = self.by_node[&e.node];
+        while other != NONE {
+            if other != extent && self[other].covers(e.hi - 1) {
+                return Some(self[other].lo.max(e.lo));
+            }
+            other = self[other].sibling;
+        }
+        None
+    }
+
+    /// Evicts the last `taken` blocks of an idle extent.
+    fn evict_tail(&mut self, extent: ExtentId, taken: u32, ids: Option<&mut Vec<BlockId>>) {
+        let (node, hi) = (self[extent].node, self[extent].hi);
+        let lo = hi - taken;
+        self[extent].hi = lo;
+        if let Some(ids) = ids {
+            let cut = self[extent].ids.len() - taken as usize;
+            ids.extend(self[extent].ids.drain(cut..).rev());
+        }
+        self.idle_blocks -= taken;
+        self.removed += u64::from(taken);
+        if self.tracks_events {
+            self.events.push(KvEvent::Removed { node, lo, hi });
+        }
+        if self[extent].len() == 0 {
+            self.unqueue(extent);
+            self.forget(extent);
+        }
+        self.distinct -= self.uncovered(node, lo, hi);
     }
 
     /// Makes blocks `table.hashed()..hi` findable as blocks of `node` held by `table`, growing the table's last extent

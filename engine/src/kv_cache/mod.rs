@@ -17,10 +17,15 @@
 //!
 //! Blocks without content are always at the very front of the queue, last in first out: a stack. Which physical block
 //! is which matters to an executor and to a recorded case, but to no decision; ids are tracked only when asked for.
+//!
+//! A cache that [foresees](KvCache::foresee) the workload evicts in the order of `belady.rs` instead of R7's.
 
+mod belady;
 mod extents;
 mod table;
 
+use crate::workload::{RequestId, Workload};
+use belady::Foresight;
 pub use extents::KvEvent;
 use extents::{Extents, NONE};
 pub use table::{BlockId, Stretch, Table, block_path};
@@ -59,6 +64,7 @@ pub struct KvCache {
     blank_ids: Vec<BlockId>,
     /// The extents of the last lookup, for the admission that may follow it.
     found: Vec<table::Held>,
+    foresight: Option<Box<Foresight>>,
 }
 
 impl KvCache {
@@ -80,6 +86,41 @@ impl KvCache {
             blank: config.num_gpu_blocks - 1,
             blank_ids,
             found: Vec::new(),
+            foresight: None,
+        }
+    }
+
+    /// Evicts from now on by knowledge of the workload: what is used again last goes first. An oracle, not an engine.
+    pub fn foresee(&mut self, workload: &Workload) {
+        let foresight = Foresight::new(workload, self.config.block_size);
+        self.foresight = Some(Box::new(foresight));
+    }
+
+    /// A request of the workload came. Nothing without foresight, as in the three calls below.
+    pub fn announce(&mut self, request: RequestId) {
+        if let Some(foresight) = &mut self.foresight {
+            foresight.announce(request);
+        }
+    }
+
+    /// A step is planned: requests that came are known to wait from now on.
+    pub fn hear(&mut self) {
+        if let Some(foresight) = &mut self.foresight {
+            foresight.hear();
+        }
+    }
+
+    /// A request takes what it found.
+    pub fn start(&mut self, request: RequestId) {
+        if let Some(foresight) = &mut self.foresight {
+            foresight.start(request);
+        }
+    }
+
+    /// A request lost its blocks and will look them up again.
+    pub fn expect_again(&mut self, request: RequestId, path: &[Stretch]) {
+        if let Some(foresight) = &mut self.foresight {
+            foresight.expect_again(request, path);
         }
     }
 
@@ -188,7 +229,10 @@ impl KvCache {
             }
         }
         let ids = self.config.track_block_ids.then_some(&mut table.blank_ids);
-        self.extents.evict(more - blank, ids);
+        match &mut self.foresight {
+            None => self.extents.evict(more - blank, ids),
+            Some(foresight) => self.extents.evict_farthest(more - blank, foresight, ids),
+        }
         table.blank += more;
     }
 

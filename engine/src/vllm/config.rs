@@ -41,6 +41,18 @@ pub struct VllmConfig {
     pub data_parallel_size: u32,
     /// Drafts that are verified in every decode step.
     pub speculation: Option<Speculation>,
+    /// Which cached block goes first when one is needed.
+    pub eviction: Eviction,
+}
+
+/// In what order cached blocks that nobody uses are evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Eviction {
+    /// Least recently used first, as vLLM does (R7).
+    #[default]
+    Lru,
+    /// Used again last first, by knowledge of the workload: an oracle, `engine/src/kv_cache/belady.rs`.
+    Belady,
 }
 
 /// vLLM releases whose schedulers differ.
@@ -84,6 +96,7 @@ impl Default for VllmConfig {
             pipeline_parallel_size: 1,
             data_parallel_size: 1,
             speculation: None,
+            eviction: Eviction::Lru,
         }
     }
 }

@@ -124,6 +124,7 @@ impl Scheduler {
     fn queue_again(&mut self, id: SequenceId) {
         let sequence = &mut self.sequences[id as usize];
         self.cache.release(&mut sequence.table);
+        self.cache.expect_again(sequence.request, &sequence.path);
         sequence.was_preempted = true;
         sequence.fetching = 0;
         self.waiting.put_back(id, &self.sequences);
@@ -196,6 +197,7 @@ impl Scheduler {
                 hit_matters: false,
             });
         }
+        self.cache.start(sequence.request);
         self.cache.admit(&mut sequence.table);
         self.cache.grow(&mut sequence.table, blocks);
         plan.reserved.push(Reserved {

@@ -22,7 +22,7 @@ mod handoff;
 mod sequence;
 mod speculation;
 
-pub use config::{SchedulingPolicy, VllmConfig, VllmVersion};
+pub use config::{Eviction, SchedulingPolicy, VllmConfig, VllmVersion};
 
 use crate::connector::Connector;
 use crate::kv_cache::{BlockId, KvCache, KvCacheConfig, KvEvent, block_path};
@@ -67,13 +67,16 @@ impl Scheduler {
         if let Err(what) = config.check() {
             panic!("settings are checked before a worker is made: {what}");
         }
-        let cache = KvCache::new(KvCacheConfig {
+        let mut cache = KvCache::new(KvCacheConfig {
             block_size: config.block_size,
             num_gpu_blocks: config.num_gpu_blocks,
             enable_prefix_caching: config.enable_prefix_caching,
             track_block_ids: tracking.block_ids,
             track_events: tracking.events,
         });
+        if config.eviction == Eviction::Belady {
+            cache.foresee(&workload);
+        }
         Scheduler {
             waiting: WaitingQueue::new(config.policy),
             acceptance: config.speculation.as_ref().map(Acceptance::new),
@@ -203,6 +206,7 @@ impl Scheduler {
             &mut sequence.path,
         );
         self.waiting.submit(slot, &self.sequences);
+        self.cache.announce(id);
     }
 
     /// Decides the next step, or `None` if there is nothing to run. A plan without scheduled sequences comes back
@@ -218,6 +222,7 @@ impl Scheduler {
             "at most `depth` plans are in flight"
         );
         self.hear_from_elsewhere();
+        self.cache.hear();
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
         let mut budget = self.config.max_num_batched_tokens;
@@ -331,6 +336,7 @@ impl Scheduler {
         let sequence = &mut self.sequences[id as usize];
         plan.preempted.push(sequence.request);
         self.cache.release(&mut sequence.table);
+        self.cache.expect_again(sequence.request, &sequence.path);
         sequence.is_running = false;
         sequence.was_preempted = true;
         if let Some(index) = plan
@@ -486,6 +492,7 @@ impl Scheduler {
         sequence.is_running = true;
         sequence.computed = admission.hit_tokens;
         sequence.prefill_goal = sequence.known();
+        self.cache.start(sequence.request);
         self.cache.admit(&mut sequence.table);
         self.schedule(plan, id, admission.new_tokens);
     }

@@ -9,6 +9,7 @@ pub mod active_sequences;
 pub mod admission;
 pub mod approximate;
 pub mod by_rank;
+mod clairvoyant;
 pub mod cost;
 mod device_aware;
 mod events;
@@ -60,6 +61,8 @@ pub enum RouterSpec {
     },
     /// The cheapest by prefill left to do after prefix hits, and by blocks in use.
     Kv(KvRouterSpec),
+    /// Where it ends first, found by trying: an oracle. On the virtual clock only, and for workers that do everything.
+    Clairvoyant,
 }
 
 /// Where a request goes.
@@ -104,6 +107,7 @@ enum Policy {
     DeviceAwareWeighted { ratio: u32, has_gpu: Vec<bool> },
     SessionAffinity(session_affinity::SessionAffinity),
     Kv(Box<KvRouter>),
+    Clairvoyant(clairvoyant::Clairvoyant),
 }
 
 /// What a router is told about the workers at the start.
@@ -139,6 +143,7 @@ impl Router {
                 fleet.block_size,
                 fleet.max_num_batched_tokens,
             ))),
+            RouterSpec::Clairvoyant => Policy::Clairvoyant(clairvoyant::Clairvoyant::default()),
         };
         Router { seed, policy }
     }
@@ -155,6 +160,19 @@ impl Router {
         matches!(&self.policy, Policy::Kv(policy) if policy.wants_each_step())
     }
 
+    /// True if a driver has to look ahead before each request and [say](Router::advise) what it saw.
+    #[must_use]
+    pub fn wants_advice(&self) -> bool {
+        matches!(self.policy, Policy::Clairvoyant(_))
+    }
+
+    /// The request to be placed next ends first on this worker.
+    pub fn advise(&mut self, worker: WorkerId) {
+        if let Policy::Clairvoyant(policy) = &mut self.policy {
+            policy.advise(worker);
+        }
+    }
+
     /// A request comes. Appends where it goes, unless it has to wait in the router.
     pub fn place(&mut self, now: Time, candidate: &Candidate<'_>, placed: &mut Vec<Placement>) {
         let worker = match &mut self.policy {
@@ -169,6 +187,7 @@ impl Router {
                 policy.place(now, candidate, || least_loaded::place(self.seed, candidate))
             }
             Policy::Kv(policy) => return policy.place(now, candidate, placed),
+            Policy::Clairvoyant(policy) => policy.place(candidate),
         };
         placed.push(Placement {
             request: candidate.request,

@@ -13,7 +13,7 @@ use crate::worker::Worker;
 use engine::{Scheduler, Time};
 
 /// When observed workers have news.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reports {
     /// By worker; workers that nobody observes never have.
     news: MinTree<Time>,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use sweeps::constraint::Constraint;
 use sweeps::criteria::Criteria;
+use sweeps::curves;
 use sweeps::metric::Objective;
 use sweeps::replicates;
 use sweeps::run::{Panicked, run};
@@ -135,6 +136,11 @@ impl Plan {
                     .iter()
                     .map(ToString::to_string),
             );
+        }
+        if let Some(field) = &args.over
+            && let Err(problem) = curves::check(&space, field)
+        {
+            problems.push(format!("--over: {problem}"));
         }
         if !problems.is_empty() {
             return Err(Failure::input(problems));

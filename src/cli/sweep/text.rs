@@ -5,6 +5,7 @@ use reports::plot::Chart;
 use reports::terminal::{Size, draw};
 use std::collections::BTreeMap;
 use sweeps::criteria::Miss;
+use sweeps::curves::Over;
 use sweeps::find::{Answer, Found};
 use sweeps::frontier::Standing;
 use sweeps::metric::{label, percent, short};
@@ -34,6 +35,21 @@ pub fn frontier(results: &Results) -> String {
         guesses(results),
     ];
     joined(&sections)
+}
+
+/// Metrics over a field, the one that is drawn first.
+pub fn curves(over: &Over<'_>, drawn: &str) -> String {
+    const USUAL: [&str; 5] = [
+        "latency.ttft_ms.mean",
+        "latency.tpot_ms.mean",
+        "throughput.output_tokens_per_s_per_gpu",
+        "throughput.requests_per_s",
+        "prefix.first_admission_share",
+    ];
+    let usual = USUAL.iter().filter(|metric| **metric != drawn);
+    let metrics = std::iter::once(&drawn).chain(usual);
+    let tables = metrics.map(|metric| format!("\n{}", aligned(&over.table(metric))));
+    tables.collect()
 }
 
 /// Searches; `answers` says in words what each found, in `order`, best first.

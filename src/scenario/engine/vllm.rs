@@ -1,7 +1,7 @@
 //! vLLM's options that its scheduler looks at, under vLLM's own names, and what does not go together.
 
 use super::{Section, Settings, speculation};
-use ::engine::vllm::{SchedulingPolicy, VllmConfig, VllmVersion};
+use ::engine::vllm::{Eviction, SchedulingPolicy, VllmConfig, VllmVersion};
 use sweeps::scenario::DEFAULT_GPU_MEMORY_UTILIZATION;
 
 const POLICIES: [(&str, SchedulingPolicy); 2] = [
@@ -9,8 +9,11 @@ const POLICIES: [(&str, SchedulingPolicy); 2] = [
     ("priority", SchedulingPolicy::Priority),
 ];
 
+/// The order of vLLM, and an oracle.
+const EVICTIONS: [(&str, Eviction); 2] = [("lru", Eviction::Lru), ("belady", Eviction::Belady)];
+
 /// Its own fields.
-pub const FIELDS: [&str; 18] = [
+pub const FIELDS: [&str; 19] = [
     "block_size",
     "num_gpu_blocks",
     "gpu_memory_utilization",
@@ -29,6 +32,7 @@ pub const FIELDS: [&str; 18] = [
     "async_scheduling",
     "speculative_config",
     "version",
+    "eviction",
 ];
 
 /// Options of vLLM that change what a scheduler does and are not modelled.
@@ -109,6 +113,7 @@ pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
             .unwrap_or(default.watermark),
         async_scheduling: flag("async_scheduling", default.async_scheduling),
         speculation: drafts.as_ref().map(|drafts| drafts.speculation.clone()),
+        eviction: eviction(section).unwrap_or_default(),
         ..default
     };
     Settings::Vllm {
@@ -119,6 +124,12 @@ pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
         draft_share: drafts.and_then(|drafts| drafts.share),
         config,
     }
+}
+
+/// Not vLLM's: it always evicts what was used least recently.
+fn eviction(section: &Section<'_>) -> Option<Eviction> {
+    let is_there = section.has("eviction");
+    is_there.then(|| section.choice("eviction", &EVICTIONS))?
 }
 
 /// The releases whose schedules were recorded.

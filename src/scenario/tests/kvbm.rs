@@ -99,3 +99,10 @@ fn tiers_beside_stages_are_refused() {
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].contains("tiers beside pp, dp or speculative_config"));
 }
+
+#[test]
+fn nobody_foresees_fetches() {
+    let problems = bad(TEXT, &[("router", "{mode: clairvoyant}")]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("a clairvoyant router over workers with kvbm"));
+}
