@@ -163,6 +163,7 @@ impl Front {
             workload: &self.workload,
             workers: &self.workers,
             active: &self.active,
+            tiers: None,
         };
         self.router.place(now, &candidate, &mut self.placed);
         let placement = self.placed.pop().expect("nothing waits in these routers");
