@@ -191,8 +191,15 @@ impl EngineConfig {
     /// The same settings, acceptance drawn from `seed` where it is drawn.
     #[must_use]
     pub fn with_draws(mut self, seed: u64) -> Self {
-        if let EngineConfig::Vllm(config) = &mut self
-            && let Some(speculation) = &mut config.speculation
+        let speculation = match &mut self {
+            EngineConfig::Vllm(config) => config.speculation.as_mut(),
+            EngineConfig::Sglang(config) => config
+                .speculation
+                .as_mut()
+                .map(|drafts| &mut drafts.speculation),
+            EngineConfig::Trtllm(config) => config.speculation.as_mut(),
+        };
+        if let Some(speculation) = speculation
             && let AcceptanceMode::Sampled { seed: own } = &mut speculation.mode
         {
             *own = seed;
@@ -205,7 +212,11 @@ impl EngineConfig {
     pub const fn speculation(&self) -> Option<&Speculation> {
         match self {
             EngineConfig::Vllm(config) => config.speculation.as_ref(),
-            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => None,
+            EngineConfig::Sglang(config) => match &config.speculation {
+                Some(drafts) => Some(&drafts.speculation),
+                None => None,
+            },
+            EngineConfig::Trtllm(config) => config.speculation.as_ref(),
         }
     }
 
@@ -403,10 +414,7 @@ impl Scheduler {
     /// What speculation did since the start.
     #[must_use]
     pub fn drafted(&self) -> Drafted {
-        match self {
-            Scheduler::Vllm(scheduler) => scheduler.drafted(),
-            Scheduler::Sglang(_) | Scheduler::Trtllm(_) => Drafted::default(),
-        }
+        any!(self, scheduler => scheduler.drafted())
     }
 
     /// Moves the KV events since the last call to the end of `events`.

@@ -123,6 +123,20 @@ pub struct Drafted {
     pub tokens: u64,
 }
 
+/// Steps of one answer with drafts. More than one only with expected acceptance and all drafts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verified {
+    pub request: u32,
+    /// Tokens the answer has, and those it lacks.
+    pub outputs: u32,
+    pub missing: u32,
+    pub steps: u32,
+    /// Drafts one behind the other, of which each may be accepted.
+    pub drafts: u32,
+    /// Drafted tokens that are verified: more than that where drafts are a tree.
+    pub tokens: u32,
+}
+
 /// Speculation made ready for deciding.
 #[derive(Debug, Clone)]
 pub(crate) struct Acceptance {
@@ -183,6 +197,32 @@ impl Acceptance {
                 parts / PARTS
             }
         }
+    }
+
+    /// Enters what steps brought an answer, and says how many of these tokens it takes. `fraction` is as for
+    /// [`step`](Acceptance::step).
+    pub fn verify(&self, verified: Verified, fraction: &mut u32, drafted: &mut Drafted) -> u32 {
+        let Verified {
+            request,
+            outputs,
+            missing,
+            steps,
+            drafts,
+            tokens,
+        } = verified;
+        let gained = if steps == 1 {
+            self.step(request, outputs, drafts, fraction)
+        } else {
+            let (gained, rest) = self.tokens_in(*fraction, steps);
+            *fraction = rest;
+            gained
+        };
+        let wanted = gained.min(missing);
+        drafted.verifications += u64::from(steps);
+        drafted.drafts += u64::from(steps) * u64::from(tokens);
+        drafted.accepted += u64::from(gained - steps);
+        drafted.tokens += u64::from(wanted);
+        wanted
     }
 
     /// Tokens of so many steps with all drafts, and what is left over then. Expected acceptance.

@@ -286,6 +286,7 @@ fn sglang(dice: &mut Dice, engine: &Engine) -> SglangConfig {
         page_size,
         context_length: engine.max_model_len.max(8) as u32,
         ignore_eos: dice.chance(25),
+        ..SglangConfig::default()
     }
 }
 
@@ -307,6 +308,7 @@ fn trtllm(dice: &mut Dice, engine: &Engine) -> TrtllmConfig {
         } else {
             CapacityPolicy::GuaranteedNoEvict
         },
+        ..TrtllmConfig::default()
     }
 }
 

@@ -6,7 +6,8 @@
 //! batch is not full, the queue is tried at every step and the batch does not coast.
 //!
 //! Nothing but eviction touches the cache meanwhile. Evicting for many steps at once evicts what the steps would have
-//! evicted one by one: leaves go in one order, until enough is free for the last step.
+//! evicted one by one: leaves go in one order, until enough is free for the last step. With expected acceptance a step brings
+//! each sequence a mean number of tokens, so that the same holds.
 
 use super::Scheduler;
 use super::sequence::SequenceId;
@@ -94,10 +95,10 @@ impl Scheduler {
             return 0;
         }
         // A plan that goes on is a decode plan. As in `extend`.
-        let reserve = self.running.len() as u64 * u64::from(self.config.page_size);
+        let reserve = u64::from(self.reserve_for_a_step());
         let has_room = |steps: u32| {
             let more = (flight.delivered + steps).saturating_sub(flight.scheduled);
-            let before_last = more.saturating_sub(1);
+            let before_last = more.saturating_sub(1) + self.outstanding(flight);
             let pages = self.pages_for_more(&self.running, before_last);
             more == 0 || pages + reserve <= u64::from(self.pool.free_tokens())
         };
@@ -119,17 +120,36 @@ impl Scheduler {
     fn extend(&mut self, flight: &mut Flight, steps: u32) {
         // Only decode plans coast, and their batch is all that runs.
         let running = std::mem::take(&mut self.running);
-        // The last step's own eviction asks for a page per sequence, whether it needs one or not.
-        let before_last = self.pages_for_more(&running, steps - 1) as u32;
-        self.pool
-            .make_room(before_last + running.len() as u32 * self.config.page_size);
-        for &id in &running {
-            self.pool.grow(&mut self.sequences[id as usize], steps);
-        }
+        let before_last = steps - 1 + self.outstanding(flight);
+        let before_last = self.pages_for_more(&running, before_last) as u32;
         self.running = running;
+        self.pool.make_room(before_last + self.reserve_for_a_step());
+        if self.acceptance.is_some() {
+            self.note_peak(before_last + self.reserve_for_a_step());
+        } else {
+            for &id in &self.running {
+                self.pool.grow(&mut self.sequences[id as usize], steps);
+            }
+            self.note_peak(0);
+        }
         self.ratio.decay(steps);
         flight.scheduled += steps;
-        self.note_peak();
+    }
+
+    /// What the last step's own eviction asks for: a page per sequence, whether it needs one or not, or slots for its drafts.
+    fn reserve_for_a_step(&self) -> u32 {
+        match self.slots_for(self.running.len()) {
+            0 => self.running.len() as u32 * self.config.page_size,
+            slots => slots,
+        }
+    }
+
+    /// Scheduled steps whose tokens hold no memory yet: with drafts they get it when it is known how many they are.
+    fn outstanding(&self, flight: &Flight) -> u32 {
+        match self.acceptance {
+            Some(_) => flight.in_flight(),
+            None => 0,
+        }
     }
 
     /// How many steps the batch just scheduled may take.
@@ -138,18 +158,22 @@ impl Scheduler {
         if !only_decodes || !(self.is_full || self.waiting.is_empty()) {
             return 1;
         }
-        let missing = |&id: &SequenceId| self.sequences[id as usize].missing();
+        let to_goal = |&id: &SequenceId| self.steps_to_goal(id);
         let limit = self
             .running
             .iter()
-            .map(missing)
+            .map(to_goal)
             .min()
             .expect("a decode batch has sequences");
+        if limit == 1 {
+            return 1;
+        }
         let available = u64::from(self.pool.available_tokens());
+        let available = available - u64::from(self.slots_for(self.running.len()));
         if self.pages_for_more(&self.running, limit - 1) <= available {
             return limit;
         }
-        // The largest number of steps whose memory is there; the first step has its memory already.
+        // The largest number of steps whose memory is there; the first step has its memory already, with drafts set aside.
         let (mut enough, mut too_many) = (1, limit);
         while too_many - enough > 1 {
             let middle = enough + (too_many - enough) / 2;

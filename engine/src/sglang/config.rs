@@ -1,5 +1,7 @@
 //! The settings of an SGLang engine that its scheduler looks at, under SGLang's own names.
 
+use super::speculation::SglangDrafts;
+
 /// Settings of one SGLang worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SglangConfig {
@@ -25,6 +27,8 @@ pub struct SglangConfig {
     pub context_length: u32,
     /// Requests never end early, and the scheduler knows it: their output is reserved in full.
     pub ignore_eos: bool,
+    /// Drafts that are verified in every decode step.
+    pub speculation: Option<SglangDrafts>,
 }
 
 /// Order of the waiting queue (S10).
@@ -53,6 +57,7 @@ impl Default for SglangConfig {
             page_size: 1,
             context_length: SglangConfig::UNLIMITED,
             ignore_eos: false,
+            speculation: None,
         }
     }
 }
@@ -79,7 +84,11 @@ impl SglangConfig {
         if chunk.is_some_and(|size| size < self.page_size) {
             return Err("chunked_prefill_size is below page_size".to_owned());
         }
-        Ok(())
+        match &self.speculation {
+            Some(_) if self.mixed_chunk => Err("mixed_chunk goes without drafts".to_owned()),
+            Some(drafts) => drafts.check(),
+            None => Ok(()),
+        }
     }
 
     /// Tokens of whole pages.
@@ -114,6 +123,15 @@ impl SglangConfig {
         let page = u64::from(self.page_size);
         let paged = input.div_ceil(page) * page + page;
         let clipped = output_goal.min(SglangConfig::CLIP_MAX_NEW_TOKENS);
+        // Its last step still sets slots aside for all drafts, behind what was computed before.
+        let drafts = self
+            .speculation
+            .as_ref()
+            .map_or(0, |drafts| drafts.slots(self.page_size));
+        let computed = (input + u64::from(output_goal)).next_multiple_of(page);
+        if drafts > 0 && computed + u64::from(drafts) > pool {
+            return false;
+        }
         if self.disable_radix_cache && self.ignore_eos {
             paged <= pool && paged + u64::from(output_goal) + 1 < pool
         } else {

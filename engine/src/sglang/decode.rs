@@ -40,26 +40,39 @@ impl Scheduler {
         self.running = running;
     }
 
-    /// Evicts for one token per sequence and says whether there is room.
+    /// Evicts for one token per sequence, or for its drafts (S13), and says whether there is room.
     fn has_room_for_decode(&mut self, batch: &[SequenceId]) -> bool {
-        let tokens = self.pages_for_more(batch, 1) as u32;
+        let tokens = match self.slots_for(batch.len()) {
+            0 => self.pages_for_more(batch, 1) as u32,
+            slots => slots,
+        };
         self.pool.make_room(tokens);
         tokens <= self.pool.free_tokens()
     }
 
-    /// Tokens of the pages that a batch lacks for `steps` more tokens each.
+    /// Tokens of the pages that a batch lacks for what it gains in `steps` more steps.
     pub(super) fn pages_for_more(&self, batch: &[SequenceId], steps: u32) -> u64 {
-        if self.config.page_size == 1 {
+        if self.config.page_size == 1 && self.acceptance.is_none() {
             return batch.len() as u64 * u64::from(steps);
+        }
+        if steps == 0 {
+            return 0;
         }
         let lacking = |&id: &SequenceId| {
             let computed = self.sequences[id as usize].computed;
-            u64::from(self.pool.paged(computed + steps) - self.pool.paged(computed))
+            let gained = self.pool.paged(computed + self.gain(id, steps));
+            u64::from(gained - self.pool.paged(computed))
         };
         batch.iter().map(lacking).sum()
     }
 
     fn decode(&mut self, plan: &mut StepPlan, batch: &[SequenceId]) {
+        if self.acceptance.is_some() {
+            for &id in batch {
+                self.decode_with_drafts(plan, id);
+            }
+            return;
+        }
         self.pool
             .make_room(batch.len() as u32 * self.config.page_size);
         for &id in batch {
@@ -103,8 +116,12 @@ impl Scheduler {
         }
     }
 
-    /// The next to be retracted last: the fewest outputs, and of those the longest prompt.
+    /// The next to be retracted last: the fewest outputs, and of those the longest prompt; with drafts the last of the batch
+    /// as it is.
     fn sort_for_retraction(&self, running: &mut [SequenceId]) {
+        if self.acceptance.is_some() {
+            return;
+        }
         let rank = |&id: &SequenceId| {
             let sequence = &self.sequences[id as usize];
             (Reverse(sequence.outputs), sequence.input_tokens)

@@ -9,7 +9,8 @@
 //! The rules are numbered S1–S12 as in `tests/golden/sglang/README.md`, which was recorded from the real scheduler
 //! (SGLang 0.5.23); `dynosim conform sglang` replays those cases. *Choose* is in `admission.rs` (S2–S4) and `policy.rs`
 //! (S7, S10), *allocate* in `pool.rs` over `radix_cache/` (S8, S9, S12) and `decode.rs` (S5, S6), *account* in
-//! [`Scheduler::finish`]; this file puts them into order (S1, S3, S11). How many equal steps may follow each other unasked stands in `coast.rs`.
+//! [`Scheduler::finish`]; this file puts them into order (S1, S3, S11). How many equal steps may follow each other unasked stands in
+//! `coast.rs`; drafts (S13) in `speculation.rs`.
 //!
 //! Model: no overlap. SGLang plans a step while the one before runs unless `--disable-overlap-schedule` is given; then a
 //! finished request keeps its seat and an arrival waits for one step longer than here.
@@ -24,15 +25,18 @@ mod policy;
 mod pool;
 mod radix_cache;
 mod sequence;
+mod speculation;
 mod token_ratio;
 
 pub use config::{SglangConfig, SglangPolicy};
 pub use pool::KvPool;
+pub use speculation::SglangDrafts;
 
 use crate::flight::Flight;
 use crate::kv_cache::KvEvent;
 use crate::plan::{Admitted, Scheduled, StepPlan};
 use crate::scheduler::Tracking;
+use crate::speculation::{Acceptance, Drafted};
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
 use admission::{Admission, Admitter, Stop};
@@ -65,6 +69,8 @@ pub struct Scheduler {
     /// Sequences admitted and not finished.
     active: usize,
     peak_tokens: u32,
+    acceptance: Option<Acceptance>,
+    drafted: Drafted,
 }
 
 impl Scheduler {
@@ -82,6 +88,11 @@ impl Scheduler {
             pool: KvPool::new(&config, workload.clone(), tracking.events),
             waiting: WaitingQueue::new(&config),
             ratio: TokenRatio::new(config.schedule_conservativeness),
+            acceptance: config
+                .speculation
+                .as_ref()
+                .map(|drafts| Acceptance::new(&drafts.speculation)),
+            drafted: Drafted::default(),
             config,
             workload,
             tracking,
@@ -199,7 +210,8 @@ impl Scheduler {
             self.spare = plan;
             return None;
         }
-        self.note_peak();
+        let set_aside = self.slots_for(plan.decode_batch as usize);
+        self.note_peak(set_aside);
         plan.up_to = self.coast_limit(&plan);
         self.flight = Some(Flight::new(plan));
         self.newest()
@@ -338,8 +350,8 @@ impl Scheduler {
         self.prefilled.push(id);
     }
 
-    fn note_peak(&mut self) {
-        let held = self.pool.usable_tokens() - self.pool.available_tokens();
+    fn note_peak(&mut self, set_aside: u32) {
+        let held = self.pool.usable_tokens() - self.pool.available_tokens() + set_aside;
         self.peak_tokens = self.peak_tokens.max(held);
     }
 
@@ -369,8 +381,12 @@ impl Scheduler {
             if !part.samples {
                 continue;
             }
+            if index >= prefills && self.acceptance.is_some() {
+                self.verify(part.sequence, steps);
+            } else {
+                self.sequences[part.sequence as usize].outputs += steps;
+            }
             let sequence = &mut self.sequences[part.sequence as usize];
-            sequence.outputs += steps;
             if sequence.is_finished() {
                 self.pool.finish(sequence);
                 self.active -= 1;

@@ -18,6 +18,8 @@ pub struct KvPool {
     free: u32,
     pub(super) cache: RadixCache,
     is_caching: bool,
+    /// Computed tokens at the end that do not enter the cache (S13).
+    uncached_tail: u32,
 }
 
 impl KvPool {
@@ -32,6 +34,7 @@ impl KvPool {
             free: config.usable_tokens(),
             cache: RadixCache::new(workload, config.page_size, tracks_events),
             is_caching: !config.disable_radix_cache,
+            uncached_tail: u32::from(config.speculation.is_some()),
         }
     }
 
@@ -80,13 +83,16 @@ impl KvPool {
         tokens.next_multiple_of(self.page_size)
     }
 
-    fn whole_pages(&self, tokens: u32) -> u32 {
+    /// Of so many computed tokens those that the cache takes.
+    fn cacheable(&self, tokens: u32) -> u32 {
+        let tokens = tokens.saturating_sub(self.uncached_tail);
         tokens - tokens % self.page_size
     }
 
     /// The longest cached prefix of the first `limit` tokens of a sequence.
     pub(super) fn match_prefix(&mut self, sequence: &Sequence, limit: u32) -> Match {
         if self.is_caching {
+            let limit = limit.saturating_sub(self.uncached_tail);
             self.cache.match_prefix(&sequence.path, limit)
         } else {
             Match {
@@ -117,9 +123,10 @@ impl KvPool {
         if !self.is_caching {
             return;
         }
-        let tokens = self.whole_pages(sequence.computed);
+        let tokens = self.cacheable(sequence.computed);
         let known = self.cache.insert(&sequence.path, tokens);
         self.free += known - sequence.shared;
+        // `tokens` is what the cache takes already.
         let copy = self.cache.match_prefix(&sequence.path, tokens);
         assert!(copy.tokens == tokens, "what was inserted is found");
         self.cache.unlock(sequence.node);
@@ -134,7 +141,7 @@ impl KvPool {
             self.retract(sequence);
             return;
         }
-        let tokens = self.whole_pages(sequence.computed);
+        let tokens = self.cacheable(sequence.computed);
         let known = self.cache.insert(&sequence.path, tokens);
         self.free += known - sequence.shared;
         self.free += self.paged(sequence.computed) - tokens;

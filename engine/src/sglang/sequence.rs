@@ -25,6 +25,8 @@ pub(super) struct Sequence {
     /// The node of the cache that it locks while it runs.
     pub node: RadixId,
     pub was_retracted: bool,
+    /// Parts of its next token that it has by expected acceptance.
+    pub fraction: u32,
     /// The places of its content.
     pub path: Vec<Place>,
 }
@@ -48,6 +50,7 @@ impl Sequence {
             shared: 0,
             node: RadixCache::ROOT,
             was_retracted: false,
+            fraction: 0,
             path,
         }
     }

@@ -105,7 +105,8 @@ impl Scheduler {
     /// Blocks that a request can still need beyond those it has.
     fn blocks_to_completion(&self, id: SequenceId) -> u32 {
         let sequence = &self.sequences[id as usize];
-        let all = self.config.blocks_for(sequence.tokens_at_end());
+        let slots = sequence.tokens_at_end() + self.config.slots_at_end();
+        let all = self.config.blocks_for(slots);
         all.saturating_sub(sequence.table.blocks())
     }
 
@@ -113,9 +114,9 @@ impl Scheduler {
     fn blocks_for_a_step(&self, id: SequenceId) -> u32 {
         let sequence = &self.sequences[id as usize];
         let tokens = if sequence.decodes() {
-            sequence.computed + 1
+            sequence.computed + self.config.slots_of_a_step()
         } else {
-            sequence.prompt
+            sequence.prompt + self.config.extra_kv_tokens()
         };
         self.config
             .blocks_for(tokens)
@@ -157,6 +158,6 @@ impl TrtllmConfig {
     #[must_use]
     pub fn can_serve(&self, input_tokens: u32, output_goal: u32) -> bool {
         input_tokens <= self.prompt_limit()
-            && self.blocks_for(input_tokens.saturating_add(output_goal)) <= self.num_blocks
+            && self.blocks_for(self.slots_of_all(input_tokens, output_goal)) <= self.num_blocks
     }
 }

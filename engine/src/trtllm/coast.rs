@@ -84,10 +84,10 @@ impl Scheduler {
         let has_room = |steps: u32| {
             let more = (flight.delivered + steps).saturating_sub(flight.scheduled);
             let parts = flight.plan.scheduled.iter();
-            let lacking = parts.map(|part| {
-                let sequence = &self.sequences[part.sequence as usize];
-                let all = self.config.blocks_for(sequence.computed + more);
-                u64::from(all.saturating_sub(sequence.table.blocks()))
+            let ahead = flight.in_flight() + more;
+            let lacking = parts.map(|part| match self.acceptance {
+                Some(_) => self.blocks_with_drafts(part.sequence, ahead.saturating_sub(1)),
+                None => self.blocks_for_tokens(part.sequence, more),
             });
             more == 0 || lacking.sum::<u64>() <= u64::from(self.cache.blank_blocks())
         };
@@ -107,8 +107,12 @@ impl Scheduler {
     }
 
     fn extend(&mut self, flight: &mut Flight, steps: u32) {
+        let ahead = flight.in_flight() + steps - 1;
         for part in &flight.plan.scheduled {
-            self.advance(part.sequence, steps);
+            match self.acceptance {
+                Some(_) => self.set_slots_aside(part.sequence, ahead),
+                None => self.advance(part.sequence, steps),
+            }
         }
         flight.scheduled += steps;
         self.note_peak();
@@ -119,8 +123,8 @@ impl Scheduler {
         if !plan.prefill.is_empty() || !plan.preempted.is_empty() {
             return 1;
         }
-        let missing = |&id: &SequenceId| self.sequences[id as usize].missing();
-        let limit = self.decodes.iter().map(missing).min();
+        let to_goal = |&id: &SequenceId| self.steps_to_goal(id);
+        let limit = self.decodes.iter().map(to_goal).min();
         let limit = limit.expect("a plan without prompts decodes");
         match self.config.capacity_scheduler_policy {
             CapacityPolicy::GuaranteedNoEvict => limit,
@@ -151,13 +155,19 @@ impl Scheduler {
         enough
     }
 
-    /// Blocks that the decoding sequences lack for `steps` more tokens each.
+    /// Blocks that the decoding sequences lack for `steps` more steps.
     fn blocks_for_more(&self, steps: u32) -> u64 {
-        let lacking = |&id: &SequenceId| {
-            let sequence = &self.sequences[id as usize];
-            let all = self.config.blocks_for(sequence.computed + steps);
-            u64::from(all.saturating_sub(sequence.table.blocks()))
+        let lacking = |&id: &SequenceId| match self.acceptance {
+            Some(_) => self.blocks_with_drafts(id, steps),
+            None => self.blocks_for_tokens(id, steps),
         };
         self.decodes.iter().map(lacking).sum()
+    }
+
+    /// Blocks that a sequence lacks for so many more tokens.
+    fn blocks_for_tokens(&self, id: SequenceId, tokens: u32) -> u64 {
+        let sequence = &self.sequences[id as usize];
+        let all = self.config.blocks_for(sequence.computed + tokens);
+        u64::from(all.saturating_sub(sequence.table.blocks()))
     }
 }

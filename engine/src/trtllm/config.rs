@@ -1,6 +1,8 @@
 //! The settings of a TensorRT-LLM engine that its scheduler looks at, under its own names (`llm_args`, `kv_cache_config`,
 //! `scheduler_config`).
 
+use crate::speculation::Speculation;
+
 /// Settings of one TensorRT-LLM worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrtllmConfig {
@@ -20,6 +22,8 @@ pub struct TrtllmConfig {
     pub enable_chunked_prefill: bool,
     /// When a request may start, and whether it can be stopped again.
     pub capacity_scheduler_policy: CapacityPolicy,
+    /// Drafts that are verified in every decode step (`max_draft_len`).
+    pub speculation: Option<Speculation>,
 }
 
 /// When a request may start (T2, T3).
@@ -43,6 +47,7 @@ impl Default for TrtllmConfig {
             enable_block_reuse: true,
             enable_chunked_prefill: false,
             capacity_scheduler_policy: CapacityPolicy::GuaranteedNoEvict,
+            speculation: None,
         }
     }
 }
@@ -59,7 +64,10 @@ impl TrtllmConfig {
         if self.tokens_per_block == 0 || self.num_blocks == 0 {
             return Err("there is no KV block".to_owned());
         }
-        if self.max_batch_size == 0 || self.max_num_tokens == 0 {
+        if self.max_draft_len() >= self.max_num_tokens {
+            return Err("max_num_tokens holds no decode with its drafts".to_owned());
+        }
+        if self.max_batch_size == 0 {
             return Err("no request can take part in a step".to_owned());
         }
         if self.enable_chunked_prefill && self.max_num_tokens < self.tokens_per_block {
@@ -73,7 +81,7 @@ impl TrtllmConfig {
                     .to_owned(),
             );
         }
-        Ok(())
+        self.speculation.as_ref().map_or(Ok(()), Speculation::check)
     }
 
     /// Tokens that a request generates which asks for `output_tokens`: what `max_seq_len` leaves it.

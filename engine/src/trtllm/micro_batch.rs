@@ -1,6 +1,6 @@
 //! Which of the requests that fit take part in a step, by tokens (T5).
 //!
-//! In words: requests are taken in order, a decode for one token, a prompt for all of its tokens, until the next would
+//! In words: requests are taken in order, a decode for one token and its drafts, a prompt for all of its tokens, until the next would
 //! exceed the budget. With chunking prompts come last: if they do not fit together, each in turn gets what is left, cut to
 //! whole blocks; those that get nothing wait.
 
@@ -24,14 +24,15 @@ impl Scheduler {
         self.decodes.clear();
         let budget = self.config.max_num_tokens;
         let is_chunking = self.config.enable_chunked_prefill;
+        let decode = 1 + self.config.max_draft_len();
         let (mut tokens, mut wanted) = (0, 0u64);
         for &id in &self.fitting {
             let sequence = &self.sequences[id as usize];
             if sequence.decodes() {
-                if tokens + 1 > budget {
+                if tokens + decode > budget {
                     break;
                 }
-                tokens += 1;
+                tokens += decode;
                 self.decodes.push(id);
             } else {
                 let missing = sequence.prompt - sequence.computed;

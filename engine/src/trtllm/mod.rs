@@ -24,6 +24,7 @@
 //! * T7 blocks become findable when the prompt has been computed whole, and when a request ends or is paused.
 //! * T8 freed blocks stay findable; those without content go first, then the least recently freed, a sequence's tail first.
 //! * T9 a paused request keeps its seat and its place in the order; its outputs become part of its prompt.
+//! * T10 drafts: `speculation.rs`.
 //!
 //! *Choose* is in `capacity.rs` (T2–T4) and `micro_batch.rs` (T5), *allocate* and *account* here, `coast.rs` says how many equal
 //! steps may follow each other.
@@ -38,6 +39,7 @@ mod coast;
 mod config;
 mod micro_batch;
 mod sequence;
+mod speculation;
 
 pub use config::{CapacityPolicy, TrtllmConfig};
 
@@ -46,6 +48,7 @@ use crate::kv_cache::{KvCache, KvCacheConfig, KvEvent, block_path};
 use crate::plan::{Admitted, Scheduled, StepPlan};
 use crate::prefix_tree::NodeId;
 use crate::scheduler::Tracking;
+use crate::speculation::{Acceptance, Drafted};
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
 use micro_batch::Prefill;
@@ -76,6 +79,8 @@ pub struct Scheduler {
     flight: Option<Flight>,
     spare: StepPlan,
     peak_blocks: u32,
+    acceptance: Option<Acceptance>,
+    drafted: Drafted,
 }
 
 impl Scheduler {
@@ -94,6 +99,8 @@ impl Scheduler {
             track_events: tracking.events,
         });
         Scheduler {
+            acceptance: config.speculation.as_ref().map(Acceptance::new),
+            drafted: Drafted::default(),
             config,
             workload,
             tracking,
@@ -179,6 +186,7 @@ impl Scheduler {
             computed: 0,
             is_started: false,
             was_paused: false,
+            fraction: 0,
             table: Default::default(),
             path,
         };
@@ -201,8 +209,16 @@ impl Scheduler {
         let mut plan = std::mem::take(&mut self.spare);
         plan.clear();
         self.fill_seats();
-        self.choose_fitting(&mut plan);
-        self.choose_by_tokens();
+        // Who was paused leaves room for somebody, who may have stepped aside for it: then all is chosen anew.
+        let mut paused = None;
+        while paused != Some(plan.preempted.len()) {
+            paused = Some(plan.preempted.len());
+            self.choose_fitting(&mut plan);
+            self.choose_by_tokens();
+            if !(self.prefills.is_empty() && self.decodes.is_empty()) {
+                break;
+            }
+        }
         for index in 0..self.prefills.len() {
             self.prefill(&mut plan, self.prefills[index]);
         }
@@ -241,7 +257,8 @@ impl Scheduler {
             let limit = (sequence.prompt - 1) / block_size;
             let hit = self.cache.lookup(&sequence.path, limit);
             self.cache.admit(&mut sequence.table);
-            let blocks = self.config.blocks_for(sequence.prompt);
+            let slots = sequence.prompt + self.config.extra_kv_tokens();
+            let blocks = self.config.blocks_for(slots);
             self.cache.grow(&mut sequence.table, blocks);
             sequence.is_started = true;
             sequence.computed = hit.blocks * block_size;
@@ -273,16 +290,24 @@ impl Scheduler {
     fn decode(&mut self, plan: &mut StepPlan, id: SequenceId) {
         let sequence = &self.sequences[id as usize];
         let computed_before = sequence.computed;
+        let drafts = self.config.max_draft_len();
         plan.scheduled.push(Scheduled {
             request: sequence.request,
             sequence: id,
-            new_tokens: 1,
+            new_tokens: 1 + drafts,
             computed_before,
             samples: true,
         });
         plan.decode_batch += 1;
-        plan.decode_context += u64::from(computed_before + 1);
-        self.advance(id, 1);
+        plan.decode_context += u64::from(computed_before + 1 + drafts);
+        if let Some(acceptance) = &self.acceptance {
+            plan.drafts.tokens += drafts;
+            plan.drafts.pace = acceptance.pace();
+            plan.drafts.fractions += u64::from(sequence.fraction);
+            self.set_slots_aside(id, 0);
+        } else {
+            self.advance(id, 1);
+        }
     }
 
     /// Lets a decoding sequence compute `tokens` more.
@@ -324,8 +349,12 @@ impl Scheduler {
                 continue;
             }
             let id = part.sequence;
+            if index >= prefills && self.acceptance.is_some() {
+                self.verify(id, steps);
+            } else {
+                self.sequences[id as usize].outputs += steps;
+            }
             let sequence = &mut self.sequences[id as usize];
-            sequence.outputs += steps;
             if sequence.is_finished() {
                 ended.push(sequence.request);
                 self.give_back(id);

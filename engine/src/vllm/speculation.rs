@@ -18,7 +18,7 @@ use super::Scheduler;
 use super::sequence::{Sequence, SequenceId};
 use crate::kv_cache::Hit;
 use crate::plan::{Scheduled, StepPlan};
-use crate::speculation::{Acceptance, Drafted};
+use crate::speculation::{Acceptance, Drafted, Verified};
 
 impl Scheduler {
     /// What speculation did since the start.
@@ -136,21 +136,17 @@ pub(super) fn verify(
         return;
     }
     let drafts = part.new_tokens - 1;
-    let tokens = if steps == 1 {
-        let request = sequence.request.0;
-        acceptance.step(request, sequence.outputs, drafts, &mut sequence.fraction)
-    } else {
-        let (tokens, rest) = acceptance.tokens_in(sequence.fraction, steps);
-        sequence.fraction = rest;
-        tokens
+    let verified = Verified {
+        request: sequence.request.0,
+        outputs: sequence.outputs,
+        missing: sequence.output_goal - sequence.outputs,
+        steps,
+        drafts,
+        tokens: drafts,
     };
-    let wanted = tokens.min(sequence.output_goal - sequence.outputs);
+    let wanted = acceptance.verify(verified, &mut sequence.fraction, drafted);
     sequence.outputs += wanted;
     if sequence.is_running {
         sequence.computed = sequence.known() - 1;
     }
-    drafted.verifications += u64::from(steps);
-    drafted.drafts += u64::from(steps) * u64::from(drafts);
-    drafted.accepted += u64::from(tokens - steps);
-    drafted.tokens += u64::from(wanted);
 }

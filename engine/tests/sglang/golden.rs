@@ -48,6 +48,7 @@ fn config(engine: &Value) -> SglangConfig {
         page_size: 1,
         context_length: count("max_context_len"),
         ignore_eos: flag("ignore_eos"),
+        ..SglangConfig::default()
     }
 }
 

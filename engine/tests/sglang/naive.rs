@@ -1,6 +1,7 @@
 //! SGLang's scheduler once more, as naive as possible: rules S1–S12 on lists of single tokens. No coasting, no places, no
 //! ordered sets; every question is answered by looking at everything.
 
+use crate::acceptance::tokens_of_a_step;
 use engine::sglang::{SglangConfig, SglangPolicy};
 
 /// A request as the oracle sees it.
@@ -15,6 +16,8 @@ pub struct Naive {
     held: usize,
     shared: usize,
     node: usize,
+    /// 256ths of its next token.
+    fraction: usize,
 }
 
 impl Naive {
@@ -27,6 +30,7 @@ impl Naive {
             held: 0,
             shared: 0,
             node: 0,
+            fraction: 0,
         }
     }
 
@@ -427,6 +431,9 @@ impl Oracle {
     }
 
     fn sort_by_outputs(&mut self) {
+        if self.config.speculation.is_some() {
+            return;
+        }
         let requests = &self.requests;
         self.running.sort_by(|&a, &b| {
             let (a, b) = (&requests[a], &requests[b]);
@@ -436,12 +443,34 @@ impl Oracle {
 
     fn fits_a_token(&mut self) -> bool {
         let full = |id: &&usize| self.requests[**id].held.is_multiple_of(self.page());
-        let tokens = self.running.iter().filter(full).count() * self.page();
+        let tokens = match &self.config.speculation {
+            None => self.running.iter().filter(full).count() * self.page(),
+            Some(drafts) => {
+                let (steps, topk) = (
+                    drafts.speculation.num_speculative_tokens as usize,
+                    drafts.topk as usize,
+                );
+                let branch = match (self.page(), topk) {
+                    (1, _) => steps,
+                    (_, 1) => self.ceil(steps),
+                    (page, _) => self.ceil(steps + page),
+                };
+                let each = (branch * topk).max(self.ceil(drafts.num_draft_tokens as usize));
+                each * self.running.len()
+            }
+        };
         self.evict_for(tokens);
         self.free >= tokens
     }
 
     fn decode(&mut self) {
+        if let Some(drafts) = &self.config.speculation {
+            let verified = drafts.num_draft_tokens as usize;
+            for &id in &self.running {
+                self.line.rows.push((id, verified, self.requests[id].held));
+            }
+            return;
+        }
         self.evict_for(self.running.len() * self.page());
         for id in self.running.clone() {
             self.line.rows.push((id, 1, self.requests[id].held));
@@ -461,7 +490,18 @@ impl Oracle {
             if self.cut == Some(id) {
                 continue;
             }
-            self.requests[id].outputs += 1;
+            match &self.config.speculation {
+                Some(drafts) if index >= self.line.prefills => {
+                    let request = &mut self.requests[id];
+                    let (outputs, missing) = (request.outputs, request.goal - request.outputs);
+                    let fraction = &mut request.fraction;
+                    let tokens = tokens_of_a_step(&drafts.speculation, id, outputs, fraction);
+                    let tokens = tokens.min(missing);
+                    request.outputs += tokens;
+                    self.grow(id, tokens);
+                }
+                _ => self.requests[id].outputs += 1,
+            }
             if self.requests[id].is_done() {
                 self.release(id, true);
                 self.line.finished.push(id);
@@ -475,9 +515,9 @@ impl Oracle {
         if self.config.disable_radix_cache {
             return;
         }
-        let tokens = self.floor(self.requests[id].held);
+        let tokens = self.cacheable(id);
         self.free += self.insert(id, tokens) - self.requests[id].shared;
-        let (node, found) = self.find(id, tokens);
+        let (node, found) = self.find_all(id, tokens);
         assert_eq!(found, tokens);
         self.unlock(self.requests[id].node);
         self.lock(node);
@@ -488,7 +528,7 @@ impl Oracle {
     fn release(&mut self, id: usize, keeps: bool) {
         let (held, shared) = (self.requests[id].held, self.requests[id].shared);
         if keeps && !self.config.disable_radix_cache {
-            let tokens = self.floor(held);
+            let tokens = self.cacheable(id);
             self.free += self.insert(id, tokens) - shared;
             self.free += self.ceil(held) - tokens;
         } else {
@@ -506,8 +546,20 @@ impl Oracle {
         self.time
     }
 
-    /// The longest cached prefix of the first `limit` tokens; stamps its path.
+    /// Whole pages of what it has computed, with drafts without the last token.
+    fn cacheable(&self, id: usize) -> usize {
+        let last = usize::from(self.config.speculation.is_some());
+        self.floor(self.requests[id].held.saturating_sub(last))
+    }
+
+    /// What a request of `limit` tokens finds; with drafts it looks for one less.
     fn find(&mut self, id: usize, limit: usize) -> (usize, usize) {
+        let last = usize::from(self.config.speculation.is_some());
+        self.find_all(id, limit.saturating_sub(last))
+    }
+
+    /// The longest cached prefix of the first `limit` tokens; stamps its path.
+    fn find_all(&mut self, id: usize, limit: usize) -> (usize, usize) {
         if self.config.disable_radix_cache {
             return (0, 0);
         }

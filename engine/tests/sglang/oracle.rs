@@ -2,8 +2,11 @@
 //! naive one does, at every step and to the token.
 
 use crate::naive::{Line, Naive, Oracle};
-use engine::sglang::{Scheduler, SglangConfig, SglangPolicy};
-use engine::{KvEvent, NewRequest, NodeId, RequestId, Run, Time, Tracking, WorkloadBuilder};
+use engine::sglang::{Scheduler, SglangConfig, SglangDrafts, SglangPolicy};
+use engine::{
+    AcceptanceMode, DraftMethod, KvEvent, NewRequest, NodeId, RequestId, Run, Speculation, Time,
+    Tracking, WorkloadBuilder,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::collections::HashSet;
@@ -28,6 +31,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
     let page = prop_oneof![4 => Just(1u32), 1 => Just(4), 1 => Just(16)];
     let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
     let sizes = (120u32..700, 1u32..12, 40u32..400, 0.05f64..1.2);
+    let drafts = prop_oneof![3 => Just(None), 2 => drafts().prop_map(Some)];
     let segment = (0u64..4, 1u32..60);
     let request = (
         prop_oneof![Just(0), 0u64..6000, 0u64..40_000],
@@ -40,27 +44,57 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         chunk,
         page,
         flags,
-        sizes,
+        (sizes, drafts),
         prop::collection::vec(request, 1..30),
     )
         .prop_map(
-            |(policy, chunk, page, (mixed, ignore_eos, no_cache), sizes, requests)| Scenario {
-                config: SglangConfig {
-                    max_total_tokens: sizes.0,
-                    max_running_requests: sizes.1,
-                    chunked_prefill_size: chunk,
-                    max_prefill_tokens: sizes.2,
-                    schedule_policy: policy,
-                    schedule_conservativeness: sizes.3,
-                    disable_radix_cache: no_cache,
-                    mixed_chunk: mixed && chunk.is_some(),
-                    page_size: page,
-                    context_length: SglangConfig::UNLIMITED,
-                    ignore_eos,
-                },
-                requests,
+            |(policy, chunk, page, (mixed, ignore_eos, no_cache), (sizes, drafts), requests)| {
+                Scenario {
+                    config: SglangConfig {
+                        max_total_tokens: sizes.0,
+                        max_running_requests: sizes.1,
+                        chunked_prefill_size: chunk,
+                        max_prefill_tokens: sizes.2,
+                        schedule_policy: policy,
+                        schedule_conservativeness: sizes.3,
+                        disable_radix_cache: no_cache,
+                        mixed_chunk: mixed && chunk.is_some() && drafts.is_none(),
+                        page_size: page,
+                        context_length: SglangConfig::UNLIMITED,
+                        ignore_eos,
+                        speculation: drafts,
+                    },
+                    requests,
+                }
             },
         )
+}
+
+/// Up to four steps, one to three branches; acceptance drawn one time in three.
+fn drafts() -> impl Strategy<Value = SglangDrafts> {
+    let rates = prop::collection::vec(prop_oneof![Just(0.0), 0.3f64..1.0, Just(1.0)], 1..5);
+    (rates, 1u32..4, 0u32..4, 0u32..3).prop_map(|(acceptance_rates, topk, more, mode)| {
+        let steps = acceptance_rates.len() as u32;
+        let chain = SglangDrafts::chain(Speculation {
+            method: DraftMethod::Eagle,
+            num_speculative_tokens: steps,
+            acceptance_rates,
+            mode: match mode {
+                0 => AcceptanceMode::Sampled { seed: 11 },
+                _ => AcceptanceMode::Expected,
+            },
+        });
+        let tree = SglangDrafts { topk, ..chain };
+        let most = tree.most_draft_tokens();
+        SglangDrafts {
+            num_draft_tokens: if topk == 1 {
+                steps + 1
+            } else {
+                (steps + 1 + more).min(most)
+            },
+            ..tree
+        }
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -183,7 +217,9 @@ impl Pair {
             self.check_plan(&line, goes_on)?;
             let plan = self.scheduler.newest().expect("just planned");
             let has_hit = plan.admitted.iter().any(|admitted| admitted.hit_tokens > 0);
-            self.marks.note(&line, goes_on, cached_before, has_hit);
+            let has_drafts = self.scheduler.config().speculation.is_some();
+            self.marks
+                .note(&line, goes_on, cached_before, has_hit, has_drafts);
             self.advance(&line);
             if mode == Mode::InOneGo {
                 self.take_the_coast(line)?;
@@ -217,6 +253,9 @@ impl Pair {
     fn check_plan(&self, line: &Line, goes_on: bool) -> Result<(), TestCaseError> {
         let plan = self.scheduler.newest().expect("just planned");
         let further = self.scheduler.newest_coasted_steps();
+        let has_drafts = self.scheduler.config().speculation.is_some();
+        // With drafts a plan does not say where its further steps begin; the memory does.
+        let begins = |before: usize| if has_drafts && goes_on { 0 } else { before };
         let rows: Vec<_> = plan
             .scheduled
             .iter()
@@ -224,13 +263,18 @@ impl Pair {
                 (
                     part.request.0 as usize,
                     part.new_tokens as usize,
-                    (part.computed_before + further) as usize,
+                    begins((part.computed_before + further) as usize),
                 )
             })
             .collect();
         let requests = |ids: &[RequestId]| ids.iter().map(|id| id.0 as usize).collect::<Vec<_>>();
         let waiting: Vec<RequestId> = self.scheduler.waiting_requests().collect();
-        prop_assert_eq!(&rows, &line.rows, "rows at {}", self.now);
+        let theirs: Vec<_> = line
+            .rows
+            .iter()
+            .map(|row| (row.0, row.1, begins(row.2)))
+            .collect();
+        prop_assert_eq!(&rows, &theirs, "rows at {}", self.now);
         prop_assert_eq!(plan.prefill.len(), line.prefills);
         prop_assert_eq!(
             self.scheduler.chunked_request().map(|id| id.0 as usize),
@@ -321,10 +365,20 @@ struct Marks {
     hits: u32,
     /// First steps of decode plans while somebody waits.
     beside_waiting: u32,
+    /// With drafts: steps coasted, and retractions.
+    drafts_coasted: u32,
+    drafts_retracted: u32,
 }
 
 impl Marks {
-    fn note(&mut self, line: &Line, goes_on: bool, cached_before: usize, has_hit: bool) {
+    fn note(
+        &mut self,
+        line: &Line,
+        goes_on: bool,
+        cached_before: usize,
+        has_hit: bool,
+        has_drafts: bool,
+    ) {
         let count = |mark: &mut u32, happened: bool| *mark += u32::from(happened);
         let is_prefill = line.prefills > 0;
         count(&mut self.steps, true);
@@ -348,10 +402,15 @@ impl Marks {
             &mut self.beside_waiting,
             !is_prefill && !line.waiting.is_empty() && !goes_on,
         );
+        count(&mut self.drafts_coasted, has_drafts && goes_on);
+        count(
+            &mut self.drafts_retracted,
+            has_drafts && !goes_on && !line.retracted.is_empty(),
+        );
     }
 
     /// All but the one that random scenarios hardly ever bring about.
-    fn usual(&self) -> [u32; 8] {
+    fn usual(&self) -> [u32; 10] {
         [
             self.steps,
             self.coasted,
@@ -361,6 +420,8 @@ impl Marks {
             self.evicted,
             self.hits,
             self.beside_waiting,
+            self.drafts_coasted,
+            self.drafts_retracted,
         ]
     }
 }

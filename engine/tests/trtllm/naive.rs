@@ -1,5 +1,6 @@
 //! A scheduler written to be obviously right: blocks one by one, contents as lists of tokens, every step from scratch.
 
+use crate::acceptance::tokens_of_a_step;
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use std::collections::VecDeque;
 
@@ -16,6 +17,8 @@ pub struct Naive {
     computed: usize,
     /// Its blocks once it has started.
     blocks: Option<Vec<usize>>,
+    /// 256ths of its next token.
+    fraction: usize,
 }
 
 impl Naive {
@@ -28,6 +31,7 @@ impl Naive {
             prompt: input,
             computed: 0,
             blocks: None,
+            fraction: 0,
         }
     }
 
@@ -90,6 +94,16 @@ impl Oracle {
 
     pub fn submit(&mut self, request: usize) {
         self.queue.push_back(request);
+    }
+
+    fn drafts(&self) -> usize {
+        let drafts = self.config.speculation.as_ref();
+        drafts.map_or(0, |drafts| drafts.acceptance_rates.len())
+    }
+
+    /// Slots behind a prompt for the layers that draft.
+    fn extra(&self) -> usize {
+        self.drafts().saturating_sub(1)
     }
 
     fn size(&self) -> usize {
@@ -180,15 +194,24 @@ impl Oracle {
             self.active.push(request);
         }
         let fitting = self.fitting(&mut line);
-        let (prefills, decodes) = self.by_tokens(&fitting);
+        let (mut prefills, mut decodes) = self.by_tokens(&fitting);
+        while prefills.is_empty() && decodes.is_empty() {
+            let paused = line.paused.len();
+            let fitting = self.fitting(&mut line);
+            (prefills, decodes) = self.by_tokens(&fitting);
+            if line.paused.len() == paused {
+                break;
+            }
+        }
         for &(request, budget) in &prefills {
             self.prefill(request, budget, &mut line);
         }
         line.prefills = prefills.len();
         for &request in &decodes {
             let before = self.requests[request].computed;
-            line.rows.push((request, 1, before));
-            if self.lacking(request, before + 1) > 0 {
+            let new = 1 + self.drafts();
+            line.rows.push((request, new, before));
+            while self.lacking(request, before + new + self.extra()) > 0 {
                 let block = self.take_block();
                 self.requests[request]
                     .blocks
@@ -196,7 +219,9 @@ impl Oracle {
                     .expect("it has started")
                     .push(block);
             }
-            self.requests[request].computed += 1;
+            if self.config.speculation.is_none() {
+                self.requests[request].computed += 1;
+            }
         }
         if line.rows.is_empty() {
             return None;
@@ -206,7 +231,17 @@ impl Oracle {
             if !self.requests[request].decodes() {
                 continue;
             }
-            self.requests[request].outputs += 1;
+            match &self.config.speculation {
+                Some(speculation) if index >= line.prefills => {
+                    let naive = &mut self.requests[request];
+                    let (outputs, missing) = (naive.outputs, naive.goal - naive.outputs);
+                    let fraction = &mut naive.fraction;
+                    let tokens = tokens_of_a_step(speculation, request, outputs, fraction);
+                    naive.outputs += tokens.min(missing);
+                    naive.computed += tokens.min(missing);
+                }
+                _ => self.requests[request].outputs += 1,
+            }
             if self.requests[request].outputs == self.requests[request].goal {
                 self.give_back(request);
                 line.finished.push(request);
@@ -247,7 +282,10 @@ impl Oracle {
         if self.config.capacity_scheduler_policy == CapacityPolicy::GuaranteedNoEvict {
             let to_the_end = |oracle: &Oracle, request: usize| {
                 let naive = &oracle.requests[request];
-                oracle.lacking(request, naive.input + naive.goal) as i64
+                let drafts = oracle.drafts();
+                // The last step verifies all drafts for the last but one token.
+                let behind = (2 * drafts).saturating_sub(2);
+                oracle.lacking(request, naive.input + naive.goal + behind) as i64
             };
             let mut left = self.free.len() as i64;
             for &request in &active {
@@ -278,9 +316,9 @@ impl Oracle {
             }
             let naive = &self.requests[request];
             let tokens = if naive.decodes() {
-                naive.computed + 1
+                naive.computed + 1 + self.drafts() + self.extra()
             } else {
-                naive.prompt
+                naive.prompt + self.extra()
             };
             if taken + self.lacking(request, tokens) <= self.free.len() {
                 taken += self.lacking(request, tokens);
@@ -314,7 +352,8 @@ impl Oracle {
         for &request in fitting {
             let naive = &self.requests[request];
             let missing = naive.prompt.saturating_sub(naive.computed);
-            let tokens = if naive.decodes() { 1 } else { missing };
+            let decode = 1 + self.drafts();
+            let tokens = if naive.decodes() { decode } else { missing };
             let is_counted = naive.decodes() || !self.config.enable_chunked_prefill;
             if is_counted && used + tokens > budget {
                 break;
@@ -360,7 +399,7 @@ impl Oracle {
                 self.pool[block].holders += 1;
                 self.free.retain(|&other| other != block);
             }
-            while blocks.len() < prompt.div_ceil(self.size()) {
+            while blocks.len() < (prompt + self.extra()).div_ceil(self.size()) {
                 blocks.push(self.take_block());
             }
             self.requests[request].blocks = Some(blocks);

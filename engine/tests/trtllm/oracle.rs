@@ -3,7 +3,10 @@
 
 use crate::naive::{Line, Naive, Oracle};
 use engine::trtllm::{CapacityPolicy, Scheduler, TrtllmConfig};
-use engine::{KvEvent, NewRequest, NodeId, RequestId, Run, Time, Tracking, WorkloadBuilder};
+use engine::{
+    AcceptanceMode, DraftMethod, KvEvent, NewRequest, NodeId, RequestId, Run, Speculation, Time,
+    Tracking, WorkloadBuilder,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::collections::HashMap;
@@ -32,8 +35,10 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         1u32..60,
         prop::bool::weighted(0.2),
     );
-    (flags, sizes, prop::collection::vec(request, 1..30)).prop_map(
-        |((pauses, chunks, reuse), (block, tokens, seats, budget), requests)| Scenario {
+    let drafts = prop_oneof![3 => Just(None), 2 => drafts().prop_map(Some)];
+    let requests = prop::collection::vec(request, 1..30);
+    (flags, sizes, drafts, requests).prop_map(
+        |((pauses, chunks, reuse), (block, tokens, seats, budget), drafts, requests)| Scenario {
             config: TrtllmConfig {
                 tokens_per_block: block,
                 num_blocks: 1 + tokens / block,
@@ -47,10 +52,25 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                 } else {
                     CapacityPolicy::GuaranteedNoEvict
                 },
+                speculation: drafts,
             },
             requests,
         },
     )
+}
+
+/// Up to four drafts; acceptance drawn one time in three.
+fn drafts() -> impl Strategy<Value = Speculation> {
+    let rates = prop::collection::vec(prop_oneof![Just(0.0), 0.3f64..1.0, Just(1.0)], 1..5);
+    (rates, 0u32..3).prop_map(|(acceptance_rates, mode)| Speculation {
+        method: DraftMethod::Mtp,
+        num_speculative_tokens: acceptance_rates.len() as u32,
+        acceptance_rates,
+        mode: match mode {
+            0 => AcceptanceMode::Sampled { seed: 11 },
+            _ => AcceptanceMode::Expected,
+        },
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -171,7 +191,9 @@ impl Pair {
                 continue;
             };
             self.check_plan(&line, goes_on)?;
-            self.marks.note(&line, goes_on, self.scheduler.waiting());
+            let has_drafts = self.scheduler.config().speculation.is_some();
+            let waiting = self.scheduler.waiting();
+            self.marks.note(&line, goes_on, waiting, has_drafts);
             self.advance(&line);
             if mode == Mode::InOneGo {
                 self.take_the_coast(line)?;
@@ -205,15 +227,24 @@ impl Pair {
 
     fn check_plan(&self, line: &Line, goes_on: bool) -> Result<(), TestCaseError> {
         let plan = self.scheduler.newest().expect("just planned");
+        let has_drafts = self.scheduler.config().speculation.is_some();
+        // With drafts a plan does not say where its further steps begin; the blocks do.
+        let begins = |before: usize| if has_drafts && goes_on { 0 } else { before };
         let rows: Vec<_> = plan
             .scheduled
             .iter()
             .map(|part| {
                 let before = part.computed_before as usize + self.further;
-                (part.request.0 as usize, part.new_tokens as usize, before)
+                let request = part.request.0 as usize;
+                (request, part.new_tokens as usize, begins(before))
             })
             .collect();
-        prop_assert_eq!(&rows, &line.rows, "rows at {}", self.now);
+        let theirs: Vec<_> = line
+            .rows
+            .iter()
+            .map(|row| (row.0, row.1, begins(row.2)))
+            .collect();
+        prop_assert_eq!(&rows, &theirs, "rows at {}", self.now);
         prop_assert_eq!(plan.prefill.len(), line.prefills);
         if !goes_on {
             let paused: Vec<usize> = plan.preempted.iter().map(|id| id.0 as usize).collect();
@@ -283,10 +314,13 @@ struct Marks {
     mixed: u32,
     /// Coasted while somebody could not start.
     beside_waiting: u32,
+    /// With drafts: steps coasted, and pauses.
+    drafts_coasted: u32,
+    drafts_paused: u32,
 }
 
 impl Marks {
-    fn note(&mut self, line: &Line, goes_on: bool, waiting: usize) {
+    fn note(&mut self, line: &Line, goes_on: bool, waiting: usize, has_drafts: bool) {
         let count = |mark: &mut u32, happened: bool| *mark += u32::from(happened);
         count(&mut self.steps, true);
         count(&mut self.coasted, goes_on);
@@ -302,9 +336,14 @@ impl Marks {
         count(&mut self.cut, prompts.iter().any(goes_on_later));
         count(&mut self.mixed, !prompts.is_empty() && !decodes.is_empty());
         count(&mut self.beside_waiting, goes_on && waiting > 0);
+        count(&mut self.drafts_coasted, has_drafts && goes_on);
+        count(
+            &mut self.drafts_paused,
+            has_drafts && !line.paused.is_empty(),
+        );
     }
 
-    fn all(&self) -> [u32; 7] {
+    fn all(&self) -> [u32; 9] {
         let Marks {
             steps,
             coasted,
@@ -313,8 +352,20 @@ impl Marks {
             cut,
             mixed,
             beside_waiting,
+            drafts_coasted,
+            drafts_paused,
         } = *self;
-        [steps, coasted, hits, paused, cut, mixed, beside_waiting]
+        [
+            steps,
+            coasted,
+            hits,
+            paused,
+            cut,
+            mixed,
+            beside_waiting,
+            drafts_coasted,
+            drafts_paused,
+        ]
     }
 }
 
@@ -327,7 +378,7 @@ fn the_scheduler_does_what_the_naive_one_does() {
     };
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(config, random);
-    let seen = std::cell::RefCell::new([0u32; 7]);
+    let seen = std::cell::RefCell::new([0u32; 9]);
     let result = runner.run(&scenarios(), |scenario| {
         for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
             let mut pair = pair(&scenario, mode);
@@ -382,4 +433,37 @@ fn nobody_starts_whose_answer_might_not_fit() {
     // Paused with 13 outputs when both lack a sixth block, in step 14, and one block of it goes to the first, which ends in
     // step 16. Then it prefills 21 tokens, 16 of them found, which gives its 14th output, and decodes twice: 16 + 3.
     assert_eq!(run(CapacityPolicy::MaxUtilization), (19, 1, 2));
+}
+
+#[test]
+fn who_pauses_the_only_one_that_computes_goes_on_at_once() {
+    // Request 4 does not fit beside 5, which is paused for it. Asked again it finds that somebody is to compute the block it
+    // lacks first, itself, and steps aside: nobody is left, until the whole choice is made once more.
+    let mut scenario = Scenario {
+        config: TrtllmConfig {
+            tokens_per_block: 4,
+            num_blocks: 38,
+            max_batch_size: 4,
+            max_num_tokens: 23,
+            max_seq_len: 400,
+            enable_chunked_prefill: true,
+            capacity_scheduler_policy: CapacityPolicy::MaxUtilization,
+            ..TrtllmConfig::default()
+        },
+        requests: Vec::new(),
+    };
+    scenario.requests = vec![
+        (0, vec![(0, 1)], 1, false),
+        (0, vec![(0, 19), (0, 36)], 14, false),
+        (0, vec![(0, 27)], 10, false),
+        (4_880, vec![(3, 29), (0, 48)], 1, false),
+        (0, vec![(0, 19)], 1, true),
+        (0, vec![(0, 33), (0, 20)], 1, false),
+        (0, vec![(0, 1)], 1, false),
+    ];
+    for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
+        let mut pair = pair(&scenario, mode);
+        pair.run(mode).expect("both agree");
+        assert!(pair.marks.paused > 0);
+    }
 }

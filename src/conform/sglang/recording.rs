@@ -141,6 +141,7 @@ fn config(header: &Header) -> Result<SglangConfig, String> {
         page_size: 1,
         context_length: engine.max_context_len,
         ignore_eos: engine.ignore_eos,
+        ..SglangConfig::default()
     };
     config.check()?;
     Ok(config)

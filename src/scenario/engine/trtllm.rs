@@ -84,6 +84,7 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> TrtllmOptions {
         enable_block_reuse: flag("enable_block_reuse", default.enable_block_reuse),
         enable_chunked_prefill: flag("enable_chunked_prefill", default.enable_chunked_prefill),
         capacity_scheduler_policy: policy(section).unwrap_or(default.capacity_scheduler_policy),
+        ..default
     };
     TrtllmOptions {
         max_tokens: section.whole32("max_tokens", 1..=most),
