@@ -316,6 +316,7 @@ fn sglang_is_read_under_its_own_names() {
             page_size: 16,
             context_length: 8192,
             ignore_eos: false,
+            speculation: None,
         }
     );
     let config = unknown.engine.as_sglang().expect("SGLang");
@@ -442,6 +443,7 @@ workload: {synth: {preset: quick}}
         enable_block_reuse: true,
         enable_chunked_prefill: true,
         capacity_scheduler_policy: CapacityPolicy::MaxUtilization,
+        speculation: None,
     };
     assert_eq!(large.engine, expected.clone().into());
     let expected = TrtllmConfig {
@@ -856,6 +858,7 @@ proptest! {
     }
 }
 
+mod drafts;
 mod kvbm;
 mod spread;
 mod widths;

@@ -7,7 +7,7 @@ use crate::scenario::KvBlocks;
 use calibration::tables::Backend;
 use calibration::{CalibrationError, Gpu, KvCapacity, KvQuestion, Model, Precision, kv_capacity};
 use engine::sglang::SglangConfig;
-use engine::sglang::defaults::{WorkerGpus, max_running_requests};
+use engine::sglang::defaults::{SEATS_WITH_DRAFTS, WorkerGpus, max_running_requests};
 
 /// Options of a server, those that default to something of their own left open.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,7 +143,10 @@ impl SglangOptions {
     }
 
     fn filled(&self, chunk: Option<u32>, tokens: u32) -> SglangConfig {
-        let seats = || max_running_requests(tokens, self.config.context_length);
+        let seats = || match self.config.speculation {
+            Some(_) => SEATS_WITH_DRAFTS,
+            None => max_running_requests(tokens, self.config.context_length),
+        };
         SglangConfig {
             chunked_prefill_size: self.chunk(chunk),
             max_total_tokens: tokens,

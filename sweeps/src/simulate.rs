@@ -220,8 +220,14 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: &str = ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None";
-    identity.replace(", eviction: Lru", "").replace(LATER, "")
+    const LATER: [&str; 3] = [
+        ", eviction: Lru",
+        ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
+        // SGLang's and TensorRT-LLM's.
+        ", speculation: None",
+    ];
+    let without = |text: String, later: &&str| text.replace(later, "");
+    LATER.iter().fold(identity.to_owned(), without)
 }
 
 /// The times of a worker that makes drafts, or of its stages, from those of a worker that does neither.

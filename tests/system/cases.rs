@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use calibration::{Polynomial, PolynomialSpec};
-use engine::sglang::{SglangConfig, SglangPolicy};
+use engine::sglang::{SglangConfig, SglangDrafts, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use engine::{AcceptanceMode, DraftMethod, EngineConfig, Span, Speculation, StepTime};
 use sim::disaggregation::conditional::IslBounding;
@@ -119,45 +119,66 @@ pub fn disaggregated(seed: u64) -> Case {
     case
 }
 
-/// The case of a seed with stages, ranks and drafts in the pools that run vLLM; expected acceptance more often than drawn.
+/// The case of a seed with stages, ranks and drafts, as far as its engines have them; expected acceptance more often than drawn.
 pub fn parallel(seed: u64) -> Case {
     let mut dice = Dice::new(seed, 0x9a7b);
     let mut case = case(seed);
     for pool in &mut case.spec.pools {
-        let EngineConfig::Vllm(config) = &mut pool.engine else {
-            continue;
-        };
-        config.async_scheduling = false;
-        if dice.chance(15) {
-            config.pipeline_parallel_size = dice.pick(&[2, 3, 4]);
-            pool.gpus_per_worker = config.pipeline_parallel_size;
-            continue;
-        }
-        if dice.chance(50) {
-            config.data_parallel_size = dice.pick(&[2, 3, 4]);
-            pool.gpus_per_worker = config.data_parallel_size;
-        }
-        if config.data_parallel_size == 1 || dice.chance(60) {
-            let drafts = dice.between(1, 7);
-            let rates = [0.0, 0.31, 0.62, 0.85, 0.97];
-            let acceptance_rates = (0..drafts).map(|_| dice.pick(&rates)).collect();
-            config.speculation = Some(Speculation {
-                method: dice.pick(&[
-                    DraftMethod::Mtp,
-                    DraftMethod::Ngram,
-                    DraftMethod::DraftModel,
-                ]),
-                num_speculative_tokens: drafts as u32,
-                acceptance_rates,
-                mode: if dice.chance(75) {
-                    AcceptanceMode::Expected
-                } else {
-                    AcceptanceMode::Sampled { seed }
-                },
-            });
+        match &mut pool.engine {
+            EngineConfig::Vllm(config) => {
+                config.async_scheduling = false;
+                if dice.chance(15) {
+                    config.pipeline_parallel_size = dice.pick(&[2, 3, 4]);
+                    pool.gpus_per_worker = config.pipeline_parallel_size;
+                    continue;
+                }
+                if dice.chance(50) {
+                    config.data_parallel_size = dice.pick(&[2, 3, 4]);
+                    pool.gpus_per_worker = config.data_parallel_size;
+                }
+                if config.data_parallel_size == 1 || dice.chance(60) {
+                    config.speculation = Some(speculation(&mut dice, seed));
+                }
+            }
+            EngineConfig::Sglang(config) => {
+                let drafts = SglangDrafts::chain(speculation(&mut dice, seed));
+                let topk = dice.pick(&[1, 1, 2]);
+                config.mixed_chunk = false;
+                config.speculation = Some(SglangDrafts {
+                    topk,
+                    num_draft_tokens: drafts.num_draft_tokens + topk - 1,
+                    ..drafts
+                });
+            }
+            EngineConfig::Trtllm(config) => {
+                let drafts = speculation(&mut dice, seed);
+                if drafts.num_speculative_tokens < config.max_num_tokens {
+                    config.speculation = Some(drafts);
+                }
+            }
         }
     }
     case
+}
+
+fn speculation(dice: &mut Dice, seed: u64) -> Speculation {
+    let drafts = dice.between(1, 7);
+    let rates = [0.0, 0.31, 0.62, 0.85, 0.97];
+    let acceptance_rates = (0..drafts).map(|_| dice.pick(&rates)).collect();
+    Speculation {
+        method: dice.pick(&[
+            DraftMethod::Mtp,
+            DraftMethod::Ngram,
+            DraftMethod::DraftModel,
+        ]),
+        num_speculative_tokens: drafts as u32,
+        acceptance_rates,
+        mode: if dice.chance(75) {
+            AcceptanceMode::Expected
+        } else {
+            AcceptanceMode::Sampled { seed }
+        },
+    }
 }
 
 /// The case of a seed with tiers below the GPUs of the pools that run vLLM and do not decode for others; one in three has

@@ -81,25 +81,35 @@ fn stages_ranks_and_drafts_change_nothing_of_that() {
     let verdicts = in_parallel(seeds.clone(), |seed| {
         caught(|| compare(&parallel(seed)).map(|_| longest_coasts(&parallel(seed))))
     });
-    let mut reached = [0; 4];
+    let mut reached = [0; KINDS.len()];
     for (seed, verdict) in &verdicts {
         match verdict {
-            Ok(Ok(coasts)) => (0..4).for_each(|kind| reached[kind] += u64::from(coasts[kind] > 0)),
+            Ok(Ok(coasts)) => {
+                let both = reached.iter_mut().zip(coasts);
+                both.for_each(|(count, &longest)| *count += u64::from(longest > 0));
+            }
             Ok(Err(why)) | Err(why) => panic!("seed {seed}: {why}\n{:?}", parallel(*seed).spec),
         }
     }
-    let [drafts, ranks, both, stages] = reached;
-    println!(
-        "{} cases: coasts with drafts {drafts}, of ranks {ranks}, of ranks with drafts {both}; stages {stages}",
-        verdicts.len()
-    );
+    let named: Vec<_> = KINDS.iter().zip(reached).collect();
+    println!("{} cases: {named:?}", verdicts.len());
     let least = (seeds.end - seeds.start) / 50;
     assert!(reached.iter().all(|&cases| cases >= least));
 }
 
-/// The longest runs of equal steps with expected acceptance, of ranks, of ranks with expected acceptance; steps in pipelines.
-fn longest_coasts(case: &Case) -> [u32; 4] {
-    let mut longest = [0; 4];
+/// What of each engine has to be reached: coasts of more than a few steps with drafts, of ranks, of both; steps in stages.
+const KINDS: [(&str, &str); 6] = [
+    ("vllm", "drafts"),
+    ("vllm", "ranks"),
+    ("vllm", "ranks with drafts"),
+    ("vllm", "stages"),
+    ("sglang", "drafts"),
+    ("trtllm", "drafts"),
+];
+
+/// The longest runs of equal steps of each kind; single steps in stages.
+fn longest_coasts(case: &Case) -> [u32; KINDS.len()] {
+    let mut longest = [0; KINDS.len()];
     let cluster = case.cluster();
     let pools: Vec<usize> = cluster
         .workers()
@@ -111,18 +121,15 @@ fn longest_coasts(case: &Case) -> [u32; 4] {
             return;
         };
         let engine = &case.spec.pools[pools[ran.worker.0 as usize]].engine;
-        let kind = match (engine.speculation().is_some(), engine.ranks() > 1) {
-            (true, false) => 0,
-            (false, true) => 1,
-            (true, true) => 2,
-            (false, false) => 3,
+        let (kind, counts) = match (engine.speculation().is_some(), engine.ranks() > 1) {
+            (true, false) => ("drafts", ran.steps > 4),
+            (false, true) => ("ranks", ran.steps > 4),
+            (true, true) => ("ranks with drafts", ran.steps > 4),
+            (false, false) => ("stages", engine.stages() > 1),
         };
-        let counts = match kind {
-            3 => engine.stages() > 1,
-            _ => ran.steps > 4,
-        };
-        if counts {
-            longest[kind] = longest[kind].max(ran.steps);
+        let place = KINDS.iter().position(|&it| it == (engine.backend(), kind));
+        if let Some(place) = place.filter(|_| counts) {
+            longest[place] = longest[place].max(ran.steps);
         }
     });
     longest

@@ -3,7 +3,7 @@
 //! In words: larger GPUs prefill in larger chunks. Of the GPU's memory a share is kept for activations (1.5 MiB for each
 //! token of a chunk), CUDA graphs (2 MiB for each sequence of the largest one) and the runtime; weights and KV pool get the
 //! rest. Seats follow from the pool: 512 for each longest sequence that fits, 2,048 to 4,096, but no more than one for two
-//! tokens. Source: the handling of GPU memory settings in SGLang's server arguments and of request slots in its model
+//! tokens; 48 with drafts. Source: the handling of GPU memory settings in SGLang's server arguments and of request slots in its model
 //! runner, in a public copy of a 0.5 release; not compared with 0.5.23.
 
 const MIB: f64 = (1u64 << 20) as f64;
@@ -65,6 +65,9 @@ impl WorkerGpus {
         self.memory_bytes as f64 / MIB
     }
 }
+
+/// `max_running_requests` where tokens are drafted and nothing else is said.
+pub const SEATS_WITH_DRAFTS: u32 = 48;
 
 /// `max_running_requests` of a pool of `tokens` tokens for sequences of up to `context_length`.
 #[must_use]

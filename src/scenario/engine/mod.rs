@@ -89,6 +89,8 @@ pub struct EngineFields {
     pub kv_cache: Precision,
     /// Storage of the weights where it is not the model's own.
     pub weights: Option<Precision>,
+    /// Share of a step that a draft takes, where it is written.
+    draft_share: Option<f64>,
 }
 
 /// Settings of a scheduler, with what follows from the hardware still open.
@@ -99,8 +101,6 @@ enum Settings {
         config: VllmConfig,
         has_blocks: bool,
         gpu_memory_utilization: f64,
-        /// Share of a step that a draft takes, where it is written.
-        draft_share: Option<f64>,
     },
     Sglang(SglangOptions),
     Trtllm(TrtllmOptions),
@@ -122,14 +122,21 @@ pub fn read_common(section: &Section<'_>) {
 }
 
 fn read_as(backend: Backend, section: &Section<'_>, model_len: Option<u32>) -> EngineFields {
-    let settings = match backend {
-        Backend::Sglang => Settings::Sglang(sglang::read(section, model_len)),
-        Backend::Trtllm => Settings::Trtllm(trtllm::read(section, model_len)),
+    let (settings, draft_share) = match backend {
+        Backend::Sglang => {
+            let (options, share) = sglang::read(section, model_len);
+            (Settings::Sglang(options), share)
+        }
+        Backend::Trtllm => {
+            let (options, share) = trtllm::read(section, model_len);
+            (Settings::Trtllm(options), share)
+        }
         Backend::Vllm => vllm::read(section, model_len),
     };
     let _ = section.choice("dtype", &DTYPES);
     EngineFields {
         settings,
+        draft_share,
         kv_cache: section
             .choice("kv_cache_dtype", &KV_DTYPES)
             .unwrap_or(Precision::Bf16),
@@ -232,25 +239,38 @@ impl EngineFields {
 
     /// Share of a step that a draft takes to make: that of a layer unless something else is written. 0 without drafts.
     pub fn draft_share(&self, model: Option<&Model>, engine: &Section<'_>) -> f64 {
-        let Settings::Vllm {
-            config,
-            draft_share,
-            ..
-        } = &self.settings
-        else {
-            return 0.0;
+        let (speculation, name, hint) = match &self.settings {
+            Settings::Vllm { config, .. } => (
+                config.speculation.as_ref(),
+                "speculative_config",
+                "draft_share",
+            ),
+            Settings::Trtllm(options) => (
+                options.config.speculation.as_ref(),
+                "speculative_config",
+                "draft_share",
+            ),
+            Settings::Sglang(options) => (
+                options
+                    .config
+                    .speculation
+                    .as_ref()
+                    .map(|it| &it.speculation),
+                "speculative_algorithm",
+                "speculative_draft_share",
+            ),
         };
-        match (&config.speculation, draft_share, model) {
+        match (speculation, self.draft_share, model) {
             (None, _, _) => 0.0,
-            (Some(_), Some(share), _) => *share,
+            (Some(_), Some(share), _) => share,
             (Some(it), None, _) if it.method == DraftMethod::Ngram => 0.0,
             (Some(_), None, Some(model)) => 1.0 / f64::from(model.layers),
             (Some(_), None, None) => {
                 engine.conflict(
-                    "speculative_config",
+                    name,
                     "drafts of a layer of an unknown model",
-                    "draft_share, the time of a draft as a share of a step, or a model",
-                    "for example `draft_share: 0.02`",
+                    format!("{hint}, the time of a draft as a share of a step, or a model"),
+                    &format!("for example `{hint}: 0.02`"),
                 );
                 0.0
             }

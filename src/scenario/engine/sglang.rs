@@ -1,6 +1,7 @@
 //! SGLang's options that its scheduler looks at, under the names of its server arguments.
 
 use super::Section;
+use super::speculation::sglang as drafts;
 use ::engine::sglang::{SglangConfig, SglangPolicy};
 use sweeps::sglang_server::{ChunkedPrefill, SglangOptions};
 
@@ -12,8 +13,8 @@ const POLICIES: [(&str, SglangPolicy); 3] = [
 /// Policies of SGLang without recorded schedules.
 const OTHER_POLICIES: [&str; 4] = ["lof", "random", "priority", "routing-key"];
 
-/// Its own fields.
-pub const FIELDS: [&str; 14] = [
+/// Its own fields, but for drafts.
+pub const OWN: [&str; 14] = [
     "page_size",
     "max_total_tokens",
     "mem_fraction_static",
@@ -55,8 +56,8 @@ const NOT_MODELLED: [&str; 27] = [
     "pp_size",
     "prefill_max_requests",
     "radix_eviction_policy",
-    "speculative_algorithm",
-    "speculative_num_steps",
+    "speculative_attention_mode",
+    "speculative_token_map",
     "stream_interval",
     "swa_full_tokens_ratio",
 ];
@@ -72,8 +73,23 @@ const ELSEWHERE: [(&str, &str); 7] = [
     ("random_seed", "seed"),
 ];
 
-/// Reads its fields. `model_len` is the model's longest context.
-pub fn read(section: &Section<'_>, model_len: Option<u32>) -> SglangOptions {
+/// Its own fields.
+pub const FIELDS: [&str; OWN.len() + drafts::FIELDS.len()] = {
+    let mut all = [""; OWN.len() + drafts::FIELDS.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < OWN.len() {
+            OWN[at]
+        } else {
+            drafts::FIELDS[at - OWN.len()]
+        };
+        at += 1;
+    }
+    all
+};
+
+/// Reads its fields, and the share of a step that a draft takes. `model_len` is the model's longest context.
+pub fn read(section: &Section<'_>, model_len: Option<u32>) -> (SglangOptions, Option<f64>) {
     section.not_modelled(&NOT_MODELLED);
     for (name, place) in ELSEWHERE {
         section.belongs_to(name, place);
@@ -85,6 +101,10 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> SglangOptions {
     ) {
         section.unmodelled(&field, "steps are scheduled without overlap");
     }
+    let (speculation, share) = match drafts::read(section) {
+        Some((drafts, share)) => (Some(drafts), share),
+        None => (None, None),
+    };
     let default = SglangConfig::default();
     let most = SglangConfig::UNLIMITED;
     let config = SglangConfig {
@@ -105,15 +125,17 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> SglangOptions {
             .or(model_len)
             .unwrap_or(default.context_length),
         ignore_eos: section.flag("ignore_eos").unwrap_or(false),
+        speculation,
         ..default
     };
-    SglangOptions {
+    let options = SglangOptions {
         chunked_prefill_size: chunked_prefill_size(section),
         mem_fraction_static: section.number("mem_fraction_static", 0.01..=1.0),
         max_total_tokens: section.whole32("max_total_tokens", 8..=most),
         max_running_requests: section.whole32("max_running_requests", 1..=most),
         config,
-    }
+    };
+    (options, share)
 }
 
 /// -1 switches it off.
@@ -171,6 +193,14 @@ pub fn conflicts(section: &Section<'_>, config: &SglangConfig) {
             "give chunked_prefill_size, or remove it",
         ),
         _ => {}
+    }
+    if config.mixed_chunk && config.speculation.is_some() {
+        section.conflict(
+            "enable_mixed_chunk",
+            "mixed chunks beside drafts",
+            "false: SGLang switches them off where tokens are drafted",
+            "remove it",
+        );
     }
     if config.usable_tokens() == 0 {
         section.conflict(

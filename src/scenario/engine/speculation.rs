@@ -1,5 +1,8 @@
-//! `speculative_config` of vLLM: who drafts and how many tokens, under vLLM's names; how many of them are accepted and what
-//! drafting costs, which vLLM measures and a simulation is told.
+//! Drafts: who makes them and how many, under each engine's own names; how many of them are accepted and what drafting costs,
+//! which engines measure and a simulation is told. Here vLLM's `speculative_config` and what all have in common.
+
+pub mod sglang;
+pub mod trtllm;
 
 use super::Section;
 use crate::scenario::tree::Value;
@@ -29,7 +32,7 @@ const NOT_MODELLED: [&str; 7] = [
 /// Most drafts of a step.
 const MOST_DRAFTS: u32 = 64;
 
-/// What the section says.
+/// What is said of drafts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drafts {
     pub speculation: Speculation,
@@ -46,18 +49,46 @@ pub fn read(engine: &Section<'_>) -> Option<Drafts> {
     section.not_modelled(&NOT_MODELLED);
     let method = method(&section);
     let drafts = drafts(&section);
-    let rates = rates(&section, drafts);
-    let share = section.number("draft_share", 0.0..=10.0);
-    if method == Some(DraftMethod::DraftModel) && !section.has("draft_share") {
+    let read = told(&section, &TOLD, method, drafts);
+    section.finish();
+    read
+}
+
+/// Names of what a simulation has to be told.
+struct Told {
+    rates: &'static str,
+    acceptance: &'static str,
+    share: &'static str,
+}
+
+/// Those in a section of drafts.
+const TOLD: Told = Told {
+    rates: "acceptance_rates",
+    acceptance: "acceptance",
+    share: "draft_share",
+};
+
+/// Reads that, and puts it together with what the engine is told.
+fn told(
+    section: &Section<'_>,
+    names: &Told,
+    method: Option<DraftMethod>,
+    drafts: Option<u32>,
+) -> Option<Drafts> {
+    let rates = rates(section, names.rates, drafts);
+    let share = section.number(names.share, 0.0..=10.0);
+    if method == Some(DraftMethod::DraftModel) && !section.has(names.share) {
         section.mistake(
-            "draft_share",
+            names.share,
             "nothing",
             "the time of a draft as a share of a step of the model",
-            "for example `draft_share: 0.1`; the ratio of the models' weights is a start",
+            &format!(
+                "for example `{}: 0.1`; the ratio of the models' weights is a start",
+                names.share
+            ),
         );
     }
-    let is_expected = section.choice("acceptance", &ACCEPTANCE);
-    section.finish();
+    let is_expected = section.choice(names.acceptance, &ACCEPTANCE);
     Some(Drafts {
         speculation: Speculation {
             method: method?,
@@ -99,15 +130,15 @@ fn drafts(section: &Section<'_>) -> Option<u32> {
 }
 
 /// One rate per draft, or one for all.
-fn rates(section: &Section<'_>, drafts: Option<u32>) -> Option<Vec<f64>> {
+fn rates(section: &Section<'_>, name: &'static str, drafts: Option<u32>) -> Option<Vec<f64>> {
     let hint =
-        "for example `acceptance_rates: [0.85, 0.3]`: the second where the first was accepted";
-    if !section.has("acceptance_rates") {
+        &format!("for example `{name}: [0.85, 0.3]`: the second where the first was accepted");
+    if !section.has(name) {
         let expected = "how often the draft at each position is accepted, from 0 to 1";
-        section.mistake("acceptance_rates", "nothing", expected, hint);
+        section.mistake(name, "nothing", expected, hint);
         return None;
     }
-    let (items, field) = section.list("acceptance_rates")?;
+    let (items, field) = section.list(name)?;
     let rates: Option<Vec<f64>> = items
         .iter()
         .map(|item| match item.value {
@@ -117,14 +148,14 @@ fn rates(section: &Section<'_>, drafts: Option<u32>) -> Option<Vec<f64>> {
         .collect();
     let Some(rates) = rates else {
         let found = field.node.found();
-        section.mistake("acceptance_rates", found, "numbers from 0 to 1", hint);
+        section.mistake(name, found, "numbers from 0 to 1", hint);
         return None;
     };
     let drafts = drafts? as usize;
     if rates.len() != drafts {
         let found = format!("{} of them", rates.len());
         let expected = format!("one for each of {drafts} drafts");
-        section.conflict("acceptance_rates", found, expected, hint);
+        section.conflict(name, found, expected, hint);
         return None;
     }
     Some(rates)

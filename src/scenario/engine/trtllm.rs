@@ -2,6 +2,7 @@
 //! `scheduler_config` beside the others.
 
 use super::Section;
+use super::speculation::trtllm as drafts;
 use ::engine::trtllm::{CapacityPolicy, TrtllmConfig};
 use sweeps::trtllm_server::{DEFAULT_FREE_GPU_MEMORY_FRACTION, TrtllmOptions};
 
@@ -11,7 +12,7 @@ const POLICIES: [(&str, CapacityPolicy); 2] = [
 ];
 
 /// Its own fields.
-pub const FIELDS: [&str; 12] = [
+pub const FIELDS: [&str; 13] = [
     "tokens_per_block",
     "max_tokens",
     "free_gpu_memory_fraction",
@@ -23,6 +24,7 @@ pub const FIELDS: [&str; 12] = [
     "capacity_scheduler_policy",
     "context_chunking_policy",
     "disable_overlap_scheduler",
+    "speculative_config",
     "version",
 ];
 
@@ -54,8 +56,8 @@ const ELSEWHERE: [(&str, &str); 4] = [
     ("seed", "seed"),
 ];
 
-/// Reads its fields. `model_len` is the model's longest context.
-pub fn read(section: &Section<'_>, model_len: Option<u32>) -> TrtllmOptions {
+/// Reads its fields, and the share of a step that a draft takes. `model_len` is the model's longest context.
+pub fn read(section: &Section<'_>, model_len: Option<u32>) -> (TrtllmOptions, Option<f64>) {
     section.not_modelled(&NOT_MODELLED);
     for (name, place) in ELSEWHERE {
         section.belongs_to(name, place);
@@ -68,6 +70,7 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> TrtllmOptions {
         section.unmodelled(&field, "steps are scheduled without overlap");
     }
     chunking_policy(section);
+    let drafts = drafts::read(section);
     let default = TrtllmConfig::default();
     let most = TrtllmConfig::UNLIMITED;
     let whole =
@@ -84,15 +87,16 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> TrtllmOptions {
         enable_block_reuse: flag("enable_block_reuse", default.enable_block_reuse),
         enable_chunked_prefill: flag("enable_chunked_prefill", default.enable_chunked_prefill),
         capacity_scheduler_policy: policy(section).unwrap_or(default.capacity_scheduler_policy),
-        ..default
+        speculation: drafts.as_ref().map(|drafts| drafts.speculation.clone()),
     };
-    TrtllmOptions {
+    let options = TrtllmOptions {
         max_tokens: section.whole32("max_tokens", 1..=most),
         free_gpu_memory_fraction: section
             .number("free_gpu_memory_fraction", 0.01..=1.0)
             .unwrap_or(DEFAULT_FREE_GPU_MEMORY_FRACTION),
         config,
-    }
+    };
+    (options, drafts.and_then(|drafts| drafts.share))
 }
 
 /// The release that the rules are nearest to.
@@ -140,6 +144,16 @@ pub fn conflicts(section: &Section<'_>, config: &TrtllmConfig) {
     if config.num_blocks == 0 {
         let expected = format!("at least one block of {block} tokens");
         section.conflict("max_tokens", "less than a block", expected, "");
+    }
+    let drafts = config.max_draft_len();
+    if drafts >= config.max_num_tokens {
+        let found = format!("{drafts} drafts");
+        section.conflict(
+            "speculative_config",
+            found,
+            "fewer than max_num_tokens",
+            "draft less",
+        );
     }
     let is_chunking = config.enable_chunked_prefill;
     if is_chunking && config.max_num_tokens < block {

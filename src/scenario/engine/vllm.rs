@@ -68,8 +68,8 @@ const ELSEWHERE: [(&str, &str); 6] = [
     ("seed", "seed"),
 ];
 
-/// Reads its fields. `model_len` is the model's longest context.
-pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
+/// Reads its fields, and the share of a step that a draft takes. `model_len` is the model's longest context.
+pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> (Settings, Option<f64>) {
     section.not_modelled(&NOT_MODELLED);
     for (name, place) in ELSEWHERE {
         section.belongs_to(name, place);
@@ -116,14 +116,14 @@ pub(super) fn read(section: &Section<'_>, model_len: Option<u32>) -> Settings {
         eviction: eviction(section).unwrap_or_default(),
         ..default
     };
-    Settings::Vllm {
+    let settings = Settings::Vllm {
         has_blocks: section.has("num_gpu_blocks"),
         gpu_memory_utilization: section
             .number("gpu_memory_utilization", 0.01..=1.0)
             .unwrap_or(DEFAULT_GPU_MEMORY_UTILIZATION),
-        draft_share: drafts.and_then(|drafts| drafts.share),
         config,
-    }
+    };
+    (settings, drafts.and_then(|drafts| drafts.share))
 }
 
 /// Not vLLM's: it always evicts what was used least recently.
