@@ -114,7 +114,7 @@ fn what_is_wrong_with_drafts_is_told() {
         (
             SGLANG,
             set("speculative_num_steps", "null"),
-            ["speculative_num_steps: found nothing", "how many tokens"],
+            ["found drafts without speculative_num_steps", "how many tokens"],
         ),
         (
             SGLANG,
@@ -124,7 +124,7 @@ fn what_is_wrong_with_drafts_is_told() {
         (
             SGLANG,
             set("speculative_eagle_topk", "2"),
-            ["speculative_num_draft_tokens: found nothing", "the tree"],
+            ["found drafts without speculative_num_draft_tokens", "the tree"],
         ),
         (
             SGLANG,

@@ -49,15 +49,17 @@ pub fn read(section: &Section<'_>) -> Option<(SglangDrafts, Option<f64>)> {
         section.conflict(first, found, "who drafts beside it", &hint);
         return None;
     }
-    let method = algorithm(section);
+    let method = algorithm(section)?;
+    let missing = |name: &str, expected: &str, hint: &str| {
+        section.conflict(ALGORITHM, format!("drafts without {name}"), expected, hint);
+    };
     if !section.has(STEPS) {
         let hint = "for example `speculative_num_steps: 3`; a real server chooses by the model, which is not known here";
-        section.mistake(
-            STEPS,
-            "nothing",
-            "how many tokens are drafted one behind the other",
-            hint,
-        );
+        missing(STEPS, "how many tokens are drafted one behind the other", hint);
+    }
+    if !section.has(TOLD.rates) {
+        let hint = "for example `speculative_acceptance_rates: [0.8, 0.7, 0.6]`, one for each step";
+        missing(TOLD.rates, "how often the draft at each position is accepted", hint);
     }
     let steps = section.whole32(STEPS, 1..=MOST_DRAFTS);
     let topk = match section.has(TOPK) {
@@ -65,19 +67,17 @@ pub fn read(section: &Section<'_>) -> Option<(SglangDrafts, Option<f64>)> {
         false => Some(1),
     };
     let tokens = section.whole32(TOKENS, 2..=1_024);
-    let Drafts { speculation, share } = told(section, &TOLD, method, steps)?;
+    if !section.has(STEPS) || !section.has(TOLD.rates) {
+        return None;
+    }
+    let Drafts { speculation, share } = told(section, &TOLD, Some(method), steps)?;
     let chain = SglangDrafts {
         topk: topk?,
         ..SglangDrafts::chain(speculation)
     };
     if chain.topk > 1 && !section.has(TOKENS) {
         let hint = "for example `speculative_num_draft_tokens: 8`";
-        section.mistake(
-            TOKENS,
-            "nothing",
-            "how many tokens of the tree are verified",
-            hint,
-        );
+        missing(TOKENS, "how many tokens of the tree are verified", hint);
         return None;
     }
     let least = chain.num_draft_tokens;
