@@ -114,7 +114,10 @@ fn what_is_wrong_with_drafts_is_told() {
         (
             SGLANG,
             set("speculative_num_steps", "null"),
-            ["found drafts without speculative_num_steps", "how many tokens"],
+            [
+                "found drafts without speculative_num_steps",
+                "how many tokens",
+            ],
         ),
         (
             SGLANG,
@@ -124,7 +127,10 @@ fn what_is_wrong_with_drafts_is_told() {
         (
             SGLANG,
             set("speculative_eagle_topk", "2"),
-            ["found drafts without speculative_num_draft_tokens", "the tree"],
+            [
+                "found drafts without speculative_num_draft_tokens",
+                "the tree",
+            ],
         ),
         (
             SGLANG,

@@ -55,11 +55,19 @@ pub fn read(section: &Section<'_>) -> Option<(SglangDrafts, Option<f64>)> {
     };
     if !section.has(STEPS) {
         let hint = "for example `speculative_num_steps: 3`; a real server chooses by the model, which is not known here";
-        missing(STEPS, "how many tokens are drafted one behind the other", hint);
+        missing(
+            STEPS,
+            "how many tokens are drafted one behind the other",
+            hint,
+        );
     }
     if !section.has(TOLD.rates) {
         let hint = "for example `speculative_acceptance_rates: [0.8, 0.7, 0.6]`, one for each step";
-        missing(TOLD.rates, "how often the draft at each position is accepted", hint);
+        missing(
+            TOLD.rates,
+            "how often the draft at each position is accepted",
+            hint,
+        );
     }
     let steps = section.whole32(STEPS, 1..=MOST_DRAFTS);
     let topk = match section.has(TOPK) {
