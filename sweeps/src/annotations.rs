@@ -1,20 +1,46 @@
 //! What requests say about themselves and the deployment does not read, or cannot meet: said with every result.
 
 use crate::scenario::{Role, Scenario};
-use engine::{AnnotationTable, Annotations};
+use engine::{AnnotationTable, Annotations, NamedWorkers};
 use sim::RouterSpec;
 use std::collections::BTreeSet;
+
+/// What requests say, each kind once, with how many say it.
+struct Said<'a>(Vec<(&'a Annotations, u64)>);
+
+impl Said<'_> {
+    fn count(&self, is: impl Fn(&Annotations) -> bool) -> u64 {
+        let kinds = self.0.iter().filter(|(kind, _)| is(kind));
+        kinds.map(|(_, rows)| rows).sum()
+    }
+
+    /// Requests that name a worker, and those that name one for what workers do here.
+    fn names(&self, is_split: bool) -> (u64, u64) {
+        let any = self.count(|kind| kind.workers != NamedWorkers::default());
+        let here = self.count(|kind| match is_split {
+            true => kind.workers.prefill.or(kind.workers.decode).is_some(),
+            false => kind.workers.whole.is_some(),
+        });
+        (any, here)
+    }
+
+    /// Required taints that no pool has.
+    fn unmet(&self, scenario: &Scenario) -> BTreeSet<String> {
+        let required = self.0.iter().flat_map(|(kind, _)| &kind.required_taints);
+        let has = |taint: &&String| {
+            let mut pools = scenario.pools.iter();
+            pools.any(|pool| pool.taints.contains(taint))
+        };
+        required.filter(|taint| !has(taint)).cloned().collect()
+    }
+}
 
 /// One sentence for each kind of word that changes nothing, or that no worker meets.
 pub fn unread(scenario: &Scenario, table: &AnnotationTable) -> Vec<String> {
     if table.is_empty() {
         return Vec::new();
     }
-    let kinds = table.kinds();
-    let count = |is: &dyn Fn(&Annotations) -> bool| -> u64 {
-        let kinds = kinds.iter().filter(|(kind, _)| is(kind));
-        kinds.map(|(_, rows)| rows).sum()
-    };
+    let said = Said(table.kinds());
     let mut sentences = Vec::new();
     let mut tell = |rows: u64, what: &str| {
         if rows > 0 {
@@ -22,15 +48,12 @@ pub fn unread(scenario: &Scenario, table: &AnnotationTable) -> Vec<String> {
             sentences.push(format!("{rows} request{s} {what}"));
         }
     };
-    let is_split = scenario
-        .pools
-        .iter()
-        .any(|pool| pool.role != Role::Aggregated);
-    let (names_any, names_here) = names(&count, is_split);
+    let mut pools = scenario.pools.iter();
+    let (names_any, names_here) = said.names(pools.any(|pool| pool.role != Role::Aggregated));
     if scenario.router.reads_names() {
         tell(
             names_any - names_here,
-            "which worker serves them under names that this deployment has no use for (prefill and decode apart or not): not read",
+            "which worker serves them, but not for what workers do here (prefill and decode apart or not): not read",
         );
     } else {
         tell(
@@ -40,7 +63,7 @@ pub fn unread(scenario: &Scenario, table: &AnnotationTable) -> Vec<String> {
     }
     if !matches!(scenario.router, RouterSpec::Kv(_)) {
         tell(
-            count(&|kind| !kind.preferred_taints.is_empty()),
+            said.count(|kind| !kind.preferred_taints.is_empty()),
             "which taints they prefer: read by the router mode kv only, which has costs",
         );
     }
@@ -50,38 +73,16 @@ pub fn unread(scenario: &Scenario, table: &AnnotationTable) -> Vec<String> {
     };
     if !queues {
         tell(
-            count(&|kind| kind.strict_priority > 0 || kind.policy_class.is_some()),
+            said.count(|kind| kind.strict_priority > 0 || kind.policy_class.is_some()),
             "their place in a router's queue, of which there is none (router.queue_threshold, policy_config)",
         );
     }
-    for taint in unmet(scenario, &kinds) {
-        let rows = count(&|kind| kind.required_taints.contains(&taint));
+    for taint in said.unmet(scenario) {
+        let rows = said.count(|kind| kind.required_taints.contains(&taint));
         tell(
             rows,
             &format!("that they require the taint {taint}, which no worker has: refused"),
         );
     }
     sentences
-}
-
-/// Requests that name a worker, and those that name one for what workers do here.
-fn names(count: &dyn Fn(&dyn Fn(&Annotations) -> bool) -> u64, is_split: bool) -> (u64, u64) {
-    let any = count(&|kind| kind.workers != engine::NamedWorkers::default());
-    let here = count(&|kind| match is_split {
-        true => kind.workers.prefill.or(kind.workers.decode).is_some(),
-        false => kind.workers.whole.is_some(),
-    });
-    (any, here)
-}
-
-/// Required taints that no pool has.
-fn unmet(scenario: &Scenario, kinds: &[(&Annotations, u64)]) -> BTreeSet<String> {
-    let required = kinds.iter().flat_map(|(kind, _)| &kind.required_taints);
-    let has = |taint: &&String| {
-        scenario
-            .pools
-            .iter()
-            .any(|pool| pool.taints.contains(taint))
-    };
-    required.filter(|taint| !has(taint)).cloned().collect()
 }

@@ -203,7 +203,7 @@ mod tests {
             check_workers(&trace, "t.csv", &names).unwrap_err().total(),
             4
         );
-        names.whole = vec![9..10];
+        names.whole = vec![9..10, 20..21];
         let problems = check_workers(&trace, "t.csv", &names).unwrap_err();
         assert_eq!(problems.total(), 3);
         assert!(
