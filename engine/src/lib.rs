@@ -3,6 +3,7 @@
 //! Everything here is a pure state machine: it is given the time and returns what it wants done. No I/O, no clock, no
 //! thread, no global state.
 
+pub mod annotations;
 pub mod connector;
 mod flight;
 pub mod kv_cache;
@@ -17,6 +18,7 @@ pub mod trtllm;
 pub mod vllm;
 pub mod workload;
 
+pub use annotations::{AnnotationTable, Annotations, NamedWorkers};
 pub use connector::Connector;
 pub use kv_cache::KvEvent;
 pub use plan::{Drafts, Reserved, StepPlan};

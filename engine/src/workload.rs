@@ -2,6 +2,7 @@
 //!
 //! A workload is plain data, independent of any deployment, and shared read-only by all simulations of a sweep.
 
+use crate::annotations::{AnnotationTable, Annotations};
 use crate::prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
 use crate::time::{Span, Time};
 
@@ -59,6 +60,8 @@ pub struct Workload {
     pub tree: PrefixTree,
     /// Grouped by the request that waits.
     pub dependencies: Vec<Dependency>,
+    /// What requests say about themselves.
+    pub annotations: AnnotationTable,
 }
 
 impl Workload {
@@ -67,6 +70,12 @@ impl Workload {
     pub fn dependencies_of(&self, request: &Request) -> &[Dependency] {
         let from = request.first_dependency as usize;
         &self.dependencies[from..from + usize::from(request.dependency_count)]
+    }
+
+    /// What `request` says about itself, if anything.
+    #[must_use]
+    pub fn annotations_of(&self, request: RequestId) -> Option<&Annotations> {
+        self.annotations.of(request.0 as usize)
     }
 
     /// Bytes held on the heap.
@@ -102,6 +111,7 @@ pub struct WorkloadBuilder {
     requests: Vec<Request>,
     dependencies: Vec<Dependency>,
     content: Vec<Run>,
+    annotations: AnnotationTable,
 }
 
 impl WorkloadBuilder {
@@ -177,6 +187,13 @@ impl WorkloadBuilder {
         self.dependencies.extend_from_slice(request.dependencies);
     }
 
+    /// The request pushed last says this about itself.
+    pub fn annotate(&mut self, annotations: &Annotations) {
+        let last = self.requests.len().checked_sub(1);
+        self.annotations
+            .set(last.expect("a request was pushed"), annotations);
+    }
+
     /// The workload, stably sorted by arrival; dependencies follow the requests they name.
     #[must_use]
     pub fn finish(self) -> Workload {
@@ -184,6 +201,7 @@ impl WorkloadBuilder {
             tree,
             mut requests,
             mut dependencies,
+            mut annotations,
             ..
         } = self;
         if !requests.is_sorted_by_key(|request| request.arrival) {
@@ -193,6 +211,7 @@ impl WorkloadBuilder {
             for (new, &old) in order.iter().enumerate() {
                 place[old as usize] = new as u32;
             }
+            annotations.reorder(&order);
             requests = order.iter().map(|&old| requests[old as usize]).collect();
             for dependency in &mut dependencies {
                 dependency.on = RequestId(place[dependency.on.0 as usize]);
@@ -203,6 +222,7 @@ impl WorkloadBuilder {
             requests,
             tree: tree.finish(),
             dependencies,
+            annotations,
         }
     }
 }

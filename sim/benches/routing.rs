@@ -164,6 +164,8 @@ impl Front {
             workers: &self.workers,
             active: &self.active,
             tiers: None,
+            pinned: None,
+            cost_factors: None,
         };
         self.router.place(now, &candidate, &mut self.placed);
         let placement = self.placed.pop().expect("nothing waits in these routers");

@@ -164,6 +164,17 @@ impl Cluster {
         cluster
     }
 
+    /// Its workers have labels: by pool, in order. Without this none has any.
+    #[must_use]
+    pub fn tainted(mut self, taints: &[Vec<String>]) -> Self {
+        assert!(taints.len() == self.pools.len(), "every pool has labels");
+        self.entry.taint(taints);
+        if let Some(parts) = &mut self.disaggregated {
+            parts.decode.taint(taints);
+        }
+        self
+    }
+
     fn blank_records(&self) -> Vec<RequestRecord> {
         let blank = |(index, request): (usize, &engine::Request)| RequestRecord {
             arrival: Time::MAX,

@@ -7,9 +7,10 @@ use crate::event::WorkerId;
 use crate::frontend::refusal;
 use crate::kvbm::{Kvbm, TiersInView};
 use crate::record::Rejection;
+use crate::router::cost::taint_multiplier;
 use crate::router::min_tree::MinTree;
 use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
-use engine::{KvEvent, Part, RequestId, Time, Workload};
+use engine::{Annotations, KvEvent, Part, RequestId, Time, Workload};
 use std::collections::VecDeque;
 
 /// Workers with a router in front.
@@ -20,8 +21,14 @@ pub(crate) struct Group {
     part: Part,
     /// Whether the router hears the workers' KV events.
     listens: bool,
+    /// Whether requests go to the workers they name.
+    reads_names: bool,
     /// Index and number of workers of each pool.
     pools: Vec<(usize, u32)>,
+    /// By pool of the cluster: labels of its workers; empty where no pool has any.
+    taints: Vec<Vec<String>>,
+    /// By place.
+    cost_factors: Vec<f64>,
     /// By place.
     workers: Vec<WorkerId>,
     places: Vec<WorkerId>,
@@ -76,6 +83,9 @@ impl Group {
             has_gpu: each_worker().map(|pool| pool.gpus_per_worker > 0).collect(),
         };
         Group {
+            reads_names: spec.router.reads_names(),
+            taints: Vec::new(),
+            cost_factors: Vec::new(),
             router: Router::new(spec.router, spec.seed, fleet),
             part: spec.part,
             listens: spec.listens,
@@ -89,6 +99,11 @@ impl Group {
             placed: Vec::new(),
             settled: VecDeque::new(),
         }
+    }
+
+    /// Labels of workers, by pool of the cluster.
+    pub fn taint(&mut self, taints: &[Vec<String>]) {
+        self.taints = taints.to_vec();
     }
 
     /// Its workers.
@@ -117,21 +132,62 @@ impl Group {
         let mut request = workload.requests[id.0 as usize];
         request.output_tokens = self.part.output_tokens(&request);
         let refusals = |pool: usize| refusal(&request, &pools[pool].engine);
+        let said = workload.annotations_of(id);
         let mut reasons = self.pools.iter().map(|&(pool, _)| refusals(pool));
-        if reasons.all(|reason| reason.is_none()) {
+        if said.is_none() && reasons.all(|reason| reason.is_none()) {
             return None;
         }
+        let pinned = self.pinned(said);
         let mut reason = None;
         let mut first = 0;
         for &(pool, workers) in &self.pools {
-            match refusals(pool) {
-                None => self.able.extend((first..first + workers).map(WorkerId)),
+            let lacks = said.filter(|said| !said.allows(self.taints_of(pool)));
+            let lacks = lacks.map(|_| Rejection::RequiredTaintsUnmet);
+            let mut places = first..first + workers;
+            if let Some(WorkerId(named)) = pinned {
+                places = if places.contains(&named) {
+                    named..named + 1
+                } else {
+                    first += workers;
+                    continue;
+                };
+            }
+            match refusals(pool).or(lacks) {
+                None => self.able.extend(places.map(WorkerId)),
                 // Of several reasons the last in their order is that of the pool that came closest.
                 Some(refused) => reason = reason.max(Some(refused)),
             }
             first += workers;
         }
         if self.able.is_empty() { reason } else { None }
+    }
+
+    fn taints_of(&self, pool: usize) -> &[String] {
+        self.taints.get(pool).map_or(&[], Vec::as_slice)
+    }
+
+    /// The place of the worker that a request names, if that counts here.
+    fn pinned(&self, said: Option<&Annotations>) -> Option<WorkerId> {
+        let named = said?.workers.of(self.part).filter(|_| self.reads_names)?;
+        let place = self.place_of.get(named as usize).copied();
+        let place =
+            place.filter(|place| self.workers.get(place.0 as usize) == Some(&WorkerId(named)));
+        Some(place.expect("a request names a worker of this group, or the scenario is refused"))
+    }
+
+    /// Fills in what a request's preferences multiply costs by; false if they change nothing.
+    fn prefer(&mut self, said: Option<&Annotations>) -> bool {
+        self.cost_factors.clear();
+        let Some(said) = said.filter(|said| !said.preferred_taints.is_empty()) else {
+            return false;
+        };
+        for index in 0..self.pools.len() {
+            let (pool, workers) = self.pools[index];
+            let factor = taint_multiplier(said.preference(self.taints_of(pool)));
+            self.cost_factors
+                .extend(std::iter::repeat_n(factor, workers as usize));
+        }
+        self.cost_factors.iter().any(|&factor| factor != 1.0)
     }
 
     /// The router takes a request that some worker can hold.
@@ -146,12 +202,16 @@ impl Group {
         let refusal = self.find_able(id, workload, pools);
         assert!(refusal.is_none(), "the front end refused it");
         self.leave_out_barred(id);
+        let said = workload.annotations_of(id);
+        let (pinned, prefers) = (self.pinned(said), self.prefer(said));
         let workers = if self.able.is_empty() {
             &self.places
         } else {
             &self.able
         };
         let candidate = Candidate {
+            pinned,
+            cost_factors: prefers.then_some(&self.cost_factors),
             request: id,
             workload,
             workers,

@@ -60,6 +60,8 @@ pub enum Rejection {
     OutputExceedsKvCache,
     /// A request it waited for was refused, so its prompt cannot exist.
     DependencyRejected,
+    /// No worker that could hold it has all taints that it requires.
+    RequiredTaintsUnmet,
 }
 
 impl Rejection {
@@ -71,6 +73,7 @@ impl Rejection {
             Rejection::PromptExceedsKvCache => "prompt_exceeds_kv_cache",
             Rejection::OutputExceedsKvCache => "output_exceeds_kv_cache",
             Rejection::DependencyRejected => "dependency_rejected",
+            Rejection::RequiredTaintsUnmet => "required_taints_unmet",
         }
     }
 }

@@ -130,6 +130,8 @@ impl Side {
                         .filter(|(_, overlap)| *overlap != Overlap::default())
                         .collect(),
                     allowed: self.names_all.then(|| (0..self.ranks).collect()),
+                    cost_factors: None,
+                    policy_class: None,
                 };
                 let ticket = QueueTicket {
                     arrival: now,

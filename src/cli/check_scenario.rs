@@ -116,6 +116,9 @@ impl Resolved {
             if let Some(spec) = &pool.kvbm {
                 line("  KVBM", kvbm::in_words(spec));
             }
+            if !pool.taints.is_empty() {
+                line("  Taints", pool.taints.join(", "));
+            }
             let TimingSource { name, detail, .. } = timing;
             let basis = timing.basis.name();
             line("  Timing", format!("{name} ({basis}): {detail}"));
@@ -145,7 +148,7 @@ impl Resolved {
                 "name": pool.name, "role": role(pool), "workers": pool.workers, "gpus_per_worker": pool.gpus_per_worker(),
                 "model": pool.model.as_ref().map(|model| &model.id), "gpu": pool.gpu.map(|gpu| gpu.name),
                 "backend": pool.engine.backend(), "kv_tokens": pool.engine.usable_tokens(),
-                "kvbm": pool.kvbm.as_ref().map(kvbm::json),
+                "kvbm": pool.kvbm.as_ref().map(kvbm::json), "taints": pool.taints,
                 "timing": { "source": source, "basis": basis, "detail": timing.detail },
             });
             let own = engine_json(pool);
@@ -351,6 +354,7 @@ fn router(spec: &RouterSpec) -> String {
         RouterSpec::SessionAffinity { ttl } => {
             format!("session-affinity for {} s", ttl.0 / 1_000_000_000_000)
         }
+        RouterSpec::Direct => "direct: requests name their workers".to_owned(),
         RouterSpec::Clairvoyant => "clairvoyant, an oracle".to_owned(),
         RouterSpec::Kv(kv) => format!(
             "kv, overlap_score_credit {}, prefill_load_scale {}",

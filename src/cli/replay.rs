@@ -73,7 +73,7 @@ pub struct FieldArgs {
     /// Workers of the first pool
     #[arg(long, value_name = "N")]
     workers: Option<String>,
-    /// Router: round-robin, random, least-loaded, power-of-two, session-affinity, kv, clairvoyant, …
+    /// Router: round-robin, random, least-loaded, power-of-two, session-affinity, kv, direct, …
     #[arg(long, value_name = "MODE")]
     router: Option<String>,
     /// Tokens per KV block: engine.block_size

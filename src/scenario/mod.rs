@@ -5,6 +5,7 @@
 //! through [`section::Section`], which reports wrong kinds, values out of range and unknown names, and each reader
 //! reports what does not go together. Nothing is ignored: a field that is written is used or refused.
 
+mod annotations;
 mod disaggregation;
 mod engine;
 mod kvbm;
@@ -31,7 +32,7 @@ use problem::Log;
 use section::{Section, UNKNOWN_FIELD};
 use sim::Sla;
 use std::path::Path;
-use sweeps::scenario::Scenario;
+use sweeps::scenario::{Scenario, WorkloadSpec};
 use tree::{Entry, Node, Place, Value};
 
 /// The version of the format.
@@ -141,11 +142,15 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let sla = sla(&section.section("sla"));
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
     section.finish();
+    let (pools, router) = (pools?, router?);
     Some(Scenario {
-        pools: pools?,
         disaggregation,
-        router: router?,
-        workload: workload?,
+        workload: WorkloadSpec {
+            workers: annotations::worker_names(&pools, &router),
+            ..workload?
+        },
+        pools,
+        router,
         sla,
         seed,
     })

@@ -1,5 +1,6 @@
 //! `model`, `gpu`, `engine`, `timing` and `pools`: groups of workers, each over the scenario's common settings.
 
+use super::annotations;
 use super::beside;
 use super::engine::{self, EngineFields};
 use super::kvbm;
@@ -189,6 +190,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
     own.not_modelled(&["model"]);
     let role = role(own);
     let name = name(own);
+    let taints = annotations::taints(own);
     let workers = if own.has("workers") {
         own.whole32("workers", 1..=MAX_WORKERS)
     } else {
@@ -241,6 +243,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         draft_share,
         unmeasured: None,
         kvbm: None,
+        taints,
         engine: config,
     };
     let may_be_priced = is_whole && shares_experts(&pool, &timing, &engine, sections);

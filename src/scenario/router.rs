@@ -21,11 +21,12 @@ enum Mode {
     DeviceAwareWeighted,
     SessionAffinity,
     Kv,
+    Direct,
     Clairvoyant,
 }
 
 /// Names of modes; Dynamo's where it has them.
-const MODES: [(&str, Mode); 8] = [
+const MODES: [(&str, Mode); 9] = [
     ("round-robin", Mode::RoundRobin),
     ("random", Mode::Random),
     ("least-loaded", Mode::LeastLoaded),
@@ -33,6 +34,7 @@ const MODES: [(&str, Mode); 8] = [
     ("device-aware-weighted", Mode::DeviceAwareWeighted),
     ("session-affinity", Mode::SessionAffinity),
     ("kv", Mode::Kv),
+    ("direct", Mode::Direct),
     ("clairvoyant", Mode::Clairvoyant),
 ];
 
@@ -110,6 +112,7 @@ pub fn read(section: &Section<'_>, folder: &Path) -> Option<RouterSpec> {
         Mode::Random => RouterSpec::Random,
         Mode::LeastLoaded => RouterSpec::LeastLoaded,
         Mode::PowerOfTwo => RouterSpec::PowerOfTwo,
+        Mode::Direct => RouterSpec::Direct,
         Mode::Clairvoyant => RouterSpec::Clairvoyant,
         Mode::DeviceAwareWeighted => RouterSpec::DeviceAwareWeighted {
             ratio: ratio.unwrap_or(8),

@@ -165,6 +165,19 @@ impl<'a> Section<'a> {
         Some(u32::try_from(whole).expect("the range ends below 2^32"))
     }
 
+    /// A whole number of either sign that fits 32 bits.
+    pub fn signed(&self, name: &'static str) -> Option<i32> {
+        let field = self.field(name)?;
+        if let Value::Number(number) = field.node.value
+            && number.fract() == 0.0
+            && (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number)
+        {
+            return Some(number as i32);
+        }
+        self.wrong(&field, "a whole number from -2147483648 to 2147483647");
+        None
+    }
+
     /// A number.
     pub fn number(&self, name: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
         let field = self.field(name)?;

@@ -1,7 +1,7 @@
-//! `workload`: a trace or the generator, and how requests are sent.
+//! `workload`: a trace or the generator, what requests say about themselves, and how they are sent.
 
 use super::section::Section;
-use super::{beside, synth};
+use super::{annotations, beside, synth};
 use ::engine::Span;
 use std::path::Path;
 use sweeps::scenario::{Load, Source, SynthSource, TraceSource, WorkloadSpec};
@@ -38,9 +38,12 @@ pub fn read(section: &Section<'_>, folder: &Path) -> Option<WorkloadSpec> {
             None
         }
     };
+    let annotations = annotations::classes(section);
     section.finish();
     Some(WorkloadSpec {
         source: source?,
+        annotations: annotations?,
+        workers: None,
         load,
     })
 }

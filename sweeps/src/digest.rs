@@ -58,7 +58,8 @@ pub fn digest_parts(domain: &str, parts: &[&[u8]]) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// The digest of a workload: arrivals, lengths, priorities, sessions, dependencies and what contents have in common.
+/// The digest of a workload: arrivals, lengths, priorities, sessions, dependencies, what requests say about themselves and
+/// what contents have in common.
 /// Renaming all tokens changes nothing, as it changes no simulation.
 #[must_use]
 pub fn workload_digest(workload: &Workload) -> Digest {
@@ -93,7 +94,19 @@ pub fn workload_digest(workload: &Workload) -> Digest {
         tree.extend_from_slice(&workload.tree.parent(node).0.to_le_bytes());
         tree.extend_from_slice(&workload.tree.end(node).to_le_bytes());
     }
-    digest_parts("dynosim workload", &[&requests, &dependencies, &tree])
+    let parts = [&requests, &dependencies, &tree].map(Vec::as_slice);
+    if workload.annotations.is_empty() {
+        return digest_parts("dynosim workload", &parts);
+    }
+    let said = (0..workload.requests.len()).map(|index| match workload.annotations.of(index) {
+        Some(annotations) => format!("{annotations:?}\n"),
+        None => "\n".to_owned(),
+    });
+    let said: String = said.collect();
+    digest_parts(
+        "dynosim workload",
+        &[parts[0], parts[1], parts[2], said.as_bytes()],
+    )
 }
 
 impl fmt::Display for Digest {

@@ -19,6 +19,7 @@
 //!
 //! What a point *is* and how it is simulated is given by the caller as closures; everything here is independent of it.
 
+mod annotations;
 pub mod chart;
 pub mod compare;
 pub mod constraint;

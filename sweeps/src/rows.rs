@@ -22,11 +22,12 @@ pub const REJECTED_SHARE: &str = "requests.rejected_share";
 /// Requests that were still running when the simulation ended.
 pub const UNFINISHED: &str = "requests.unfinished";
 
-const REJECTIONS: [Rejection; 4] = [
+const REJECTIONS: [Rejection; 5] = [
     Rejection::PromptTooLong,
     Rejection::PromptExceedsKvCache,
     Rejection::OutputExceedsKvCache,
     Rejection::DependencyRejected,
+    Rejection::RequiredTaintsUnmet,
 ];
 
 impl Row {
@@ -393,8 +394,9 @@ mod tests {
             Rejection::PromptExceedsKvCache => 1,
             Rejection::OutputExceedsKvCache => 2,
             Rejection::DependencyRejected => 3,
+            Rejection::RequiredTaintsUnmet => 4,
         };
-        assert!(REJECTIONS.into_iter().map(place).eq(0..4));
+        assert!(REJECTIONS.into_iter().map(place).eq(0..5));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use engine::{EngineConfig, Span};
 use sim::kvbm::spec::{Medium, OffloadPolicy};
 use sim::{DisaggregationSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
 use std::path::PathBuf;
-use traces::{Format, SynthSpec};
+use traces::{Format, SessionClass, SynthSpec, WorkerNames};
 
 /// vLLM's default share of the GPU memory it may use.
 pub const DEFAULT_GPU_MEMORY_UTILIZATION: f64 = 0.9;
@@ -60,6 +60,8 @@ pub struct Pool {
     pub unmeasured: Option<String>,
     /// Tiers below its workers' KV caches; none where it has none.
     pub kvbm: Option<KvbmSpec>,
+    /// Labels of its workers, in order, each once.
+    pub taints: Vec<String>,
 }
 
 /// What workers do.
@@ -102,6 +104,10 @@ pub enum KvBlocks {
 pub struct WorkloadSpec {
     /// Where they come from.
     pub source: Source,
+    /// What requests say about themselves where their source does not.
+    pub annotations: Vec<SessionClass>,
+    /// The workers that requests may name; absent where the router reads no names.
+    pub workers: Option<WorkerNames>,
     /// How they are sent.
     pub load: Load,
 }
@@ -167,6 +173,15 @@ impl WorkloadSpec {
 }
 
 impl Source {
+    /// What messages call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Source::Trace(trace) => trace.path.display().to_string(),
+            Source::Synth(_) => "the generated requests".to_owned(),
+        }
+    }
+
     fn in_words(&self) -> String {
         match self {
             Source::Trace(trace) => {

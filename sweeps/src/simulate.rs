@@ -1,5 +1,6 @@
 //! One simulation: a scenario and its workload in, the books of the run out.
 
+use crate::annotations::unread;
 use crate::digest::{Digest, PointIdentity};
 use crate::scenario::{Pool, Scenario};
 use crate::workloads::Loaded;
@@ -16,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Simulation {
     cluster: ClusterSpec,
     kvbm: Vec<Option<KvbmSpec>>,
+    /// Labels of workers, by pool.
+    taints: Vec<Vec<String>>,
     /// One model per pool.
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
@@ -85,6 +88,9 @@ impl Simulation {
         let timing: Vec<Arc<dyn StepTime>> = timing.collect::<Result<_, _>>()?;
         let mut source = merged(timing.iter().map(|model| model.source()));
         source.guesses.extend(scenario.guesses());
+        source
+            .guesses
+            .extend(unread(scenario, &loaded.workload.annotations));
         let cluster = ClusterSpec {
             pools: scenario
                 .pools
@@ -114,6 +120,11 @@ impl Simulation {
         if kvbm.iter().any(Option::is_some) {
             asked.push_str(&format!(" {kvbm:?}"));
         }
+        let taints = scenario.pools.iter().map(|pool| pool.taints.clone());
+        let taints: Vec<Vec<String>> = taints.collect();
+        if taints.iter().any(|taints| !taints.is_empty()) {
+            asked.push_str(&format!(" {taints:?}"));
+        }
         let identity = PointIdentity {
             scenario: &without_defaults(&asked),
             workload: loaded.digest,
@@ -130,6 +141,7 @@ impl Simulation {
         let digest = identity.digest();
         Ok(Simulation {
             kvbm,
+            taints,
             cluster,
             timing,
             workload: loaded.workload.clone(),
@@ -169,7 +181,7 @@ impl Simulation {
     /// The deployment before the first request.
     #[must_use]
     pub fn fresh_cluster(&self) -> Cluster {
-        Cluster::with_kvbm(&self.cluster, &self.kvbm, self.workload.clone())
+        Cluster::with_kvbm(&self.cluster, &self.kvbm, self.workload.clone()).tainted(&self.taints)
     }
 
     /// Names of the pools.

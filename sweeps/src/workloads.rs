@@ -41,8 +41,8 @@ impl Workloads {
     pub fn get(&self, spec: &WorkloadSpec, seed: u64) -> Made {
         // A trace is what it is; only the sample and the generator draw anything.
         let key = format!(
-            "{:?} {} {seed}",
-            spec.source, spec.load.arrival_speedup_ratio
+            "{:?} {:?} {:?} {} {seed}",
+            spec.source, spec.annotations, spec.workers, spec.load.arrival_speedup_ratio
         );
         let slot = {
             let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +57,7 @@ impl Workloads {
 /// # Errors
 /// Everything that is wrong with the trace or the generator's parameters.
 pub fn make(spec: &WorkloadSpec, seed: u64) -> Made {
-    let (trace, warnings) = match &spec.source {
+    let (mut trace, warnings) = match &spec.source {
         Source::Trace(source) => read(source, seed)?,
         Source::Synth(source) => {
             let lines = |problems: traces::Problems| vec![problems.to_string()];
@@ -70,6 +70,12 @@ pub fn make(spec: &WorkloadSpec, seed: u64) -> Made {
             (spec.generate(seed).map_err(lines)?, Vec::new())
         }
     };
+    traces::annotate::classify(&mut trace, &spec.annotations, seed);
+    if let Some(names) = &spec.workers {
+        let source = spec.source.name();
+        traces::annotate::check_workers(&trace, &source, names)
+            .map_err(|problems| vec![problems.to_string()])?;
+    }
     let mut workload = trace.workload();
     let ratio = spec.load.arrival_speedup_ratio;
     if ratio != 1.0 {

@@ -4,6 +4,7 @@
 //! what is refused leaves nothing behind. `tests/sweep.rs` has what belongs to sweeps alone.
 #![expect(clippy::unwrap_used, reason = "a test that cannot run has failed")]
 
+mod annotations;
 mod bad_scenarios;
 mod bad_traces;
 mod conform;

@@ -298,9 +298,9 @@ fn a_mistake_in_an_axis_is_bad_input_and_told_with_all_others() {
     }
     let answer = vary(&["router.mode=kv,kvv,kwv", "pools.agg.workers=1,two,3"]);
     let expected = "--vary pools.agg.workers: pools.agg.workers: found `two`, expected a whole number from 1 to 100000\n\
-        --vary router.mode: router.mode: found `kvv`, expected one of round-robin, random, least-loaded, power-of-two, device-aware-weighted, session-affinity, kv, clairvoyant; \
+        --vary router.mode: router.mode: found `kvv`, expected one of round-robin, random, least-loaded, power-of-two, device-aware-weighted, session-affinity, kv, direct, clairvoyant; \
         did you mean `kv`?\n\
-        --vary router.mode: router.mode: found `kwv`, expected one of round-robin, random, least-loaded, power-of-two, device-aware-weighted, session-affinity, kv, clairvoyant\n";
+        --vary router.mode: router.mode: found `kwv`, expected one of round-robin, random, least-loaded, power-of-two, device-aware-weighted, session-affinity, kv, direct, clairvoyant\n";
     assert_eq!(answer.stderr, expected, "{answer}");
     let answer = vary(&["workload.trace.path=a.jsonl,trace.jsonl,b.jsonl"]);
     let named = ["a.jsonl", "b.jsonl"].map(|name| answer.stderr.contains(name));

@@ -38,6 +38,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
     }
     Case {
         kvbm: Vec::new(),
+        taints: Vec::new(),
         spec: ClusterSpec {
             pools: vec![PoolSpec {
                 name: "servers".to_owned(),

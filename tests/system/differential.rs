@@ -186,7 +186,8 @@ fn tiers_change_nothing_of_that() {
     assert!(fetched.iter().all(|&cases| cases >= least));
 }
 
-fn compare(case: &Case) -> Result<Vec<&'static str>, String> {
+/// Everything that may not change a result.
+pub fn compare(case: &Case) -> Result<Vec<&'static str>, String> {
     let coasted = case.run();
     if let Some(difference) = difference(&coasted, &case.stepping().run()) {
         return Err(format!("coasting, then stepping: {difference}"));

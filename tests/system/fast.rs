@@ -36,6 +36,8 @@ pub struct Case {
     pub timing: Vec<Arc<dyn StepTime>>,
     /// By pool: tiers below the GPUs; empty where no pool has any.
     pub kvbm: Vec<Option<KvbmSpec>>,
+    /// By pool: labels of its workers; empty where no pool has any.
+    pub taints: Vec<Vec<String>>,
 }
 
 impl Case {
@@ -43,6 +45,7 @@ impl Case {
     pub fn of(scenario: &Scenario) -> Case {
         Case {
             kvbm: Vec::new(),
+            taints: Vec::new(),
             spec: spec(scenario),
             workload: workload(scenario),
             timing: vec![timing(scenario)],
@@ -58,9 +61,13 @@ impl Case {
 
     /// Before the start.
     pub fn cluster(&self) -> Cluster {
-        match self.kvbm.is_empty() {
+        let cluster = match self.kvbm.is_empty() {
             true => Cluster::new(&self.spec, self.workload.clone()),
             false => Cluster::with_kvbm(&self.spec, &self.kvbm, self.workload.clone()),
+        };
+        match self.taints.is_empty() {
+            true => cluster,
+            false => cluster.tainted(&self.taints),
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod agreement;
 mod analytic;
+mod annotated;
 mod cases;
 mod complexity;
 mod conversation;

@@ -69,6 +69,7 @@ fn doubled_case(case: &Case) -> Case {
     let timing = case.timing.iter();
     Case {
         kvbm: case.kvbm.clone(),
+        taints: case.taints.clone(),
         spec,
         workload: Arc::new(workload),
         timing: timing

@@ -22,6 +22,7 @@
 //! Formats stop here: what leaves the crate is a [`Trace`] or an [`engine::Workload`], which is shared read-only by all
 //! simulations of a sweep. Nothing here reads a clock or draws an unseeded random number.
 
+pub mod annotate;
 pub mod arrivals;
 pub mod contents;
 pub mod describe;
@@ -40,6 +41,7 @@ pub mod trace;
 pub mod transform;
 pub mod write;
 
+pub use annotate::{SessionClass, WorkerNames};
 pub use arrivals::{Arrivals, Process};
 pub use contents::Contents;
 pub use describe::Description;

@@ -41,6 +41,8 @@ pub(crate) enum Purpose {
     Round = 15,
     /// Which of the prompts of its group a session begins with.
     SystemRank = 16,
+    /// Which class of requests a session belongs to.
+    Class = 17,
 }
 
 /// Steps of Roberts' sequences (2018), which fill the square and the cube of five dimensions more evenly than chance

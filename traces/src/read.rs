@@ -14,6 +14,7 @@ use crate::error::{Problems, TraceError, Warning};
 use crate::trace::Trace;
 
 mod agentic;
+mod annotations;
 mod bailian;
 mod check;
 mod clock;

@@ -8,7 +8,9 @@
 //! [`TraceBuilder`] is the one way to make a trace: readers, generators and transforms all push rows in any order, and
 //! [`TraceBuilder::finish`] sorts them stably and renumbers what they refer to.
 
-use engine::{Dependency, NewRequest, Run, Time, Workload, WorkloadBuilder};
+use engine::{
+    AnnotationTable, Annotations, Dependency, NewRequest, Run, Time, Workload, WorkloadBuilder,
+};
 
 mod builder;
 
@@ -31,6 +33,8 @@ pub struct Trace {
     pub dependencies: Vec<Dependency>,
     /// Number of different values of [`Row::session`].
     pub sessions: u32,
+    /// What rows say about themselves.
+    pub annotations: AnnotationTable,
 }
 
 /// One request of a trace.
@@ -127,6 +131,12 @@ impl Trace {
         &self.dependencies[row.first_dependency as usize..][..usize::from(row.dependency_count)]
     }
 
+    /// What row `index` says about itself, if anything.
+    #[must_use]
+    pub fn annotations_of(&self, index: usize) -> Option<&Annotations> {
+        self.annotations.of(index)
+    }
+
     /// From the first arrival to the last.
     #[must_use]
     pub fn span(&self) -> engine::Span {
@@ -213,6 +223,9 @@ impl Trace {
                 session: row.session,
                 dependencies: self.dependencies_of(row),
             });
+            if let Some(annotations) = self.annotations_of(index) {
+                builder.annotate(annotations);
+            }
         }
         builder.finish()
     }

@@ -184,8 +184,16 @@ pub fn in_blocks_of(trace: &Trace, block_size: u32) -> Trace {
             line: row.line,
             dependencies: trace.dependencies_of(row),
         });
+        keep_annotations(trace, index, &mut builder);
     }
     builder.finish()
+}
+
+/// The row pushed last says what row `index` of `trace` says.
+fn keep_annotations(trace: &Trace, index: usize, builder: &mut TraceBuilder) {
+    if let Some(annotations) = trace.annotations_of(index) {
+        builder.annotate(annotations);
+    }
 }
 
 fn non_empty(trace: Trace, selection: impl Fn() -> String) -> Result<Trace, TransformError> {
@@ -280,6 +288,7 @@ fn taken(
             line: row.line,
             dependencies: &waits,
         });
+        keep_annotations(trace, index, &mut builder);
     }
     builder.finish()
 }

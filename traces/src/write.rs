@@ -69,6 +69,9 @@ pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
     let any = |is: fn(&Row) -> bool| trace.rows.iter().any(is);
     let mut losses = Vec::new();
     if format == Format::Csv {
+        if !trace.annotations.is_empty() {
+            losses.push("a plain CSV is written without what requests say about themselves");
+        }
         if any(|row| row.content != Content::Private || row.extends.is_some()) {
             losses.push("a plain CSV says nothing about what prompts have in common");
         }

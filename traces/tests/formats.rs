@@ -434,10 +434,84 @@ fn plain_csv_under_many_names() {
 }
 
 #[test]
+fn rows_say_where_they_want_to_go() {
+    let loaded = read(
+        r#"{"timestamp": 0, "input_length": 5, "output_length": 1, "backend_instance_id": 3, "strict_priority": 2}
+{"timestamp": 0, "input_length": 5, "output_length": 1}
+{"timestamp": 0, "input_length": 5, "output_length": 1, "nvext": {"decode_worker_id": 1, "prefill_worker_id": 0, "agent_hints": {"priority": 4, "strict_priority": 1}}}
+{"timestamp": 0, "input_length": 5, "output_length": 1, "policy_class": "vip", "routing_constraints": {"required_taints": ["b", "a", "b"], "preferred_taints": {"x": 0.5, "c": -1}}}
+"#,
+    );
+    assert_eq!(loaded.warnings, []);
+    let trace = &loaded.trace;
+    let said = |row| trace.annotations_of(row).unwrap();
+    assert_eq!(
+        (said(0).workers.whole, said(0).strict_priority),
+        (Some(3), 2)
+    );
+    assert_eq!(trace.annotations_of(1), None);
+    let workers = said(2).workers;
+    assert_eq!(
+        (workers.prefill, workers.decode, workers.whole),
+        (Some(0), Some(1), None)
+    );
+    assert_eq!((said(2).strict_priority, trace.rows[2].priority), (1, -4));
+    assert_eq!(said(3).required_taints, ["a", "b"]);
+    assert_eq!(
+        said(3).preferred_taints,
+        [("c".to_owned(), -1.0), ("x".to_owned(), 0.5)]
+    );
+    assert_eq!(said(3).policy_class.as_deref(), Some("vip"));
+}
+
+#[test]
+fn a_csv_says_where_rows_want_to_go() {
+    let loaded = read(
+        "arrival_s,input,output,backend_instance_id,required_taints,strict_priority\n0,5,1,2,b; a,\n1,5,1,,,7\n2,5,1,,,\n",
+    );
+    assert_eq!(loaded.warnings, []);
+    let said = |row| loaded.trace.annotations_of(row);
+    assert_eq!(said(0).unwrap().workers.whole, Some(2));
+    assert_eq!(said(0).unwrap().required_taints, ["a", "b"]);
+    assert_eq!(said(1).unwrap().strict_priority, 7);
+    assert_eq!(said(2), None);
+}
+
+#[test]
+fn what_rows_say_badly_is_told() {
+    let options = ReadOptions::default();
+    let text = r#"{"timestamp": 0, "input_length": 5, "output_length": 1, "backend_instance_id": -1, "routing_constraints": {"required_taints": "gold", "preferred_taints": {"a": "b"}}}
+{"timestamp": 0, "input_length": 5, "output_length": 1, "nvext": [], "policy_class": ""}
+"#;
+    let told = parse(text.as_bytes(), "sample", &options)
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "sample:1: backend_instance_id: found `-1`, expected the number of a worker",
+        "sample:1: required_taints: found `\"gold\"`, expected a list of labels",
+        "sample:1: preferred_taints: found `{\"a\": \"b\"}`, expected labels and their weights",
+        "sample:2: nvext: found `[]`, expected an object",
+        "sample:2: policy_class: found `\"\"`, expected a name",
+    ] {
+        assert!(told.contains(part), "no {part} in: {told}");
+    }
+    let text = "arrival_s,input,output,backend_instance_id,required_taints\n0,5,1,x,;\n";
+    let told = parse(text.as_bytes(), "t", &options)
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "t:2: backend_instance_id: found `x`",
+        "t:2: required_taints: found `;`",
+    ] {
+        assert!(told.contains(part), "no {part} in: {told}");
+    }
+}
+
+#[test]
 fn unknown_keys_are_counted_and_named_once() {
     let loaded = read(
-        r#"{"timestamp": 0, "input_length": 5, "output_length": 1, "strict_priority": 1, "zzz": {"a": [1]}}
-{"timestamp": 0, "input_length": 5, "output_length": 1, "strict_priority": 2}
+        r#"{"timestamp": 0, "input_length": 5, "output_length": 1, "output_token_ids": [1], "zzz": {"a": [1]}}
+{"timestamp": 0, "input_length": 5, "output_length": 1, "output_token_ids": [2]}
 "#,
     );
     let [warning] = &loaded.warnings[..] else {
@@ -447,10 +521,10 @@ fn unknown_keys_are_counted_and_named_once() {
         (warning.kind, warning.count, warning.first.line),
         (WarningKind::UnknownKeys, 3, 1)
     );
-    assert_eq!(warning.names, ["strict_priority", "zzz"]);
+    assert_eq!(warning.names, ["output_token_ids", "zzz"]);
     assert_eq!(
         warning.to_string(),
-        "sample:1: 3 values of unknown keys (strict_priority, zzz): skipped"
+        "sample:1: 3 values of unknown keys (output_token_ids, zzz): skipped"
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine::{Dependency, RequestId, Span, Time, Trigger};
+use engine::{Annotations, Dependency, NamedWorkers, RequestId, Span, Time, Trigger};
 use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -80,8 +80,38 @@ fn random_trace(seed: u64, count: usize, waiting: Waiting, has_contents: bool) -
             dependencies: &dependencies,
             ..NewRow::alone(arrival, input_tokens, rng.random_range(1..50), content)
         });
+        if has_contents && rng.random() {
+            builder.annotate(&random_words(&mut rng));
+        }
     }
     numbered_by_row(&builder.finish())
+}
+
+/// What a row says about itself.
+fn random_words(rng: &mut impl Rng) -> Annotations {
+    let labels = |rng: &mut dyn Rng| -> Vec<String> {
+        let all = ["gold", "gpu=h100", "\u{e4} \"quoted\""];
+        let taken = all.iter().filter(|_| rng.random_range(0..2) == 0);
+        let mut taken: Vec<String> = taken.map(|&label| label.to_owned()).collect();
+        taken.sort();
+        taken
+    };
+    let worker = |rng: &mut dyn Rng| (rng.random_range(0..2) == 0).then(|| rng.random_range(0..9));
+    let weights = labels(rng);
+    let weights = weights
+        .into_iter()
+        .map(|name| (name, f64::from(rng.random_range(-9..9)) / 7.0));
+    Annotations {
+        preferred_taints: weights.collect(),
+        workers: NamedWorkers {
+            whole: worker(rng),
+            prefill: worker(rng),
+            decode: worker(rng),
+        },
+        required_taints: labels(rng),
+        strict_priority: rng.random_range(0..3),
+        policy_class: worker(rng).map(|number| format!("class {number}")),
+    }
 }
 
 /// Hashes that share prefixes now and then.
@@ -256,7 +286,7 @@ fn files_are_compressed_by_name() {
 #[test]
 fn what_is_lost_is_said() {
     let sessions = random_trace(3, 30, Waiting::Turns, true);
-    assert_eq!(losses(&sessions, Format::Csv).len(), 2);
+    assert_eq!(losses(&sessions, Format::Csv).len(), 3);
     assert_eq!(losses(&sessions, Format::Mooncake), Vec::<&str>::new());
     // Sessions as labels only, as in a CSV: plain Mooncake would make their requests wait.
     let labels = b"arrival_s,input_tokens,output_tokens,session_id\n0,5,1,a\n1,5,1,a\n2,5,1,b\n";

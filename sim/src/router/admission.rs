@@ -81,6 +81,10 @@ pub struct Incoming<P> {
     pub overlap: Vec<(Rank, Overlap)>,
     /// Ranks that may take it, in order; `None` for all.
     pub allowed: Option<Vec<Rank>>,
+    /// By rank: what preferred taints multiply the cost by; `None` for 1.
+    pub cost_factors: Option<Vec<f64>>,
+    /// Class or family that it names.
+    pub policy_class: Option<String>,
 }
 
 impl<P> Incoming<P> {
@@ -148,7 +152,8 @@ impl<B: ActiveBlocks> Admission<B> {
         incoming: Incoming<B::Prompt>,
         admitted: &mut Vec<Admitted>,
     ) -> Result<(), QueueFull> {
-        let class = self.spec.profile.class_of(None, ticket.uncached_tokens());
+        let named = incoming.policy_class.as_deref();
+        let class = self.spec.profile.class_of(named, ticket.uncached_tokens());
         let settings = &self.spec.profile.classes()[class];
         let busy = BusyRanks {
             now,
@@ -264,6 +269,7 @@ impl<B: ActiveBlocks> Admission<B> {
         };
         let blocks = self.sequences.share(&incoming.prompt);
         if incoming.allowed.is_none()
+            && incoming.cost_factors.is_none()
             && let Some(order) = &mut self.order
             && self.gains.find(order, &demand, incoming, &self.sequences)
         {
@@ -308,7 +314,9 @@ impl<B: ActiveBlocks> Admission<B> {
         self.costs.extend((0..count).map(|at| {
             let rank = nth(at) as usize;
             let (overlap, load) = (&self.overlaps[rank], &self.loads[rank]);
+            let factor = |factors: &Vec<f64>| factors[rank];
             cost(weights, demand, overlap, Some(load), least)
+                * incoming.cost_factors.as_ref().map_or(1.0, factor)
         }));
         let entity = u64::from(incoming.request.0);
         if *temperature == 0.0 {

@@ -54,6 +54,8 @@ mod tests {
             workers: &workers,
             active: &MinTree::of(active),
             tiers: None,
+            pinned: None,
+            cost_factors: None,
         };
         place(1, ratio, has_gpu, &candidate).0
     }

@@ -8,6 +8,9 @@
 //!
 //! There may be [several routers](super::replicas), each with its own bookings.
 //!
+//! A request that names its worker is pinned: it waits in the worker's own lane of the queue and costs decide nothing. Workers
+//! without a label that the request requires are not among the candidates; preferred labels change the cost.
+//!
 //! Without events (`use_kv_events: false`) a router believes what it did itself: the prompts it placed are taken to be
 //! cached there for `ttl`. With events and `predicted_ttl` it believes either, whichever says more.
 //!
@@ -180,15 +183,16 @@ impl KvRouter {
             }
         };
         let is_all = candidate.workers.len() == candidate.active.len();
+        let said = candidate.workload.annotations_of(candidate.request);
         let ticket = QueueTicket {
             arrival: now,
             isl_tokens: u64::from(request.input_tokens),
             cached_tokens,
             // Dynamo's hint, of which a trace keeps the negative: seconds by which the request seems to have come earlier.
             priority_jump: -f64::from(request.priority),
-            strict_priority: 0,
+            strict_priority: said.map_or(0, |said| said.strict_priority),
             due: None,
-            pinned: None,
+            pinned: candidate.pinned.map(|worker| worker.0),
         };
         let prompt = match (self.spec.track_active_blocks, self.spec.assume_kv_reuse) {
             (false, _) => PromptBlocks::Untracked,
@@ -201,6 +205,8 @@ impl KvRouter {
             prompt,
             overlap,
             allowed,
+            cost_factors: candidate.cost_factors.map(<[f64]>::to_vec),
+            policy_class: said.and_then(|said| said.policy_class.clone()),
         };
         self.replicas
             .submit(now, ticket, incoming, &mut self.admitted);

@@ -12,6 +12,7 @@ pub mod by_rank;
 mod clairvoyant;
 pub mod cost;
 mod device_aware;
+mod direct;
 mod events;
 pub mod hash;
 pub mod indexer;
@@ -61,8 +62,18 @@ pub enum RouterSpec {
     },
     /// The cheapest by prefill left to do after prefix hits, and by blocks in use.
     Kv(KvRouterSpec),
+    /// The one that the request names. Every request names one.
+    Direct,
     /// Where it ends first, found by trying: an oracle. On the virtual clock only, and for workers that do everything.
     Clairvoyant,
+}
+
+impl RouterSpec {
+    /// True if it gives a request to the worker that the request names.
+    #[must_use]
+    pub fn reads_names(&self) -> bool {
+        matches!(self, RouterSpec::Direct | RouterSpec::Kv(_))
+    }
 }
 
 /// Where a request goes.
@@ -89,6 +100,10 @@ pub struct Candidate<'a> {
     pub active: &'a MinTree<u32>,
     /// What lies below the workers' GPUs, if anything.
     pub tiers: Option<TiersInView<'a>>,
+    /// The worker that the request names, if this router reads names; then it is the only one in `workers`.
+    pub pinned: Option<WorkerId>,
+    /// By worker index: what the request's preferences multiply the cost by; `None` for 1.
+    pub cost_factors: Option<&'a [f64]>,
 }
 
 /// A router with its state.
@@ -107,6 +122,7 @@ enum Policy {
     DeviceAwareWeighted { ratio: u32, has_gpu: Vec<bool> },
     SessionAffinity(session_affinity::SessionAffinity),
     Kv(Box<KvRouter>),
+    Direct,
     Clairvoyant(clairvoyant::Clairvoyant),
 }
 
@@ -143,6 +159,7 @@ impl Router {
                 fleet.block_size,
                 fleet.max_num_batched_tokens,
             ))),
+            RouterSpec::Direct => Policy::Direct,
             RouterSpec::Clairvoyant => Policy::Clairvoyant(clairvoyant::Clairvoyant::default()),
         };
         Router { seed, policy }
@@ -187,6 +204,7 @@ impl Router {
                 policy.place(now, candidate, || least_loaded::place(self.seed, candidate))
             }
             Policy::Kv(policy) => return policy.place(now, candidate, placed),
+            Policy::Direct => direct::place(candidate),
             Policy::Clairvoyant(policy) => policy.place(candidate),
         };
         placed.push(Placement {

@@ -216,6 +216,8 @@ mod tests {
                 prompt: PromptBlocks::Private(isl_tokens as u32 / 16),
                 overlap: Vec::new(),
                 allowed: None,
+                cost_factors: None,
+                policy_class: None,
             };
             routers.submit(Time(time), ticket, incoming, &mut admitted);
         }

@@ -137,6 +137,8 @@ mod tests {
                 workers,
                 active: &MinTree::of(&[0; 3]),
                 tiers: None,
+                pinned: None,
+                cost_factors: None,
             };
             affinity.place(Time(now), &candidate, || WorkerId(wanted)).0
         };

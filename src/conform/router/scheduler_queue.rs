@@ -218,6 +218,8 @@ impl QueueRouter {
                     prompt: seq.map_or(PromptBlocks::Untracked, PromptBlocks::Shared),
                     overlap,
                     allowed: None,
+                    cost_factors: None,
+                    policy_class: None,
                 };
                 let full = self.admission.submit(now, ticket, incoming, admitted);
                 full.map_err(|full| format!("{id}: refused by a queue without limits: {full:?}"))?;

@@ -9,13 +9,14 @@
 //! Rows of the older flat form have `wait_for`, a list of request ids, and are sent `delay` + `tool_wait_ms` after the
 //! last of them is complete; their `timestamp` counts only when they wait for nothing.
 //!
-//! Lengths, `hash_ids` and `priority` are as in [`mooncake`](super::mooncake).
+//! Lengths, `hash_ids`, `priority` and what rows say about themselves are as in [`mooncake`](super::mooncake).
 
 use std::borrow::Cow;
 
-use engine::Trigger;
+use engine::{Annotations, Trigger};
 
 use super::RowReader;
+use super::annotations;
 use super::check::excerpt;
 use super::collect::{BROKEN, Collector, Draft, On, Spot};
 use super::fields::Fields;
@@ -59,6 +60,7 @@ struct Row<'a> {
     has_hashes: bool,
     output_tokens: Option<u32>,
     priority: i32,
+    annotations: Annotations,
 }
 
 /// Something it waits for.
@@ -133,7 +135,7 @@ impl Agentic {
     fn row<'a>(&mut self, mut fields: Fields<'_, 'a>) -> (Row<'a>, bool) {
         let (start_ns, waits) = timing(&mut fields);
         let (input_tokens, has_hashes) = fields.prompt(INPUT, HASHES, &mut self.hashes);
-        let row = Row {
+        let mut row = Row {
             name: fields.name_needed(&["request_id"]),
             session: fields.name(&["session_id"]),
             start_ns,
@@ -142,8 +144,12 @@ impl Agentic {
             has_hashes,
             output_tokens: fields.tokens_needed(OUTPUT),
             priority: fields.dynamo_priority(&["priority"]),
+            annotations: Annotations::default(),
         };
         fields.pass_over(WITHOUT_EFFECT);
+        let said = annotations::take(&mut fields);
+        row.priority = said.priority.unwrap_or(row.priority);
+        row.annotations = said.annotations;
         (row, fields.finish())
     }
 
@@ -172,6 +178,7 @@ impl Agentic {
             priority: row.priority,
             session,
         })?;
+        sink.annotate(&row.annotations);
         for wait in row.waits.drain(..) {
             sink.wait(index, line, On::Name(wait.on), wait.trigger, wait.delay_ns);
         }

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use engine::Trigger;
+use engine::{Annotations, Trigger};
 use rustc_hash::FxHashMap;
 
 use super::check::{excerpt, printable};
@@ -250,6 +250,13 @@ impl Collector {
             dependencies: &[],
         });
         Some(row)
+    }
+
+    /// The row kept last says this about itself.
+    pub(crate) fn annotate(&mut self, annotations: &Annotations) {
+        if *annotations != Annotations::default() {
+            self.builder.annotate(annotations);
+        }
     }
 
     /// Notes a row that should have had a time.

@@ -16,6 +16,14 @@ pub(super) enum Role {
     Session,
     Priority,
     Name,
+    /// The worker that is to serve the request.
+    Worker,
+    PrefillWorker,
+    DecodeWorker,
+    /// Labels that its worker must have, with semicolons between.
+    RequiredTaints,
+    StrictPriority,
+    PolicyClass,
     /// Known, but without influence on what is simulated.
     WithoutEffect,
 }
@@ -87,6 +95,12 @@ pub(super) const PLAIN: Columns = Columns {
         ("session_id", Role::Session),
         ("priority", Role::Priority),
         ("request_id", Role::Name),
+        ("backend_instance_id", Role::Worker),
+        ("prefill_worker_id", Role::PrefillWorker),
+        ("decode_worker_id", Role::DecodeWorker),
+        ("required_taints", Role::RequiredTaints),
+        ("strict_priority", Role::StrictPriority),
+        ("policy_class", Role::PolicyClass),
     ],
     is_wall_clock: false,
     has_failures: false,

@@ -6,13 +6,14 @@
 //!   tokens`, `Log Type`. Rows with 0 response tokens are failed requests and are left out.
 //! * **csv**, the plain one: an arrival column that names its unit (`arrival_s`, `arrival_ms`, …), a column of prompt
 //!   tokens and one of answer tokens under any of the usual names, optionally `session_id`, `priority` (vLLM's: smaller
-//!   first) and `request_id`. Sessions are labels: rows are sent at their own time.
+//!   first), `request_id` and [what rows say about themselves](super::annotations). Sessions are labels: rows are sent at their own time.
 //!
 //! Fields may be quoted; a quoted field ends on its line.
 
 use std::borrow::Cow;
 
 use super::RowReader;
+use super::annotations::is_name;
 use super::check::excerpt;
 use super::clock;
 use super::collect::{BROKEN, Collector, Draft, Spot};
@@ -20,6 +21,7 @@ use super::columns::{Column, Columns, NEEDED, Role};
 use super::number;
 use crate::error::WarningKind;
 use crate::trace::NewContent;
+use engine::Annotations;
 
 /// Reads one of the formats.
 pub(super) struct Csv {
@@ -119,6 +121,9 @@ impl Csv {
                     session,
                 };
                 index = sink.push(&draft).unwrap_or(BROKEN);
+                if index != BROKEN {
+                    sink.annotate(&row.annotations);
+                }
             }
         }
         if let Some(name) = row.name {
@@ -144,6 +149,7 @@ struct Row<'a> {
     session: Option<&'a str>,
     priority: i32,
     name: Option<&'a str>,
+    annotations: Annotations,
 }
 
 impl<'a> Row<'a> {
@@ -160,6 +166,12 @@ impl<'a> Row<'a> {
             Role::WithoutEffect => return true,
             Role::Session => self.session = Some(text).filter(|text| !text.is_empty()),
             Role::Name => self.name = Some(text).filter(|text| !text.is_empty()),
+            Role::Worker
+            | Role::PrefillWorker
+            | Role::DecodeWorker
+            | Role::RequiredTaints
+            | Role::StrictPriority
+            | Role::PolicyClass => return text.is_empty() || self.annotate(sink, spot, role, text),
             Role::Arrival(unit) => {
                 self.start_ns = sink.nanoseconds(spot, text, unit);
                 return self.start_ns.is_some();
@@ -192,6 +204,50 @@ impl<'a> Row<'a> {
             },
         }
         true
+    }
+}
+
+impl Row<'_> {
+    /// Reads what the row says about itself; an empty field says nothing.
+    fn annotate(&mut self, sink: &mut Collector, spot: Spot, role: Role, text: &str) -> bool {
+        let Annotations { workers, .. } = &mut self.annotations;
+        let number = number::count(text)
+            .ok()
+            .and_then(|number| u32::try_from(number).ok());
+        let is_good = match role {
+            Role::RequiredTaints => text.split(';').all(|name| is_name(name.trim())),
+            Role::PolicyClass => is_name(text),
+            _ => number.is_some(),
+        };
+        match role {
+            Role::Worker => workers.whole = number,
+            Role::PrefillWorker => workers.prefill = number,
+            Role::DecodeWorker => workers.decode = number,
+            Role::StrictPriority => self.annotations.strict_priority = number.unwrap_or(0),
+            Role::PolicyClass => self.annotations.policy_class = Some(text.to_owned()),
+            _ => {
+                let names = text.split(';').map(|name| name.trim().to_owned());
+                let taints = &mut self.annotations.required_taints;
+                taints.extend(names);
+                taints.sort_unstable();
+                taints.dedup();
+            }
+        }
+        if !is_good {
+            let expected = match role {
+                Role::RequiredTaints => "labels with semicolons between",
+                Role::PolicyClass => "a name of at most 256 bytes",
+                Role::StrictPriority => "a whole number, 0 or more",
+                _ => "the number of a worker",
+            };
+            sink.problem(
+                spot,
+                excerpt(text.as_bytes()),
+                expected,
+                "repair or remove the row",
+            );
+        }
+        is_good
     }
 }
 

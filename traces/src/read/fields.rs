@@ -105,6 +105,11 @@ impl<'c, 'a> Fields<'c, 'a> {
         value
     }
 
+    /// True when all fields are taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.object.left_over().next().is_none()
+    }
+
     /// True when there is a field of that name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.object.has(name)

@@ -69,6 +69,13 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Names and values as text, in the order of the file.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.fields
+            .iter()
+            .map(|field| (&*field.name, field.value.get()))
+    }
+
     /// The names of fields that nobody took.
     pub(crate) fn left_over(&self) -> impl Iterator<Item = &str> {
         self.fields

@@ -10,13 +10,15 @@
 //!   and these.
 //! * `priority`: larger is more important there (Dynamo's hints), smaller here (vLLM): the sign is turned.
 //! * `request_id`: must be different in every row.
+//! * what rows say about themselves: [`annotations`](super::annotations).
 //!
 //! `hash_ids` may be missing (then the prompt is shared with nobody), as may `input_length` (then all blocks are full).
 
-use engine::Trigger;
+use engine::{Annotations, Trigger};
 use rustc_hash::FxHashMap;
 
 use super::RowReader;
+use super::annotations::{self, Said};
 use super::collect::{BROKEN, Collector, Draft, On, Spot};
 use super::fields::Fields;
 use super::number::Unit;
@@ -58,6 +60,7 @@ struct Checked {
     has_hashes: bool,
     priority: i32,
     session: Option<u64>,
+    annotations: Annotations,
 }
 
 impl Mooncake {
@@ -86,6 +89,7 @@ impl Mooncake {
             has_hashes: true,
             priority: 0,
             session: None,
+            annotations: Annotations::default(),
         })
     }
 
@@ -101,6 +105,7 @@ impl Mooncake {
         let priority = fields.dynamo_priority(&["priority"]);
         let output_tokens = fields.tokens_needed(OUTPUT);
         let (input_tokens, has_hashes) = fields.prompt(INPUT, HASHES, &mut self.hashes);
+        let said: Said = annotations::take(&mut fields);
         let is_good = fields.finish();
         let session = session.map(|session| sink.session(&session));
         let row = match (is_good, input_tokens, output_tokens) {
@@ -112,8 +117,9 @@ impl Mooncake {
                     input_tokens,
                     output_tokens,
                     has_hashes,
-                    priority,
+                    priority: said.priority.unwrap_or(priority),
                     session,
+                    annotations: said.annotations,
                 };
                 self.add(sink, &row).unwrap_or(BROKEN)
             }
@@ -182,6 +188,7 @@ impl Mooncake {
             priority: row.priority,
             session: row.session,
         })?;
+        sink.annotate(&row.annotations);
         if let Some(turn) = previous.filter(|turn| turn.row != BROKEN) {
             sink.wait(
                 index,

@@ -1,6 +1,6 @@
 //! The one way to make a [`Trace`]: rows in any order go in, sorted and renumbered ones come out.
 
-use engine::{Dependency, RequestId, Time};
+use engine::{Annotations, Dependency, RequestId, Time};
 
 use super::{Content, Row, Trace};
 use crate::intern::Interner;
@@ -142,6 +142,12 @@ impl TraceBuilder {
         });
     }
 
+    /// The row pushed last says this about itself.
+    pub fn annotate(&mut self, annotations: &Annotations) {
+        let last = self.len().checked_sub(1).expect("a row was pushed");
+        self.trace.annotations.set(last, annotations);
+    }
+
     fn add_content(&mut self, row: &NewRow<'_>) -> Content {
         match row.content {
             NewContent::Private => Content::Private,
@@ -241,6 +247,7 @@ fn sort_by_arrival(trace: &mut Trace) {
     for (new, &old) in order.iter().enumerate() {
         place[old as usize] = new as u32;
     }
+    trace.annotations.reorder(&order);
     trace.rows = order.iter().map(|&old| trace.rows[old as usize]).collect();
     for row in &mut trace.rows {
         row.extends = row.extends.map(|previous| place[previous as usize]);

@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use engine::{Span, Trigger};
+use engine::{Annotations, Span, Trigger};
+use serde_json::{Map, Value, json};
 
 use super::decimal;
 use crate::trace::{Content, Row, Trace};
@@ -55,7 +56,7 @@ impl Turns {
 
 /// Writes rows whose waiting `turns` says.
 pub(super) fn write(trace: &Trace, turns: &Turns, out: &mut impl Write) -> io::Result<()> {
-    for (row, delay) in trace.rows.iter().zip(&turns.delays) {
+    for (index, (row, delay)) in trace.rows.iter().zip(&turns.delays).enumerate() {
         write!(out, "{{")?;
         if turns.has_session(row) {
             write!(out, "\"session_id\": \"s{}\", ", row.session)?;
@@ -64,7 +65,7 @@ pub(super) fn write(trace: &Trace, turns: &Turns, out: &mut impl Write) -> io::R
             Some(delay) => write!(out, "\"delay\": {}, ", decimal(delay.0 / 1000, 6))?,
             None => write!(out, "\"timestamp\": {}, ", decimal(row.arrival.as_ns(), 6))?,
         }
-        write_request(trace, row, out)?;
+        write_request(trace, index, out)?;
         writeln!(out, "}}")?;
     }
     Ok(())
@@ -95,7 +96,7 @@ pub(super) fn write_agentic(trace: &Trace, out: &mut impl Write) -> io::Result<(
                 decimal(row.arrival.as_ns(), 6)
             )?;
         }
-        write_request(trace, row, out)?;
+        write_request(trace, index, out)?;
         write!(out, ", \"dependencies\": [")?;
         for (place, dependency) in dependencies.iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
@@ -114,8 +115,9 @@ pub(super) fn write_agentic(trace: &Trace, out: &mut impl Write) -> io::Result<(
     Ok(())
 }
 
-/// Lengths, hashes and priority.
-fn write_request(trace: &Trace, row: &Row, out: &mut impl Write) -> io::Result<()> {
+/// Lengths, hashes, priority and what the row says about itself.
+fn write_request(trace: &Trace, index: usize, out: &mut impl Write) -> io::Result<()> {
+    let row = &trace.rows[index];
     write!(
         out,
         "\"input_length\": {}, \"output_length\": {}",
@@ -132,6 +134,41 @@ fn write_request(trace: &Trace, row: &Row, out: &mut impl Write) -> io::Result<(
     if row.priority != 0 {
         // Larger is more important there.
         write!(out, ", \"priority\": {}", row.priority.saturating_neg())?;
+    }
+    match trace.annotations_of(index) {
+        Some(annotations) => write_annotations(annotations, out),
+        None => Ok(()),
+    }
+}
+
+/// What a row says about itself.
+fn write_annotations(said: &Annotations, out: &mut impl Write) -> io::Result<()> {
+    let workers = said.workers;
+    for (name, worker) in [
+        ("backend_instance_id", workers.whole),
+        ("prefill_worker_id", workers.prefill),
+        ("decode_worker_id", workers.decode),
+        (
+            "strict_priority",
+            Some(said.strict_priority).filter(|&priority| priority > 0),
+        ),
+    ] {
+        if let Some(worker) = worker {
+            write!(out, ", \"{name}\": {worker}")?;
+        }
+    }
+    if let Some(class) = &said.policy_class {
+        write!(out, ", \"policy_class\": {}", json!(class))?;
+    }
+    if !(said.required_taints.is_empty() && said.preferred_taints.is_empty()) {
+        let preferred: Map<String, Value> = said
+            .preferred_taints
+            .iter()
+            .map(|(name, weight)| (name.clone(), json!(weight)))
+            .collect();
+        let constraints =
+            json!({"required_taints": said.required_taints, "preferred_taints": preferred});
+        write!(out, ", \"routing_constraints\": {constraints}")?;
     }
     Ok(())
 }
