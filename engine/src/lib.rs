@@ -6,6 +6,7 @@
 pub mod annotations;
 pub mod connector;
 mod flight;
+pub mod host_pool;
 pub mod kv_cache;
 pub mod plan;
 pub mod prefix_tree;
@@ -20,8 +21,9 @@ pub mod workload;
 
 pub use annotations::{AnnotationTable, Annotations, NamedWorkers};
 pub use connector::Connector;
+pub use host_pool::{HostPool, HostUse, WritePolicy};
 pub use kv_cache::KvEvent;
-pub use plan::{Drafts, Reserved, StepPlan};
+pub use plan::{Drafts, HostCopies, Reserved, StepPlan};
 pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
 pub use scheduler::{EngineConfig, Part, Scheduler, Tracking};
 pub use speculation::{AcceptanceMode, DraftMethod, Drafted, Speculation};

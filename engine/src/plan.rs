@@ -24,9 +24,20 @@ pub struct StepPlan {
     pub decode_context: u64,
     /// What they verify beside that one token, in speculative decoding.
     pub drafts: Drafts,
+    /// What moves between the GPUs and the engine's own host memory as a part of the step.
+    pub copies: HostCopies,
     /// How many steps with this very batch may be run in a row, each one token further, before the scheduler has to
     /// be asked again. 1 unless the batch only decodes and nothing but time can change it.
     pub up_to: u32,
+}
+
+/// KV that a step waits for on its way to or from [host memory](crate::host_pool). All 0 without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HostCopies {
+    /// Tokens brought up to the GPUs.
+    pub loaded_tokens: u32,
+    /// Tokens written down before the step can begin.
+    pub written_tokens: u32,
 }
 
 /// What the decoding part of a step verifies, and how far that brings it. All 0 without speculation.
@@ -65,6 +76,10 @@ pub struct Admitted {
     pub known_tokens: u32,
     /// Of these, tokens found in the KV cache.
     pub hit_tokens: u32,
+    /// And tokens that this step brings up from the engine's own host memory.
+    pub loaded_tokens: u32,
+    /// Of these, tokens that a storage gave.
+    pub stored_tokens: u32,
     /// Whether it ran before and was preempted.
     pub is_resumed: bool,
 }
@@ -123,6 +138,7 @@ impl StepPlan {
         self.decode_batch = 0;
         self.decode_context = 0;
         self.drafts = Drafts::default();
+        self.copies = HostCopies::default();
         self.up_to = 1;
     }
 }

@@ -5,7 +5,8 @@
 //! engines is closed, so the choice is an enum and each call one `match`.
 
 use crate::connector::Connector;
-use crate::kv_cache::KvEvent;
+use crate::host_pool::{HostPool, HostUse};
+use crate::kv_cache::{KvEvent, Stretch};
 use crate::plan::StepPlan;
 use crate::sglang::{self, SglangConfig};
 use crate::speculation::{AcceptanceMode, Drafted, Speculation};
@@ -273,6 +274,46 @@ impl Scheduler {
         }
     }
 
+    /// Gives the engine a pool of its own in host memory, before the first request.
+    pub fn attach_host_pool(&mut self, host: HostPool) {
+        match self {
+            Scheduler::Sglang(scheduler) => scheduler.attach_host_pool(host),
+            Scheduler::Trtllm(scheduler) => scheduler.attach_host_pool(host),
+            Scheduler::Vllm(_) => {
+                unreachable!("vLLM has no host memory of its own")
+            }
+        }
+    }
+
+    /// What its own host memory holds and did, if it has some.
+    #[must_use]
+    pub fn host_use(&self) -> Option<HostUse> {
+        match self {
+            Scheduler::Sglang(scheduler) => scheduler.pool().host_use(),
+            Scheduler::Trtllm(scheduler) => scheduler.host_use(),
+            Scheduler::Vllm(_) => None,
+        }
+    }
+
+    /// The scheduler if the engine is SGLang.
+    #[must_use]
+    pub fn as_sglang(&self) -> Option<&sglang::Scheduler> {
+        match self {
+            Scheduler::Sglang(scheduler) => Some(scheduler),
+            Scheduler::Vllm(_) | Scheduler::Trtllm(_) => None,
+        }
+    }
+
+    /// The scheduler, which the caller knows to be SGLang's.
+    pub fn as_sglang_mut(&mut self) -> &mut sglang::Scheduler {
+        match self {
+            Scheduler::Sglang(scheduler) => scheduler,
+            Scheduler::Vllm(_) | Scheduler::Trtllm(_) => {
+                unreachable!("host memory of the engine's own is SGLang's")
+            }
+        }
+    }
+
     /// The scheduler if the engine is vLLM.
     #[must_use]
     pub fn as_vllm(&self) -> Option<&vllm::Scheduler> {
@@ -426,6 +467,11 @@ impl Scheduler {
     #[must_use]
     pub fn quiet_steps(&self) -> u32 {
         any!(self, scheduler => scheduler.quiet_steps())
+    }
+
+    /// How many blocks of a content its cache has from the first on, at most `limit`. Only vLLM's scheduler is asked.
+    pub fn cached_blocks(&mut self, path: &[Stretch], limit: u32) -> u32 {
+        self.with_parts().cached_blocks(path, limit)
     }
 
     /// Blocks that sequences hold.

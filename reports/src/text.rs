@@ -221,7 +221,7 @@ fn memory(summary: &Summary) -> String {
     let tiers = summary
         .kvbm
         .iter()
-        .map(|kvbm| ("KVBM", kvbm_in_words(kvbm)));
+        .map(|kvbm| ("KV tiers", kvbm_in_words(kvbm)));
     facts(
         &goodput
             .chain([("Prefix reuse", reuse), ("KV cache", used)])

@@ -12,6 +12,7 @@ use crate::disaggregation::DisaggregationSpec;
 use crate::event::{Action, Event, Ran, WorkerId};
 use crate::frontend::{Frontend, FrontendSpec};
 use crate::group::{Group, GroupSpec};
+use crate::host::{Below, Hosts};
 use crate::kvbm::{Kvbm, KvbmSpec};
 use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
@@ -74,6 +75,7 @@ pub struct Cluster {
     entry: Group,
     disaggregated: Option<Box<Disaggregated>>,
     kvbm: Option<Box<Kvbm>>,
+    hosts: Option<Box<Hosts>>,
     workers: Vec<Worker>,
     recording: Recording,
     last_token: Vec<Time>,
@@ -93,8 +95,8 @@ impl Cluster {
         Cluster::with_kvbm(asked, &vec![None; asked.pools.len()], workload)
     }
 
-    /// The same with tiers below the GPUs' caches: by pool, what each of its workers has. Pools with tiers run vLLM and do
-    /// not decode for others; their object stores, if any, are one and the same.
+    /// The same with tiers below the GPUs' caches: by pool, what each of its workers has. Pools with tiers run vLLM; those
+    /// that decode for others have an object store alone. Object stores, if any, are one and the same.
     #[must_use]
     pub fn with_kvbm(
         asked: &ClusterSpec,
@@ -127,13 +129,15 @@ impl Cluster {
                 (entry, Some(Box::new(parts)))
             }
         };
+        let roles = asked.disaggregation.as_ref().map(|it| &it.roles[..]);
         let mut cluster = Cluster {
             load: Load::new(asked.load, workload.clone()),
             frontend: Frontend::new(asked.frontend),
             pools: asked.pools.clone(),
             entry,
             disaggregated,
-            kvbm: Kvbm::new(&asked.pools, kvbm).map(Box::new),
+            kvbm: Kvbm::new(&asked.pools, kvbm, roles).map(Box::new),
+            hosts: None,
             workers: Vec::with_capacity(workers as usize),
             recording: Recording::default(),
             last_token: vec![Time::MAX; workload.requests.len()],
@@ -271,12 +275,16 @@ impl Cluster {
     fn plan(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
         let worker = &mut self.workers[id.0 as usize];
         worker.is_woken = false;
+        if let Some(hosts) = &mut self.hosts {
+            hosts.before_plan(now, worker);
+        }
         let mut reserved = std::mem::take(&mut self.reserved);
         let tiers = self.kvbm.as_ref().and_then(|kvbm| kvbm.view(id));
         let records = &mut self.recording.requests;
         if worker.plan(now, records, actions, &mut reserved, tiers) {
             self.wake(now, id, actions);
         }
+        self.mind_host(now, id, actions);
         self.fetch_reserved(now, id, &mut reserved, actions);
         self.note_reserved(now, &mut reserved, actions);
         self.reserved = reserved;
@@ -313,9 +321,13 @@ impl Cluster {
                     .decode
                     .place(now, id, &self.workload, &self.pools, None);
             }
-            _ => self
-                .entry
-                .place(now, id, &self.workload, &self.pools, self.kvbm.as_deref()),
+            _ => self.entry.place(
+                now,
+                id,
+                &self.workload,
+                &self.pools,
+                Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers),
+            ),
         }
         self.submit_placed(now, actions);
     }
@@ -355,6 +367,7 @@ impl Cluster {
     ) {
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
         scheduler.submit_part(request, now, part);
+        self.prefetch(now, worker, request, actions);
         self.notify(now, worker, actions);
     }
 
@@ -406,6 +419,9 @@ impl Cluster {
             gaps: &mut self.recording.gaps,
             warmup_requests: self.warmup_requests,
         };
+        if let Some(hosts) = &mut self.hosts {
+            hosts.note_ran(&self.workers[ran.worker.0 as usize], ran);
+        }
         self.workers[ran.worker.0 as usize].ran(ran, &mut books, &mut outputs);
         let workload = self.workload.clone();
         for &request in &outputs.started {
@@ -430,6 +446,7 @@ impl Cluster {
             }
         }
         self.outputs = outputs;
+        self.mind_host(now, ran.worker, actions);
         self.wake(now, ran.worker, actions);
         self.submit_placed(now, actions);
         self.ask_for_links(actions);
@@ -475,6 +492,10 @@ impl Cluster {
             self.recording.transfers = parts.handoffs.records();
         }
         self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
+        if let Some(hosts) = &mut self.hosts {
+            let books = self.recording.kvbm.get_or_insert_default();
+            hosts.finish(&self.workers, books);
+        }
         self.recording
     }
 }

@@ -5,7 +5,8 @@
 use crate::cluster::PoolSpec;
 use crate::event::WorkerId;
 use crate::frontend::refusal;
-use crate::kvbm::{Kvbm, TiersInView};
+use crate::host::Below;
+use crate::kvbm::TiersInView;
 use crate::record::Rejection;
 use crate::router::cost::taint_multiplier;
 use crate::router::min_tree::MinTree;
@@ -197,7 +198,7 @@ impl Group {
         id: RequestId,
         workload: &Workload,
         pools: &[PoolSpec],
-        tiers: Option<&Kvbm>,
+        tiers: Option<Below<'_>>,
     ) {
         let refusal = self.find_able(id, workload, pools);
         assert!(refusal.is_none(), "the front end refused it");
@@ -216,8 +217,8 @@ impl Group {
             workload,
             workers,
             active: &self.active,
-            tiers: tiers.map(|kvbm| TiersInView {
-                kvbm,
+            tiers: tiers.map(|below| TiersInView {
+                below,
                 workers: &self.workers,
             }),
         };

@@ -207,6 +207,7 @@ impl Driver {
                     let worker = &cluster.workers()[worker.0 as usize];
                     let plan = worker.scheduler().newest().expect("a plan is to be run");
                     let time = timing[worker.pool()].step(&plan.shape());
+                    let time = cluster.with_copies(worker.id(), plan, time);
                     self.running += 1;
                     let step = Step {
                         handed_over: now,

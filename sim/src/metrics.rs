@@ -470,6 +470,8 @@ fn kvbm_use(kvbm: &KvbmRecord, workers: &[WorkerRecord]) -> KvbmUse {
             onboarded_bytes: all.onboarded_bytes,
             offloaded_blocks: all.offloaded_blocks,
             offloaded_bytes: all.offloaded_bytes,
+            prefetched_blocks: all.prefetched_blocks,
+            prefetched_bytes: all.prefetched_bytes,
             evicted_blocks: all.evicted_blocks,
             filtered_blocks: all.filtered_blocks,
             dropped_blocks: all.dropped_blocks,

@@ -223,6 +223,10 @@ pub struct TierUse {
     pub offloaded_blocks: u64,
     /// Their size.
     pub offloaded_bytes: u64,
+    /// Blocks read into host memory while requests waited.
+    pub prefetched_blocks: u64,
+    /// Their size.
+    pub prefetched_bytes: u64,
     /// Blocks that made room for others.
     pub evicted_blocks: u64,
     /// Blocks that the frequency filter kept out.

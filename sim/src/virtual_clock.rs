@@ -22,7 +22,7 @@ use crate::pipeline::Pipeline;
 use crate::pricing::{Line, Shape, upper_edge};
 use crate::record::Recording;
 use crate::router::min_tree::MinTree;
-use engine::{Span, StepTime, Time};
+use engine::{HostCopies, Span, StepTime, Time};
 use reports::Reports;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -253,6 +253,11 @@ impl<'a> Driver<'a> {
             entered: None,
             has_run: false,
         };
+        if plan.copies != HostCopies::default() {
+            let line = queued.shape.line(timing);
+            let time = cluster.with_copies(worker, plan, line.first);
+            queued.shape = Shape::Mixed(time, line.is_extrapolated);
+        }
         if let Some(pipeline) = &mut lane.pipeline {
             let shape = plan.shape();
             let tokens = plan.prefill_tokens() + u64::from(shape.decode_batch);

@@ -4,6 +4,7 @@
 //! Nothing is simulated.
 
 mod disaggregation;
+mod host_memory;
 mod kvbm;
 
 use super::replay::{FieldArgs, load_scenario};
@@ -116,6 +117,9 @@ impl Resolved {
             if let Some(spec) = &pool.kvbm {
                 line("  KVBM", kvbm::in_words(spec));
             }
+            if let Some(spec) = &pool.host {
+                line("  Host memory", host_memory::in_words(spec));
+            }
             if !pool.taints.is_empty() {
                 line("  Taints", pool.taints.join(", "));
             }
@@ -149,6 +153,7 @@ impl Resolved {
                 "model": pool.model.as_ref().map(|model| &model.id), "gpu": pool.gpu.map(|gpu| gpu.name),
                 "backend": pool.engine.backend(), "kv_tokens": pool.engine.usable_tokens(),
                 "kvbm": pool.kvbm.as_ref().map(kvbm::json), "taints": pool.taints,
+                "host_memory": pool.host.as_ref().map(host_memory::json),
                 "timing": { "source": source, "basis": basis, "detail": timing.detail },
             });
             let own = engine_json(pool);

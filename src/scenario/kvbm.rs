@@ -4,6 +4,7 @@
 use super::section::Section;
 use engine::Span;
 use sim::RouterSpec;
+use sim::kvbm::prefetch::can_prefetch;
 use sim::kvbm::spec::{Medium, OffloadPolicy, Speed, TierSpec};
 use sim::kvbm::{Eviction, FilterSpec, KvbmSpec};
 use sim::links::Transport;
@@ -13,7 +14,7 @@ use sweeps::scenario::{Pool, Role};
 pub const SECTION: &str = "kvbm";
 
 const MAX_GB: f64 = 1e9;
-const MAX_GB_PER_S: f64 = 1e6;
+pub const MAX_GB_PER_S: f64 = 1e6;
 /// Before the first byte where the scenario does not say: an NVMe disk, and an object store over HTTP.
 const DISK_LATENCY_US: f64 = 100.0;
 const OBJECT_LATENCY_US: f64 = 20_000.0;
@@ -38,9 +39,8 @@ const OFFLOAD: [(&str, OffloadPolicy); 2] = [
 ];
 
 /// What KVBM and agents know and this simulator does not.
-const NOT_MODELLED: [&str; 9] = [
+const NOT_MODELLED: [&str; 8] = [
     "block_size",
-    "prefetch",
     "cache_control",
     "speculative_prefill",
     "agent_hints",
@@ -105,7 +105,9 @@ const OBJECT: Names = Names {
 /// The tiers of a pool; `None` where it has none, and after a problem.
 pub fn read(section: &Section<'_>, pool: Option<&Pool>) -> Option<KvbmSpec> {
     section.not_modelled(&NOT_MODELLED);
-    let bytes_per_token = bytes_per_token(section, pool);
+    let sizes = [CPU, DISK, OBJECT];
+    let wants_tier = |names: &Names| section.has(names.size) || section.has(names.blocks);
+    let bytes_per_token = bytes_per_token(section, pool, sizes.iter().any(wants_tier));
     let block_bytes = match (pool, bytes_per_token) {
         (Some(pool), Some(bytes)) => Some(bytes * u64::from(pool.engine.block_size())),
         _ => None,
@@ -130,8 +132,19 @@ pub fn read(section: &Section<'_>, pool: Option<&Pool>) -> Option<KvbmSpec> {
         ..tier
     });
     let tiers: Vec<TierSpec> = [host, disk, object].into_iter().flatten().collect();
+    let prefetch = section.flag("prefetch");
+    let media: Vec<Medium> = tiers.iter().map(|tier| tier.medium).collect();
+    if prefetch == Some(true) && !tiers.is_empty() && !can_prefetch(&media) {
+        section.conflict(
+            "prefetch",
+            "a prefetch that has nowhere to read from or to",
+            "cpu_cache_gb, and disk_cache_gb or object_cache_gb",
+            "",
+        );
+        return None;
+    }
     let pool = pool.filter(|_| !tiers.is_empty())?;
-    if !fits_pool(section, pool) {
+    if !fits_pool(section, pool, &media) {
         return None;
     }
     let node = pool.gpu.map_or(8, |gpu| gpu.gpus_per_node);
@@ -139,13 +152,14 @@ pub fn read(section: &Section<'_>, pool: Option<&Pool>) -> Option<KvbmSpec> {
         tiers,
         pcie: pcie?,
         offload,
+        prefetch: prefetch == Some(true),
         workers_per_node: per_node.unwrap_or((node / pool.gpus_per_worker()).max(1)),
         kv_bytes_per_token: bytes_per_token?,
     })
 }
 
 /// Whether the pool is of a kind that can have tiers.
-fn fits_pool(section: &Section<'_>, pool: &Pool) -> bool {
+fn fits_pool(section: &Section<'_>, pool: &Pool, media: &[Medium]) -> bool {
     let size = [CPU.size, CPU.blocks, DISK.size, DISK.blocks, OBJECT.size];
     let name = size.into_iter().find(|name| section.has(name));
     let name = name.unwrap_or(OBJECT.blocks);
@@ -156,13 +170,14 @@ fn fits_pool(section: &Section<'_>, pool: &Pool) -> bool {
     if pool.engine.as_vllm().is_none() {
         return complain(
             "tiers below an engine other than vllm",
-            "engine.backend vllm: HiCache and TensorRT-LLM's own offloading are not modelled yet",
+            "engine.backend vllm; sglang has hicache, trtllm kv_cache_config",
         );
     }
-    if pool.role == Role::Decode {
+    let is_shared = |medium: &Medium| matches!(medium, Medium::Object(_));
+    if pool.role == Role::Decode && !media.iter().all(is_shared) {
         return complain(
-            "tiers in a pool of role decode",
-            "them in the prefill pools, where Dynamo has KVBM",
+            "tiers of a worker's own in a pool of role decode, which nobody would read",
+            "them in the prefill pools, where Dynamo has KVBM; here object_cache_gb alone",
         );
     }
     if !pool.engine.does_parts() {
@@ -273,7 +288,7 @@ fn read_speed(section: &Section<'_>, names: SpeedNames) -> Option<Speed> {
 }
 
 /// Of all GPUs of a worker together, each with a link of its own.
-fn pcie(section: &Section<'_>, pool: Option<&Pool>) -> Option<Speed> {
+pub fn pcie(section: &Section<'_>, pool: Option<&Pool>) -> Option<Speed> {
     let preset = Transport::Pcie.preset();
     let rate = section.number("pcie_gb_per_s", f64::MIN_POSITIVE..=MAX_GB_PER_S);
     let latency = section.number("pcie_latency_us", 0.0..=1e9);
@@ -291,23 +306,19 @@ fn pcie(section: &Section<'_>, pool: Option<&Pool>) -> Option<Speed> {
     })
 }
 
-fn bytes(gb: f64) -> u64 {
+pub fn bytes(gb: f64) -> u64 {
     (gb * 1e9).round().max(1.0) as u64
 }
 
 /// As written, or the model's.
-fn bytes_per_token(section: &Section<'_>, pool: Option<&Pool>) -> Option<u64> {
+pub fn bytes_per_token(section: &Section<'_>, pool: Option<&Pool>, is_needed: bool) -> Option<u64> {
     if section.has("kv_bytes_per_token") {
         return section.whole("kv_bytes_per_token", 1..=1 << 40);
     }
     let pool = pool?;
     let model = pool.model.as_ref();
     let bytes = model.map(|model| model.kv_bytes_per_token(pool.kv_cache));
-    let sizes = [CPU, DISK, OBJECT];
-    let wants = sizes
-        .iter()
-        .any(|names| section.has(names.size) || section.has(names.blocks));
-    if bytes.is_none() && wants {
+    if bytes.is_none() && is_needed {
         section.mistake(
             "kv_bytes_per_token",
             "nothing",
@@ -332,16 +343,17 @@ pub fn check_together(
     asked: Option<&RouterSpec>,
     pools: &[Pool],
 ) {
-    let has_tiers = root
-        .list("pools")
-        .is_some_and(|(items, _)| items.iter().any(|item| item.get(SECTION).is_some()));
+    let has_tiers = root.list("pools").is_some_and(|(items, _)| {
+        let has = |name| items.iter().any(|item| item.get(name).is_some());
+        has(SECTION) || has(super::hicache::SECTION) || has(super::host_cache::SECTION)
+    });
     for name in [
         "host_cache_hit_weight",
         "disk_cache_hit_weight",
         "shared_cache_multiplier",
     ] {
         if !has_tiers && router.has(name) {
-            let expected = "kvbm in a pool, or no such weight";
+            let expected = "kvbm, hicache or kv_cache_config in a pool, or no such weight";
             router.conflict(name, "a weight of tiers that no pool has", expected, "");
         }
     }

@@ -8,6 +8,8 @@
 mod annotations;
 mod disaggregation;
 mod engine;
+mod hicache;
+mod host_cache;
 mod kvbm;
 mod network;
 mod patch;
@@ -127,6 +129,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let section = Section::new(log, "", Some(root));
     section.not_modelled(&["planner"]);
     section.belongs_to("kvbm", "pools[].kvbm");
+    section.belongs_to("hicache", "pools[].hicache");
     section.belongs_to("links", "network");
     // Read by `sweep`.
     section.has("sweep");
@@ -136,6 +139,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let pools = pools::read(&section, folder, router.as_ref());
     if let Some(pools) = &pools {
         kvbm::check_together(&section, &router_section, router.as_ref(), pools);
+        hicache::check_together(&section, &router_section, router.as_ref(), pools);
     }
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
     let workload = workload::read(&section.section("workload"), folder);

@@ -3,11 +3,11 @@
 use super::annotations;
 use super::beside;
 use super::engine::{self, EngineFields};
-use super::kvbm;
 use super::problem::Kind;
 use super::section::{Field, Section};
 use super::timing::{self, Timing};
 use super::tree::{Node, Value, quoted};
+use super::{hicache, host_cache, kvbm};
 use ::engine::EngineConfig;
 use calibration::tables::Backend;
 use calibration::{Gpu, Model, TimingSpec, Widths};
@@ -131,6 +131,8 @@ struct PoolSections<'a> {
     engine: Section<'a>,
     timing: Section<'a>,
     kvbm: Section<'a>,
+    hicache: Section<'a>,
+    host_cache: Section<'a>,
 }
 
 /// What a pool runs on, as far as it is known.
@@ -162,16 +164,22 @@ fn pool(common: &Common<'_>, item: &Node, place: &str) -> Option<Pool> {
         engine: own.section_over("engine", &common.engine),
         timing: own.section("timing"),
         kvbm: own.section(kvbm::SECTION),
+        hicache: own.section(hicache::SECTION),
+        host_cache: own.section(host_cache::SECTION),
         own,
     };
     let pool = read_pool(common, &sections);
     let kvbm = kvbm::read(&sections.kvbm, pool.as_ref());
-    let pool = pool.map(|pool| Pool { kvbm, ..pool });
+    let host = hicache::read(&sections.hicache, pool.as_ref());
+    let host = host_cache::read(&sections.host_cache, pool.as_ref()).or(host);
+    let pool = pool.map(|pool| Pool { kvbm, host, ..pool });
     for section in [
         &sections.parallel,
         &sections.engine,
         &sections.timing,
         &sections.kvbm,
+        &sections.hicache,
+        &sections.host_cache,
         &sections.own,
     ] {
         section.finish();
@@ -244,6 +252,7 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         unmeasured: None,
         kvbm: None,
         taints,
+        host: None,
         engine: config,
     };
     let may_be_priced = is_whole && shares_experts(&pool, &timing, &engine, sections);

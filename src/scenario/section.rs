@@ -95,6 +95,11 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// True if the section is written, be it empty.
+    pub fn is_written(&self) -> bool {
+        !self.layers.is_empty()
+    }
+
     /// True if something is written there.
     pub fn has(&self, name: &'static str) -> bool {
         self.field(name).is_some()

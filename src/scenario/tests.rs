@@ -859,6 +859,7 @@ proptest! {
 }
 
 mod drafts;
+mod hicache;
 mod kvbm;
 mod spread;
 mod widths;

@@ -129,6 +129,8 @@ impl Row {
             count("onboarded_bytes", |it| it.onboarded_bytes);
             count("offloaded_blocks", |it| it.offloaded_blocks);
             count("offloaded_bytes", |it| it.offloaded_bytes);
+            count("prefetched_blocks", |it| it.prefetched_blocks);
+            count("prefetched_bytes", |it| it.prefetched_bytes);
             count("evicted_blocks", |it| it.evicted_blocks);
             count("filtered_blocks", |it| it.filtered_blocks);
             count("dropped_blocks", |it| it.dropped_blocks);

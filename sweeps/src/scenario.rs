@@ -7,7 +7,7 @@ use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerCont
 use engine::vllm::Eviction;
 use engine::{EngineConfig, Span};
 use sim::kvbm::spec::{Medium, OffloadPolicy};
-use sim::{DisaggregationSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
+use sim::{DisaggregationSpec, HostSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
 use std::path::PathBuf;
 use traces::{Format, SessionClass, SynthSpec, WorkerNames};
 
@@ -62,6 +62,8 @@ pub struct Pool {
     pub kvbm: Option<KvbmSpec>,
     /// Labels of its workers, in order, each once.
     pub taints: Vec<String>,
+    /// Host memory that its engines use themselves; none where it has none.
+    pub host: Option<HostSpec>,
 }
 
 /// What workers do.

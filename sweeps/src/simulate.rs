@@ -8,7 +8,9 @@ use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
 use sim::virtual_clock::Sample;
-use sim::{Cluster, ClusterSpec, FrontendSpec, KvbmSpec, Recording, Regret, virtual_clock};
+use sim::{
+    Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, Recording, Regret, virtual_clock,
+};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +21,7 @@ pub struct Simulation {
     kvbm: Vec<Option<KvbmSpec>>,
     /// Labels of workers, by pool.
     taints: Vec<Vec<String>>,
+    hosts: Vec<Option<HostSpec>>,
     /// One model per pool.
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
@@ -125,6 +128,11 @@ impl Simulation {
         if taints.iter().any(|taints| !taints.is_empty()) {
             asked.push_str(&format!(" {taints:?}"));
         }
+        let hosts = scenario.pools.iter().map(|pool| pool.host.clone());
+        let hosts: Vec<_> = hosts.collect();
+        if hosts.iter().any(Option::is_some) {
+            asked.push_str(&format!(" {hosts:?}"));
+        }
         let identity = PointIdentity {
             scenario: &without_defaults(&asked),
             workload: loaded.digest,
@@ -142,6 +150,7 @@ impl Simulation {
         Ok(Simulation {
             kvbm,
             taints,
+            hosts,
             cluster,
             timing,
             workload: loaded.workload.clone(),
@@ -181,7 +190,8 @@ impl Simulation {
     /// The deployment before the first request.
     #[must_use]
     pub fn fresh_cluster(&self) -> Cluster {
-        Cluster::with_kvbm(&self.cluster, &self.kvbm, self.workload.clone()).tainted(&self.taints)
+        let (cluster, workload) = (&self.cluster, self.workload.clone());
+        Cluster::with_tiers(cluster, &self.kvbm, &self.hosts, workload).tainted(&self.taints)
     }
 
     /// Names of the pools.
@@ -232,8 +242,9 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 3] = [
+    const LATER: [&str; 4] = [
         ", eviction: Lru",
+        ", prefetch: false",
         ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
         // SGLang's and TensorRT-LLM's.
         ", speculation: None",

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use calibration::{Polynomial, PolynomialSpec};
 use engine::sglang::{SglangConfig, SglangDrafts, SglangPolicy};
 use engine::trtllm::{CapacityPolicy, TrtllmConfig};
-use engine::{AcceptanceMode, DraftMethod, EngineConfig, Span, Speculation, StepTime};
+use engine::{
+    AcceptanceMode, DraftMethod, EngineConfig, HostPool, Span, Speculation, StepTime, WritePolicy,
+};
 use sim::disaggregation::conditional::IslBounding;
 use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Role};
+use sim::host::{PrefetchPolicy, StorageSpec};
 use sim::kvbm::spec::{Medium, OffloadPolicy, Speed, TierSpec};
 use sim::kvbm::{Eviction, FilterSpec};
 use sim::links::NetworkSpec;
 use sim::router::KvRouterSpec;
-use sim::{KvbmSpec, PoolSpec, RouterSpec};
+use sim::{HostSpec, KvbmSpec, PoolSpec, RouterSpec};
 
 use crate::fast::{Case, config};
 use crate::oracle::dice::Dice;
@@ -188,9 +191,15 @@ pub fn tiered(seed: u64) -> Case {
     let mut case = if dice.chance(33) {
         disaggregated(seed)
     } else {
-        let runs_vllm = |case: &Case| case.spec.pools[0].engine.as_vllm().is_some();
+        let runs_others = dice.chance(40);
+        let can = |case: &Case| match &case.spec.pools[0].engine {
+            engine if engine.speculation().is_some() => false,
+            EngineConfig::Vllm(_) => !runs_others,
+            EngineConfig::Sglang(config) => runs_others && !config.disable_radix_cache,
+            EngineConfig::Trtllm(config) => runs_others && config.enable_block_reuse,
+        };
         let mut candidates = (0..).map(|more| case(seed + more * 1_000_003));
-        candidates.find(runs_vllm).expect("there is no end of them")
+        candidates.find(can).expect("there is no end of them")
     };
     if dice.chance(30) {
         let mut kv = KvRouterSpec::default();
@@ -214,13 +223,95 @@ pub fn tiered(seed: u64) -> Case {
         let decodes = case.spec.disaggregation.is_some() && index > 0;
         let mut kvbm = kvbm.clone();
         // An object store holds blocks of one size.
-        kvbm.tiers.retain(|tier| !(is_shared(tier) && has_store));
+        let is_apart = case.spec.disaggregation.is_none();
+        kvbm.tiers.retain(|tier| !(is_shared(tier) && has_store && is_apart));
         has_store |= kvbm.tiers.iter().any(is_shared);
-        let can = pool.engine.as_vllm().is_some() && !decodes && !kvbm.tiers.is_empty();
+        // Nobody reads what a decode worker keeps for itself.
+        kvbm.tiers.retain(|tier| !decodes || is_shared(tier));
+        let can = pool.engine.does_parts() && !kvbm.tiers.is_empty();
         can.then_some(kvbm)
     };
     case.kvbm = case.spec.pools.iter().enumerate().map(of_pool).collect();
+    let mut storage = None;
+    let mut of_pool = |pool: &PoolSpec| {
+        let config = match &pool.engine {
+            engine if engine.speculation().is_some() => return None,
+            EngineConfig::Vllm(_) => return None,
+            EngineConfig::Trtllm(config) => {
+                return config.enable_block_reuse.then(|| secondary(&mut dice, config));
+            }
+            EngineConfig::Sglang(config) => config,
+        };
+        let mut host = (!config.disable_radix_cache).then(|| host_memory(&mut dice, config))?;
+        // There is one storage, of pages of one size.
+        let page = config.page_size;
+        match &storage {
+            None => storage = host.storage.map(|storage| (page, storage)),
+            Some((size, one)) => host.storage = (page == *size).then_some(*one),
+        }
+        Some(host)
+    };
+    case.hosts = case.spec.pools.iter().map(&mut of_pool).collect();
     case
+}
+
+/// TensorRT-LLM's, of any size.
+fn secondary(dice: &mut Dice, config: &TrtllmConfig) -> HostSpec {
+    let rate = dice.pick(&[10_000_000, 1_000_000_000, 100_000_000_000]);
+    HostSpec {
+        pool: HostPool {
+            tokens: config.tokens_per_block * dice.between(1, 200) as u32,
+            write_policy: WritePolicy::WriteBack,
+            has_storage: false,
+        },
+        pcie: Speed {
+            read_bytes_per_s: rate,
+            write_bytes_per_s: rate,
+            read_latency: Span::from_ns(dice.pick(&[0, 1_000, 500_000])),
+            write_latency: Span::from_ns(0),
+        },
+        kv_bytes_per_token: dice.pick(&[1, 100, 1_000]),
+        layers: 1,
+        storage: None,
+    }
+}
+
+/// Somewhat larger than the pool, as fast as steps or much slower.
+fn host_memory(dice: &mut Dice, config: &SglangConfig) -> HostSpec {
+    let rates = [10_000_000, 1_000_000_000, 100_000_000_000];
+    let speed = |dice: &mut Dice| Speed {
+        read_bytes_per_s: dice.pick(&rates),
+        write_bytes_per_s: dice.pick(&rates),
+        read_latency: Span::from_ns(dice.pick(&[0, 1_000, 500_000])),
+        write_latency: Span::from_ns(dice.pick(&[0, 1_000, 500_000])),
+    };
+    HostSpec {
+        pcie: speed(dice),
+        storage: dice.chance(50).then(|| StorageSpec {
+            pages: dice.between(1, 4_000) as u64,
+            speed: speed(dice),
+            policy: dice.pick(&[
+                PrefetchPolicy::BestEffort,
+                PrefetchPolicy::WaitComplete,
+                PrefetchPolicy::Timeout {
+                    base: Span::from_ns(100_000),
+                    per_ki_token: Span::from_ns(10_000_000),
+                },
+            ]),
+            threshold_tokens: dice.between(0, 50) as u32,
+        }),
+        pool: HostPool {
+            tokens: config.usable_tokens() + dice.between(1, 2_000) as u32,
+            write_policy: dice.pick(&[
+                WritePolicy::WriteThrough,
+                WritePolicy::WriteThroughSelective,
+                WritePolicy::WriteBack,
+            ]),
+            has_storage: false,
+        },
+        kv_bytes_per_token: dice.pick(&[1, 100, 1_000]),
+        layers: dice.between(1, 40) as u32,
+    }
 }
 
 /// One to three tiers, small enough to be full soon, some of them slow.
@@ -261,6 +352,7 @@ fn tiers(dice: &mut Dice) -> KvbmSpec {
             OffloadPolicy::WriteThrough,
             OffloadPolicy::OnEvict,
         ]),
+        prefetch: dice.chance(40),
         workers_per_node: 2,
         kv_bytes_per_token: dice.pick(&[1, 100, 1_000]),
     }

@@ -159,13 +159,16 @@ fn tiers_change_nothing_of_that() {
     let verdicts = in_parallel(seeds.clone(), |seed| {
         caught(|| compare(&tiered(seed)).map(|_| tiered(seed).run()))
     });
-    let mut fetched = [0; 3];
+    let (mut fetched, mut loaded) = ([0; 3], 0);
     for (seed, verdict) in &verdicts {
         let recording = match verdict {
             Ok(Ok(recording)) => recording,
             Ok(Err(why)) | Err(why) => {
                 let case = tiered(*seed);
-                panic!("seed {seed}: {why}\n{:?}\n{:?}", case.spec, case.kvbm)
+                panic!(
+                    "seed {seed}: {why}\n{:?}\n{:?}\n{:?}",
+                    case.spec, case.kvbm, case.hosts
+                )
             }
         };
         let Some(kvbm) = &recording.kvbm else {
@@ -177,13 +180,15 @@ fn tiers_change_nothing_of_that() {
         for (medium, fetched) in fetched.iter_mut().enumerate() {
             *fetched += u64::from(kvbm.fetches.iter().any(|it| it.tokens[medium] > 0));
         }
+        let has_host = tiered(*seed).hosts.iter().any(Option::is_some);
+        loaded += u64::from(has_host && !kvbm.fetches.is_empty());
     }
     println!(
-        "{} cases: host, disk and object store were read in {fetched:?}",
+        "{} cases: host, disk and object store were read in {fetched:?}, engines loaded from their own host memory in {loaded}",
         verdicts.len()
     );
     let least = (seeds.end - seeds.start) / 50;
-    assert!(fetched.iter().all(|&cases| cases >= least));
+    assert!(fetched.iter().all(|&cases| cases >= least) && loaded >= least);
 }
 
 /// Everything that may not change a result.

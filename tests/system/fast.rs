@@ -15,7 +15,7 @@ use sim::journal::{Entry, Journal};
 use sim::router::KvRouterSpec;
 use sim::router::cost::CostWeights;
 use sim::{
-    Cluster, ClusterSpec, GapRun, KvbmSpec, LoadSpec, PoolSpec, Recording, RouterSpec,
+    Cluster, ClusterSpec, GapRun, HostSpec, KvbmSpec, LoadSpec, PoolSpec, Recording, RouterSpec,
     virtual_clock,
 };
 
@@ -38,6 +38,8 @@ pub struct Case {
     pub kvbm: Vec<Option<KvbmSpec>>,
     /// By pool: labels of its workers; empty where no pool has any.
     pub taints: Vec<Vec<String>>,
+    /// By pool: host memory that SGLang uses; empty where no pool has any.
+    pub hosts: Vec<Option<HostSpec>>,
 }
 
 impl Case {
@@ -46,6 +48,7 @@ impl Case {
         Case {
             kvbm: Vec::new(),
             taints: Vec::new(),
+            hosts: Vec::new(),
             spec: spec(scenario),
             workload: workload(scenario),
             timing: vec![timing(scenario)],
@@ -61,10 +64,12 @@ impl Case {
 
     /// Before the start.
     pub fn cluster(&self) -> Cluster {
-        let cluster = match self.kvbm.is_empty() {
-            true => Cluster::new(&self.spec, self.workload.clone()),
-            false => Cluster::with_kvbm(&self.spec, &self.kvbm, self.workload.clone()),
-        };
+        let pools = self.spec.pools.len();
+        let mut kvbm = self.kvbm.clone();
+        kvbm.resize(pools, None);
+        let mut hosts = self.hosts.clone();
+        hosts.resize(pools, None);
+        let cluster = Cluster::with_tiers(&self.spec, &kvbm, &hosts, self.workload.clone());
         match self.taints.is_empty() {
             true => cluster,
             false => cluster.tainted(&self.taints),

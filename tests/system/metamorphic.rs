@@ -70,6 +70,7 @@ fn doubled_case(case: &Case) -> Case {
     Case {
         kvbm: case.kvbm.clone(),
         taints: case.taints.clone(),
+        hosts: case.hosts.clone(),
         spec,
         workload: Arc::new(workload),
         timing: timing

@@ -114,6 +114,10 @@ impl Extents {
         }
     }
 
+    pub fn keep_events(&mut self) {
+        self.tracks_events = true;
+    }
+
     pub fn idle_blocks(&self) -> u32 {
         self.idle_blocks
     }

@@ -24,6 +24,7 @@ mod belady;
 mod extents;
 mod table;
 
+use crate::prefix_tree::NodeId;
 use crate::workload::{RequestId, Workload};
 use belady::Foresight;
 pub use extents::KvEvent;
@@ -272,6 +273,24 @@ impl KvCache {
         while let Some(held) = table.pop_held() {
             self.extents.unshare(held);
         }
+    }
+
+    /// Keeps a log of stored and removed blocks from now on.
+    pub fn keep_events(&mut self) {
+        self.config.track_events = true;
+        self.extents.keep_events();
+    }
+
+    /// The events since they were drained, in order.
+    #[must_use]
+    pub fn events(&self) -> &[KvEvent] {
+        &self.extents.events
+    }
+
+    /// Whether a lookup would find a block.
+    #[must_use]
+    pub fn holds(&self, node: NodeId, block: u32) -> bool {
+        self.extents.first_copy_at(node, block).is_some()
     }
 
     /// Moves the events since the last call to the end of `events`, in order.

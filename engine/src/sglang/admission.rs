@@ -17,6 +17,9 @@ pub(super) struct Admission {
     pub new_tokens: u32,
     /// Tokens found in the cache; `None` if it goes on with an earlier chunk.
     pub hit_tokens: Option<u32>,
+    /// Tokens brought up from host memory, and of these tokens that a storage gave.
+    pub loaded_tokens: u32,
+    pub stored_tokens: u32,
 }
 
 /// Why the queue is tried no further.
@@ -93,6 +96,8 @@ impl<'a> Admitter<'a> {
                 sequence: id,
                 new_tokens,
                 hit_tokens: None,
+                loaded_tokens: 0,
+                stored_tokens: 0,
             },
             pool.paged(new_tokens),
             if is_cut {
@@ -113,13 +118,26 @@ impl<'a> Admitter<'a> {
     ) -> Result<(), Stop> {
         let sequence = &sequences[id as usize];
         // S7: the last token is computed even if the cache holds it.
-        let found = pool.match_prefix(sequence, sequence.known() - 1);
-        let input = sequence.known() - found.tokens;
+        let mut found = pool.match_prefix(sequence, sequence.known() - 1);
+        let hit_tokens = found.tokens;
+        let mut stored_tokens = 0;
         let (tokens, output) = if self.config.disable_radix_cache && self.config.ignore_eos {
+            let input = sequence.known() - found.tokens;
             self.judge_by_releases(id, input, sequences, running, pool)?
         } else {
-            self.judge(sequence, found, pool)?
+            let mut verdict = self.judge(sequence, found, pool)?;
+            if found.host_tokens > 0 {
+                match pool.load_back(found, sequence) {
+                    Some((all, stored)) => (found, stored_tokens) = (all, stored),
+                    None => {
+                        found.host_tokens = 0;
+                        verdict = self.judge(sequence, found, pool)?;
+                    }
+                }
+            }
+            verdict
         };
+        let input = sequence.known() - found.tokens;
         pool.cache.lock(found.node);
         let sequence = &mut sequences[id as usize];
         sequence.node = found.node;
@@ -132,7 +150,9 @@ impl<'a> Admitter<'a> {
             Admission {
                 sequence: id,
                 new_tokens: tokens,
-                hit_tokens: Some(found.tokens),
+                hit_tokens: Some(hit_tokens),
+                loaded_tokens: found.tokens - hit_tokens,
+                stored_tokens,
             },
             pool.paged(tokens),
             output,
@@ -148,8 +168,10 @@ impl<'a> Admitter<'a> {
         pool: &mut KvPool,
     ) -> Result<(u32, u32), Stop> {
         let page = self.config.page_size;
-        let input = sequence.known() - found.tokens;
-        let total = input + clipped(sequence.missing()) + page;
+        // What comes up from host memory is not computed, but takes room.
+        let prefix = found.tokens + found.host_tokens;
+        let input = sequence.known() - prefix;
+        let total = input + found.host_tokens + clipped(sequence.missing()) + page;
         // What it shares cannot be evicted for it.
         pool.cache.lock(found.node);
         let left = self.left(pool);
@@ -162,8 +184,8 @@ impl<'a> Admitter<'a> {
         match self.chunk_left {
             None if !self.admitted.is_empty() && paged >= self.input_left => Err(Stop::Budget),
             Some(chunk) if paged > chunk => {
-                let end = found.tokens + chunk.max(0) as u32 / page * page;
-                let tokens = (end / page * page).saturating_sub(found.tokens);
+                let end = prefix + chunk.max(0) as u32 / page * page;
+                let tokens = (end / page * page).saturating_sub(prefix);
                 if tokens == 0 {
                     return Err(Stop::Budget);
                 }

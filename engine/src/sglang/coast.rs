@@ -12,7 +12,7 @@
 use super::Scheduler;
 use super::sequence::SequenceId;
 use crate::flight::Flight;
-use crate::plan::StepPlan;
+use crate::plan::{HostCopies, StepPlan};
 
 impl Scheduler {
     /// Steps in flight.
@@ -117,6 +117,32 @@ impl Scheduler {
         enough
     }
 
+    /// The same where an eviction waits for a copy, which makes its step longer than the others.
+    fn steps_without_eviction(&self, plan: &StepPlan) -> u32 {
+        if plan.copies != HostCopies::default() {
+            return 1;
+        }
+        let missing = |&id: &SequenceId| self.sequences[id as usize].missing();
+        let limit = self.running.iter().map(missing).min();
+        let limit = limit.expect("a decode batch has sequences");
+        // As in `extend`.
+        let reserve = self.running.len() as u64 * u64::from(self.config.page_size);
+        let has_room = |steps: u32| {
+            let pages = self.pages_for_more(&self.running, steps - 1);
+            pages + reserve <= u64::from(self.pool.free_tokens())
+        };
+        let (mut enough, mut too_many) = (1, limit + 1);
+        while too_many - enough > 1 {
+            let middle = enough + (too_many - enough) / 2;
+            if has_room(middle) {
+                enough = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        enough
+    }
+
     fn extend(&mut self, flight: &mut Flight, steps: u32) {
         // Only decode plans coast, and their batch is all that runs.
         let running = std::mem::take(&mut self.running);
@@ -157,6 +183,9 @@ impl Scheduler {
         let only_decodes = plan.prefill.is_empty() && plan.preempted.is_empty();
         if !only_decodes || !(self.is_full || self.waiting.is_empty()) {
             return 1;
+        }
+        if self.pool.cache.writes_back() {
+            return self.steps_without_eviction(plan);
         }
         let to_goal = |&id: &SequenceId| self.steps_to_goal(id);
         let limit = self

@@ -23,6 +23,7 @@ pub mod defaults;
 mod place;
 mod policy;
 mod pool;
+mod prefetch;
 mod radix_cache;
 mod sequence;
 mod speculation;
@@ -33,14 +34,17 @@ pub use pool::KvPool;
 pub use speculation::SglangDrafts;
 
 use crate::flight::Flight;
+use crate::host_pool::HostPool;
 use crate::kv_cache::KvEvent;
 use crate::plan::{Admitted, Scheduled, StepPlan};
+use crate::prefix_tree::NodeId;
 use crate::scheduler::Tracking;
 use crate::speculation::{Acceptance, Drafted};
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
 use admission::{Admission, Admitter, Stop};
 use policy::WaitingQueue;
+use prefetch::Prefetches;
 use sequence::{Sequence, SequenceId};
 use std::sync::Arc;
 use token_ratio::TokenRatio;
@@ -71,6 +75,7 @@ pub struct Scheduler {
     peak_tokens: u32,
     acceptance: Option<Acceptance>,
     drafted: Drafted,
+    prefetches: Prefetches,
 }
 
 impl Scheduler {
@@ -106,7 +111,22 @@ impl Scheduler {
             spare: StepPlan::default(),
             active: 0,
             peak_tokens: 0,
+            prefetches: Prefetches::default(),
         }
+    }
+
+    /// Puts host memory below the pool, before the first request: HiCache.
+    pub fn attach_host_pool(&mut self, host: HostPool) {
+        self.pool.attach_host(host);
+    }
+
+    /// How many tokens of a content's first `limit` the pool has, and how many follow in host memory; `tip` is where the
+    /// content ends in the workload's prefix tree.
+    #[must_use]
+    pub fn peek(&self, tip: NodeId, limit: u32) -> (u32, u32) {
+        let mut path = Vec::new();
+        place::places(&self.workload.tree, tip, &mut path);
+        self.pool.cache.peek(&path, limit)
     }
 
     /// The settings.
@@ -212,6 +232,7 @@ impl Scheduler {
         }
         let set_aside = self.slots_for(plan.decode_batch as usize);
         self.note_peak(set_aside);
+        plan.copies = self.pool.take_copies();
         plan.up_to = self.coast_limit(&plan);
         self.flight = Some(Flight::new(plan));
         self.newest()
@@ -220,7 +241,8 @@ impl Scheduler {
     /// Hands the computed part of a cut prompt to the cache and lets the last prefill batch join those that run (S8, S11).
     fn settle_last_step(&mut self) {
         if let Some(id) = self.cut {
-            self.pool.checkpoint(&mut self.sequences[id as usize]);
+            self.pool
+                .checkpoint(&mut self.sequences[id as usize], false);
         }
         let mut running = std::mem::take(&mut self.running);
         let mut joining = std::mem::take(&mut self.prefilled);
@@ -289,13 +311,18 @@ impl Scheduler {
             admitter.go_on(id, &self.sequences[id as usize], &self.pool);
             self.cut = admitter.cut.take();
         }
-        let mut tried = 0;
+        let (mut tried, mut passed_over) = (0, 0);
         while let Some(id) = self.waiting.get(tried) {
             if admitter.admitted.len() >= seats {
                 self.is_full = true;
             }
             if self.is_full {
                 break;
+            }
+            let sequence = &mut self.sequences[id as usize];
+            if !self.prefetches.end(sequence, &mut self.pool) {
+                (tried, passed_over) = (tried + 1, passed_over + 1);
+                continue;
             }
             let verdict = admitter.try_next(id, &mut self.sequences, &self.running, &mut self.pool);
             let is_admitted = admitter
@@ -306,7 +333,11 @@ impl Scheduler {
             match verdict {
                 Ok(()) => {}
                 Err(stop) => {
-                    self.is_full |= stop == Stop::NoToken;
+                    // With host memory the mark needs somebody whose leaving takes it off again.
+                    let may_mark = !self.pool.has_host()
+                        || !admitter.admitted.is_empty()
+                        || !self.running.is_empty();
+                    self.is_full |= stop == Stop::NoToken && may_mark;
                     break;
                 }
             }
@@ -316,7 +347,12 @@ impl Scheduler {
             assert!(self.cut.is_none(), "one prompt is cut at a time");
             self.cut = cut;
         }
-        self.waiting.remove_first(tried);
+        if passed_over == 0 {
+            self.waiting.remove_first(tried);
+        } else {
+            let is_admitted = |id| admitted.iter().any(|it: &Admission| it.sequence == id);
+            self.waiting.remove(tried, is_admitted);
+        }
         admitted
     }
 
@@ -331,6 +367,8 @@ impl Scheduler {
                 request: sequence.request,
                 known_tokens: sequence.known(),
                 hit_tokens,
+                loaded_tokens: admission.loaded_tokens,
+                stored_tokens: admission.stored_tokens,
                 is_resumed: sequence.was_retracted,
             });
         }
@@ -392,7 +430,7 @@ impl Scheduler {
                 self.active -= 1;
                 ended.push(sequence.request);
             } else if index < prefills {
-                self.pool.checkpoint(sequence);
+                self.pool.checkpoint(sequence, true);
             }
         }
         flight.note_delivered(steps);

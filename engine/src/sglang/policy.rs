@@ -61,13 +61,22 @@ impl WaitingQueue {
         self.queue.get(at).copied()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = SequenceId> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = SequenceId> {
         self.queue.iter().copied()
     }
 
     /// An arrival, or a request that was retracted: to the back (S6).
     pub fn push(&mut self, id: SequenceId) {
         self.queue.push_back(id);
+    }
+
+    /// Takes out those that were admitted, of the first `tried`.
+    pub fn remove(&mut self, tried: usize, is_admitted: impl Fn(SequenceId) -> bool) {
+        let mut at = 0;
+        self.queue.retain(|&id| {
+            at += 1;
+            at > tried || !is_admitted(id)
+        });
     }
 
     /// Takes out the first `count`.
@@ -104,7 +113,8 @@ impl WaitingQueue {
         for &id in &self.queue {
             let sequence = &sequences[id as usize];
             let known = sequence.known();
-            let matched = pool.match_prefix(sequence, known).tokens;
+            let found = pool.match_prefix(sequence, known);
+            let matched = found.tokens + found.host_tokens;
             let head = sequence.head(ALIKE_TOKENS);
             let is_alike =
                 matched <= ALIKE_TOKENS && head.is_some_and(|head| !self.heads.insert(head));

@@ -6,7 +6,9 @@
 
 use super::radix_cache::{Match, RadixCache};
 use super::sequence::Sequence;
+use crate::host_pool::{HostPool, HostUse};
 use crate::kv_cache::KvEvent;
+use crate::plan::HostCopies;
 use crate::workload::Workload;
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ pub struct KvPool {
     is_caching: bool,
     /// Computed tokens at the end that do not enter the cache (S13).
     uncached_tail: u32,
+    /// Tokens brought up from host memory for the next batch.
+    loaded: u32,
 }
 
 impl KvPool {
@@ -35,7 +39,70 @@ impl KvPool {
             cache: RadixCache::new(workload, config.page_size, tracks_events),
             is_caching: !config.disable_radix_cache,
             uncached_tail: u32::from(config.speculation.is_some()),
+            loaded: 0,
         }
+    }
+
+    /// Puts host memory below the pool.
+    pub(super) fn attach_host(&mut self, host: HostPool) {
+        assert!(
+            self.is_caching && host.tokens > self.usable,
+            "host memory takes more than the pool, prefix by prefix"
+        );
+        self.cache.attach_host(host);
+    }
+
+    /// What host memory holds and did, if there is some.
+    #[must_use]
+    pub fn host_use(&self) -> Option<HostUse> {
+        self.cache.host_use()
+    }
+
+    /// Tokens that fit into host memory; 0 without any.
+    pub(super) fn host_tokens(&self) -> u32 {
+        self.cache.host_tokens()
+    }
+
+    pub(super) fn has_host(&self) -> bool {
+        self.cache.host_use().is_some()
+    }
+
+    /// What has been copied since the last call and the next batch has to wait for.
+    pub(super) fn take_copies(&mut self) -> HostCopies {
+        HostCopies {
+            loaded_tokens: std::mem::take(&mut self.loaded),
+            written_tokens: self.cache.take_written(),
+        }
+    }
+
+    /// Brings up what of a match lies in host memory, all or nothing.
+    /// Also says how many of its tokens a storage gave.
+    pub(super) fn load_back(&mut self, found: Match, sequence: &Sequence) -> Option<(Match, u32)> {
+        let tokens = found.host_tokens;
+        if tokens < HostPool::LOAD_BACK_THRESHOLD {
+            return None;
+        }
+        self.cache.lock(found.node);
+        self.cache.hold_copy(found);
+        if self.free < tokens {
+            // As the real one does: not what lacks, but as much as is to come.
+            self.free += self.cache.evict(tokens);
+        }
+        self.cache.release_copy(found);
+        self.cache.unlock(found.node);
+        if self.free < tokens {
+            return None;
+        }
+        self.free -= tokens;
+        let stored = self.cache.load(found, &sequence.path);
+        self.loaded += tokens;
+        let all = Match {
+            node: found.deepest,
+            tokens: found.tokens + tokens,
+            host_tokens: 0,
+            ..found
+        };
+        Some((all, stored))
     }
 
     /// Tokens of the pool.
@@ -95,10 +162,7 @@ impl KvPool {
             let limit = limit.saturating_sub(self.uncached_tail);
             self.cache.match_prefix(&sequence.path, limit)
         } else {
-            Match {
-                node: RadixCache::ROOT,
-                tokens: 0,
-            }
+            Match::NONE
         }
     }
 
@@ -118,13 +182,14 @@ impl KvPool {
         self.free -= taken;
     }
 
-    /// Hands what a sequence has computed to the cache and lets it share the cache's copy (S8, S12).
-    pub(super) fn checkpoint(&mut self, sequence: &mut Sequence) {
+    /// Hands what a sequence has computed to the cache and lets it share the cache's copy (S8, S12). For host memory a part
+    /// of a prompt does not count.
+    pub(super) fn checkpoint(&mut self, sequence: &mut Sequence, is_whole: bool) {
         if !self.is_caching {
             return;
         }
         let tokens = self.cacheable(sequence.computed);
-        let known = self.cache.insert(&sequence.path, tokens);
+        let known = self.cache.insert(&sequence.path, tokens, is_whole);
         self.free += known - sequence.shared;
         // `tokens` is what the cache takes already.
         let copy = self.cache.match_prefix(&sequence.path, tokens);
@@ -142,7 +207,7 @@ impl KvPool {
             return;
         }
         let tokens = self.cacheable(sequence.computed);
-        let known = self.cache.insert(&sequence.path, tokens);
+        let known = self.cache.insert(&sequence.path, tokens, true);
         self.free += known - sequence.shared;
         self.free += self.paged(sequence.computed) - tokens;
         self.let_go(sequence);

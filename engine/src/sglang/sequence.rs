@@ -2,6 +2,7 @@
 
 use super::place::{Place, place_of, places};
 use super::radix_cache::{RadixCache, RadixId};
+use crate::host_pool::Prefetch;
 use crate::prefix_tree::NodeId;
 use crate::workload::{Request, RequestId, Workload};
 
@@ -27,6 +28,8 @@ pub(super) struct Sequence {
     pub was_retracted: bool,
     /// Parts of its next token that it has by expected acceptance.
     pub fraction: u32,
+    /// What a storage is asked for while it waits.
+    pub prefetch: Option<Prefetch>,
     /// The places of its content.
     pub path: Vec<Place>,
 }
@@ -51,6 +54,7 @@ impl Sequence {
             node: RadixCache::ROOT,
             was_retracted: false,
             fraction: 0,
+            prefetch: None,
             path,
         }
     }

@@ -144,6 +144,8 @@ impl Scheduler {
         let sequence = &self.sequences[id as usize];
         let whole = sequence.prompt / self.config.tokens_per_block;
         let found = self.cache.lookup(&sequence.path, whole).blocks;
+        let found = found + self.host_blocks(&self.sequences[id as usize].path, found, whole);
+        let sequence = &self.sequences[id as usize];
         if found == whole {
             return None;
         }

@@ -10,7 +10,7 @@ use super::Scheduler;
 use super::config::CapacityPolicy;
 use super::sequence::SequenceId;
 use crate::flight::Flight;
-use crate::plan::StepPlan;
+use crate::plan::{HostCopies, StepPlan};
 
 impl Scheduler {
     /// Steps in flight.
@@ -126,9 +126,15 @@ impl Scheduler {
         let to_goal = |&id: &SequenceId| self.steps_to_goal(id);
         let limit = self.decodes.iter().map(to_goal).min();
         let limit = limit.expect("a plan without prompts decodes");
-        match self.config.capacity_scheduler_policy {
+        let limit = match self.config.capacity_scheduler_policy {
             CapacityPolicy::GuaranteedNoEvict => limit,
             CapacityPolicy::MaxUtilization => self.limit_by_blocks(limit),
+        };
+        match &self.host {
+            None => limit,
+            Some(_) if plan.copies != HostCopies::default() => 1,
+            // A step that evicts waits for a copy.
+            Some(_) => self.steps_with(limit, u64::from(self.cache.blank_blocks())),
         }
     }
 
@@ -138,11 +144,14 @@ impl Scheduler {
         if started != self.decodes.len() || started != self.started {
             return 1;
         }
-        let free = u64::from(self.cache.free_blocks());
+        self.steps_with(limit, u64::from(self.cache.free_blocks()))
+    }
+
+    /// The largest number of steps up to `limit` that so many blocks are enough for; the first step has its blocks already.
+    fn steps_with(&self, limit: u32, free: u64) -> u32 {
         if self.blocks_for_more(limit - 1) <= free {
             return limit;
         }
-        // The largest number of steps whose blocks are there; the first step has its blocks already.
         let (mut enough, mut too_many) = (1, limit);
         while too_many - enough > 1 {
             let middle = enough + (too_many - enough) / 2;

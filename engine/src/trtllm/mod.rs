@@ -37,6 +37,7 @@
 mod capacity;
 mod coast;
 mod config;
+mod host;
 mod micro_batch;
 mod sequence;
 mod speculation;
@@ -44,13 +45,15 @@ mod speculation;
 pub use config::{CapacityPolicy, TrtllmConfig};
 
 use crate::flight::Flight;
-use crate::kv_cache::{KvCache, KvCacheConfig, KvEvent, block_path};
+use crate::host_pool::{HostPool, HostUse};
+use crate::kv_cache::{KvCache, KvCacheConfig, KvEvent, Stretch, block_path};
 use crate::plan::{Admitted, Scheduled, StepPlan};
 use crate::prefix_tree::NodeId;
 use crate::scheduler::Tracking;
 use crate::speculation::{Acceptance, Drafted};
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
+use host::SecondaryPool;
 use micro_batch::Prefill;
 use sequence::{Sequence, SequenceId};
 use std::collections::VecDeque;
@@ -81,6 +84,7 @@ pub struct Scheduler {
     peak_blocks: u32,
     acceptance: Option<Acceptance>,
     drafted: Drafted,
+    host: Option<Box<SecondaryPool>>,
 }
 
 impl Scheduler {
@@ -117,7 +121,32 @@ impl Scheduler {
             flight: None,
             spare: StepPlan::default(),
             peak_blocks: 0,
+            host: None,
         }
+    }
+
+    /// Puts a secondary pool in host memory below the GPU's, before the first request.
+    pub fn attach_host_pool(&mut self, host: HostPool) {
+        assert!(
+            self.config.enable_block_reuse,
+            "only contents that can be found again are kept"
+        );
+        self.cache.keep_events();
+        let pool = SecondaryPool::new(host, self.config.tokens_per_block);
+        self.host = Some(Box::new(pool));
+    }
+
+    /// What its host memory holds and did, if it has some.
+    #[must_use]
+    pub fn host_use(&self) -> Option<HostUse> {
+        self.host.as_ref().map(|host| host.used())
+    }
+
+    /// How many blocks of a content are in host memory from block `from` on without a gap, none behind block `limit`.
+    #[must_use]
+    pub fn host_blocks(&self, path: &[Stretch], from: u32, limit: u32) -> u32 {
+        let host = self.host.as_ref();
+        host.map_or(0, |host| host.matched(path, from, limit))
     }
 
     /// The settings.
@@ -159,6 +188,9 @@ impl Scheduler {
     /// Moves the KV events since the last call to the end of `events`.
     pub fn drain_events(&mut self, events: &mut Vec<KvEvent>) {
         self.cache.drain_events(events);
+        if let Some(host) = &mut self.host {
+            host.forget_events();
+        }
     }
 
     /// Takes a request in; it waits until a plan starts it. The front end has refused what can never be served.
@@ -234,6 +266,9 @@ impl Scheduler {
             return None;
         }
         self.note_peak();
+        if let Some(host) = &mut self.host {
+            plan.copies = host.take_copies();
+        }
         plan.up_to = self.coast_limit(&plan);
         self.flight = Some(Flight::new(plan));
         self.newest()
@@ -259,14 +294,25 @@ impl Scheduler {
             self.cache.admit(&mut sequence.table);
             let slots = sequence.prompt + self.config.extra_kv_tokens();
             let blocks = self.config.blocks_for(slots);
+            let host = self.host.as_mut();
+            let loaded = host.map_or(0, |host| host.take(&sequence.path, hit.blocks, limit));
             self.cache.grow(&mut sequence.table, blocks);
+            if let Some(host) = &mut self.host {
+                host.take_evicted(&self.cache);
+            }
+            if loaded > 0 {
+                self.cache
+                    .publish(&mut sequence.table, &sequence.path, hit.blocks + loaded);
+            }
             sequence.is_started = true;
-            sequence.computed = hit.blocks * block_size;
+            sequence.computed = (hit.blocks + loaded) * block_size;
             self.started += 1;
             plan.admitted.push(Admitted {
                 request: sequence.request,
                 known_tokens: sequence.prompt,
-                hit_tokens: sequence.computed,
+                hit_tokens: hit.blocks * block_size,
+                loaded_tokens: loaded * block_size,
+                stored_tokens: 0,
                 is_resumed: sequence.was_paused,
             });
         }
@@ -316,6 +362,9 @@ impl Scheduler {
         sequence.computed += tokens;
         let blocks = self.config.blocks_for(sequence.computed);
         self.cache.grow(&mut sequence.table, blocks);
+        if let Some(host) = &mut self.host {
+            host.take_evicted(&self.cache);
+        }
     }
 
     fn note_peak(&mut self) {

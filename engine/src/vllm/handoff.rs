@@ -29,7 +29,7 @@ use super::Scheduler;
 use super::coast::Standstill;
 use super::sequence::SequenceId;
 use crate::connector::Connector;
-use crate::kv_cache::Hit;
+use crate::kv_cache::{Hit, Stretch};
 use crate::plan::{Admitted, Reserved, StepPlan};
 use crate::scheduler::Part;
 use crate::workload::RequestId;
@@ -63,6 +63,11 @@ impl Elsewhere {
 }
 
 impl Scheduler {
+    /// How many blocks of a content the cache has from the first on, at most `limit`. Changes nothing.
+    pub fn cached_blocks(&mut self, path: &[Stretch], limit: u32) -> u32 {
+        self.cache.lookup(path, limit).blocks
+    }
+
     /// Nobody reads the blocks of a request any more whose prefill was done here.
     pub fn release(&mut self, request: RequestId) {
         self.elsewhere.news.push((News::Read, request));
@@ -248,6 +253,8 @@ impl Scheduler {
                 request: sequence.request,
                 known_tokens: sequence.known(),
                 hit_tokens: sequence.computed - fetched,
+                loaded_tokens: 0,
+                stored_tokens: 0,
                 is_resumed: sequence.was_preempted,
             });
         }

@@ -487,6 +487,8 @@ impl Scheduler {
             request: sequence.request,
             known_tokens: sequence.known(),
             hit_tokens: admission.hit_tokens,
+            loaded_tokens: 0,
+            stored_tokens: 0,
             is_resumed: sequence.was_preempted,
         });
         sequence.is_running = true;

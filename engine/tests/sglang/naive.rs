@@ -1,8 +1,11 @@
 //! SGLang's scheduler once more, as naive as possible: rules S1–S12 on lists of single tokens. No coasting, no places, no
 //! ordered sets; every question is answered by looking at everything.
 
+mod host;
+
 use crate::acceptance::tokens_of_a_step;
 use engine::sglang::{SglangConfig, SglangPolicy};
+use host::Host;
 
 /// A request as the oracle sees it.
 #[derive(Debug, Clone)]
@@ -52,6 +55,10 @@ struct Node {
     time: u64,
     locks: usize,
     is_dead: bool,
+    /// Where its KV is, and how often it was stored.
+    on_device: bool,
+    on_host: bool,
+    hits: u32,
 }
 
 /// What one step looks like after it was planned and after its results.
@@ -69,6 +76,8 @@ pub struct Line {
     pub finished: Vec<usize>,
     /// The same after the results.
     pub after: [usize; 3],
+    /// Tokens that the step waits for: loaded, written back.
+    pub copies: [usize; 2],
 }
 
 pub struct Oracle {
@@ -85,6 +94,9 @@ pub struct Oracle {
     ratio: f64,
     passes: u32,
     line: Line,
+    host: Option<Host>,
+    /// A leaf in host memory that is about to be loaded.
+    held_copy: Option<usize>,
 }
 
 const CLIP: usize = 4096;
@@ -98,6 +110,9 @@ impl Oracle {
             time: 0,
             locks: 1,
             is_dead: false,
+            on_device: true,
+            on_host: false,
+            hits: 0,
         };
         Oracle {
             free: config.usable_tokens() as usize,
@@ -113,6 +128,8 @@ impl Oracle {
             cut: None,
             passes: 0,
             line: Line::default(),
+            host: None,
+            held_copy: None,
         }
     }
 
@@ -135,6 +152,10 @@ impl Oracle {
         self.line.waiting = self.waiting.clone();
         self.line.ratio = self.ratio;
         self.line.planned = self.memory();
+        if let Some(host) = &mut self.host {
+            let copies = [&mut host.loaded, &mut host.written_back];
+            self.line.copies = copies.map(std::mem::take);
+        }
         self.results();
         self.line.after = self.memory();
         Some(self.line.clone())
@@ -143,11 +164,12 @@ impl Oracle {
     fn memory(&self) -> [usize; 3] {
         let cached =
             |nodes: &mut dyn Iterator<Item = &Node>| nodes.map(|node| node.tokens.len()).sum();
-        let mut alive = self.nodes.iter().filter(|node| !node.is_dead);
+        let is_there = |node: &&Node| !node.is_dead && node.on_device;
+        let mut alive = self.nodes.iter().filter(is_there);
         let mut idle = self
             .nodes
             .iter()
-            .filter(|node| !node.is_dead && node.locks == 0);
+            .filter(|node| !node.is_dead && node.on_device && node.locks == 0);
         [self.free, cached(&mut idle), cached(&mut alive)]
     }
 
@@ -262,8 +284,10 @@ impl Oracle {
                 break;
             }
             let known = self.requests[id].known();
-            let (node, matched) = self.find(id, known - 1);
-            let input = known - matched;
+            let (deepest, all) = self.find(id, known - 1);
+            let (mut node, device) = self.device_part(deepest, all);
+            let mut matched = all;
+            let mut input = known - matched;
             let goal = self.requests[id].goal;
             let missing = goal - self.requests[id].outputs;
             let mut new = input;
@@ -317,21 +341,46 @@ impl Oracle {
                 self.lock(node);
                 let room = self.available() as f64 - reserved;
                 self.unlock(node);
-                if (input + missing.min(CLIP) + page) as f64 >= room {
-                    self.is_full = true;
+                if (known - device + missing.min(CLIP) + page) as f64 >= room {
+                    // With host memory nobody is marked full where nobody runs.
+                    let runs = !batch.is_empty() || !self.running.is_empty();
+                    self.is_full = self.host.is_none() || runs;
                     break;
                 }
-                match chunk_left {
-                    None if !batch.is_empty() && self.ceil(input) as i64 >= input_left => break,
-                    Some(chunk) if self.ceil(input) as i64 > chunk => {
-                        let end = self.floor(matched + self.floor(chunk.max(0) as usize));
-                        if end <= matched {
+                let cut = |oracle: &Oracle, matched: usize| {
+                    let input = known - matched;
+                    match chunk_left {
+                        None if !batch.is_empty() && oracle.ceil(input) as i64 >= input_left => 0,
+                        Some(chunk) if oracle.ceil(input) as i64 > chunk => {
+                            let end = oracle.floor(matched + oracle.floor(chunk.max(0) as usize));
+                            end.max(matched) - matched
+                        }
+                        _ => input,
+                    }
+                };
+                if cut(self, matched) == 0 {
+                    break;
+                }
+                if device < all {
+                    if self.load_back(node, deepest, all - device) {
+                        node = deepest;
+                    } else {
+                        matched = device;
+                        self.lock(node);
+                        let room = self.available() as f64 - reserved;
+                        self.unlock(node);
+                        if (known - device + missing.min(CLIP) + page) as f64 >= room {
+                            let runs = !batch.is_empty() || !self.running.is_empty();
+                            self.is_full = runs;
                             break;
                         }
-                        new = end - matched;
                     }
-                    _ => {}
                 }
+                new = cut(self, matched);
+                if new == 0 {
+                    break;
+                }
+                input = known - matched;
             }
             self.lock(node);
             let request = &mut self.requests[id];
@@ -516,7 +565,8 @@ impl Oracle {
             return;
         }
         let tokens = self.cacheable(id);
-        self.free += self.insert(id, tokens) - self.requests[id].shared;
+        let counts = self.cut != Some(id);
+        self.free += self.insert(id, tokens, counts) - self.requests[id].shared;
         let (node, found) = self.find_all(id, tokens);
         assert_eq!(found, tokens);
         self.unlock(self.requests[id].node);
@@ -529,7 +579,7 @@ impl Oracle {
         let (held, shared) = (self.requests[id].held, self.requests[id].shared);
         if keeps && !self.config.disable_radix_cache {
             let tokens = self.cacheable(id);
-            self.free += self.insert(id, tokens) - shared;
+            self.free += self.insert(id, tokens, true) - shared;
             self.free += self.ceil(held) - tokens;
         } else {
             self.free += self.ceil(held) - shared;
@@ -563,7 +613,7 @@ impl Oracle {
         if self.config.disable_radix_cache {
             return (0, 0);
         }
-        let (node, tokens) = self.walk(id, limit, false);
+        let (node, tokens, _) = self.walk(id, limit, None);
         let mut path = vec![node];
         while path[path.len() - 1] != 0 {
             path.push(self.nodes[path[path.len() - 1]].parent);
@@ -574,8 +624,8 @@ impl Oracle {
         (node, tokens)
     }
 
-    fn insert(&mut self, id: usize, tokens: usize) -> usize {
-        let (node, found) = self.walk(id, tokens, true);
+    fn insert(&mut self, id: usize, tokens: usize, counts: bool) -> usize {
+        let (node, found, again) = self.walk(id, tokens, Some(counts));
         if found < tokens {
             let time = self.now();
             self.nodes.push(Node {
@@ -585,16 +635,23 @@ impl Oracle {
                 time,
                 locks: 0,
                 is_dead: false,
+                on_device: true,
+                on_host: false,
+                hits: 0,
             });
             let leaf = self.nodes.len() - 1;
             self.nodes[node].children.push(leaf);
+            if counts {
+                self.hit(leaf);
+            }
         }
-        found
+        found - again
     }
 
-    fn walk(&mut self, id: usize, limit: usize, stamps: bool) -> (usize, usize) {
+    /// As an insert if it says whether it counts as a hit. The last number: tokens that were not on the device.
+    fn walk(&mut self, id: usize, limit: usize, insert: Option<bool>) -> (usize, usize, usize) {
         let key = self.requests[id].tokens[..limit].to_vec();
-        let (mut node, mut depth) = (0, 0);
+        let (mut node, mut depth, mut again) = (0, 0, 0);
         loop {
             let common = |child: usize| {
                 let pairs = self.nodes[child].tokens.iter().zip(&key[depth..]);
@@ -606,7 +663,7 @@ impl Oracle {
                 .copied()
                 .find(|&child| common(child) > 0);
             let Some(child) = next else {
-                return (node, depth);
+                return (node, depth, again);
             };
             let tokens = common(child);
             let is_whole = tokens == self.nodes[child].tokens.len();
@@ -615,12 +672,18 @@ impl Oracle {
             } else {
                 self.cut_node(child, tokens)
             };
-            if stamps {
+            if let Some(counts) = insert {
                 self.nodes[node].time = self.now();
+                if !self.nodes[node].on_device {
+                    self.nodes[node].on_device = true;
+                    again += tokens;
+                } else if counts {
+                    self.hit(node);
+                }
             }
             depth += tokens;
             if !is_whole {
-                return (node, depth);
+                return (node, depth, again);
             }
         }
     }
@@ -636,6 +699,9 @@ impl Oracle {
             time,
             locks: self.nodes[lower].locks,
             is_dead: false,
+            on_device: self.nodes[lower].on_device,
+            on_host: self.nodes[lower].on_host,
+            hits: self.nodes[lower].hits,
         });
         for child in &mut self.nodes[parent].children {
             if *child == lower {
@@ -666,16 +732,9 @@ impl Oracle {
 
     fn evict_for(&mut self, tokens: usize) {
         while self.free < tokens {
-            let is_leaf =
-                |node: &Node| node.children.is_empty() && node.locks == 0 && !node.is_dead;
-            let leaves = (0..self.nodes.len()).filter(|&node| is_leaf(&self.nodes[node]));
-            let Some(oldest) = leaves.min_by_key(|&node| self.nodes[node].time) else {
+            if self.evict_one().is_none() {
                 return;
-            };
-            self.free += self.nodes[oldest].tokens.len();
-            self.nodes[oldest].is_dead = true;
-            let parent = self.nodes[oldest].parent;
-            self.nodes[parent].children.retain(|&child| child != oldest);
+            }
         }
     }
 
@@ -722,7 +781,8 @@ impl Oracle {
             ranked.sort_by_key(|&(rank, _)| rank);
             self.waiting = ranked.into_iter().map(|(_, id)| id).collect();
         } else {
-            let ends: Vec<usize> = found.iter().map(|&(node, _)| node).collect();
+            let end = |&(node, tokens): &(usize, usize)| self.device_part(node, tokens).0;
+            let ends: Vec<usize> = found.iter().map(end).collect();
             let mut order = Vec::new();
             self.depth_first(0, &ends, &mut order);
             self.waiting = order.into_iter().map(|index| waiting[index]).collect();

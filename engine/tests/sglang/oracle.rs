@@ -4,8 +4,8 @@
 use crate::naive::{Line, Naive, Oracle};
 use engine::sglang::{Scheduler, SglangConfig, SglangDrafts, SglangPolicy};
 use engine::{
-    AcceptanceMode, DraftMethod, KvEvent, NewRequest, NodeId, RequestId, Run, Speculation, Time,
-    Tracking, WorkloadBuilder,
+    AcceptanceMode, DraftMethod, HostPool, KvEvent, NewRequest, NodeId, RequestId, Run,
+    Speculation, Time, Tracking, WorkloadBuilder, WritePolicy,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -16,6 +16,19 @@ use std::sync::Arc;
 struct Scenario {
     config: SglangConfig,
     requests: Vec<Arrival>,
+    /// Host memory: the share by which it is larger than the pool, and when it is written.
+    host: Option<(f64, WritePolicy)>,
+}
+
+impl Scenario {
+    fn host(&self) -> Option<HostPool> {
+        let usable = self.config.usable_tokens();
+        self.host.map(|(more, write_policy)| HostPool {
+            tokens: usable + 1 + (f64::from(usable) * more) as u32,
+            write_policy,
+            has_storage: false,
+        })
+    }
 }
 
 /// Time since the arrival before, prompt as (content, tokens), outputs, and whether it goes on from the answer before.
@@ -65,6 +78,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                         speculation: drafts,
                     },
                     requests,
+                    host: None,
                 }
             },
         )
@@ -97,6 +111,21 @@ fn drafts() -> impl Strategy<Value = SglangDrafts> {
     })
 }
 
+/// The same with host memory below the pool.
+fn hosted() -> impl Strategy<Value = Scenario> {
+    let policy = prop_oneof![
+        Just(WritePolicy::WriteThrough),
+        Just(WritePolicy::WriteThroughSelective),
+        Just(WritePolicy::WriteBack)
+    ];
+    (scenarios(), 0.0f64..1.5, policy).prop_map(|(mut scenario, more, policy)| {
+        scenario.config.disable_radix_cache = false;
+        scenario.config.speculation = None;
+        scenario.host = Some((more, policy));
+        scenario
+    })
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mode {
     Stepping,
@@ -120,6 +149,9 @@ struct Pair {
 fn pair(scenario: &Scenario, mode: Mode) -> Pair {
     let mut builder = WorkloadBuilder::new();
     let mut oracle = Oracle::new(&scenario.config);
+    if let Some(host) = scenario.host() {
+        oracle = oracle.with_host(host);
+    }
     let (mut now, mut arrivals, mut before): (u64, Vec<u64>, Option<Vec<Run>>) =
         (0, Vec::new(), None);
     for (gap, segments, outputs, quotes) in &scenario.requests {
@@ -169,9 +201,13 @@ fn pair(scenario: &Scenario, mode: Mode) -> Pair {
         events: mode == Mode::Coasting,
         ..Tracking::default()
     };
+    let mut scheduler = Scheduler::new(scenario.config.clone(), workload, tracking);
+    if let Some(host) = scenario.host() {
+        scheduler.attach_host_pool(host);
+    }
     Pair {
         oracle,
-        scheduler: Scheduler::new(scenario.config.clone(), workload, tracking),
+        scheduler,
         arrivals,
         next: 0,
         now: 0,
@@ -217,6 +253,14 @@ impl Pair {
             self.check_plan(&line, goes_on)?;
             let plan = self.scheduler.newest().expect("just planned");
             let has_hit = plan.admitted.iter().any(|admitted| admitted.hit_tokens > 0);
+            if !goes_on {
+                let copies = [plan.copies.loaded_tokens, plan.copies.written_tokens];
+                prop_assert_eq!(copies.map(|tokens| tokens as usize), line.copies);
+                let loads = plan.admitted.iter().map(|it| it.loaded_tokens);
+                prop_assert!(loads.sum::<u32>() <= copies[0]);
+            } else {
+                prop_assert_eq!(line.copies, [0, 0], "a coast waits for no copies");
+            }
             let has_drafts = self.scheduler.config().speculation.is_some();
             self.marks
                 .note(&line, goes_on, cached_before, has_hit, has_drafts);
@@ -244,6 +288,7 @@ impl Pair {
                 "only the last step of a coast ends requests"
             );
             line = self.oracle.step().expect("a coast has steps");
+            prop_assert_eq!(line.copies, [0, 0], "a coast waits for no copies");
             self.advance(&line);
             steps += 1;
         }
@@ -315,6 +360,9 @@ impl Pair {
         if self.hears {
             self.hear()?;
         }
+        if let Some(used) = self.scheduler.pool().host_use() {
+            prop_assert_eq!(used.held as usize, self.oracle.host_tokens());
+        }
         Ok(())
     }
 
@@ -368,6 +416,9 @@ struct Marks {
     /// With drafts: steps coasted, and retractions.
     drafts_coasted: u32,
     drafts_retracted: u32,
+    /// Steps that wait for KV from host memory, and for KV written there.
+    loading: u32,
+    writing: u32,
 }
 
 impl Marks {
@@ -398,6 +449,8 @@ impl Marks {
         );
         count(&mut self.evicted, line.planned[2] < cached_before);
         count(&mut self.hits, has_hit);
+        count(&mut self.loading, line.copies[0] > 0);
+        count(&mut self.writing, line.copies[1] > 0);
         count(
             &mut self.beside_waiting,
             !is_prefill && !line.waiting.is_empty() && !goes_on,
@@ -428,6 +481,26 @@ impl Marks {
 
 #[test]
 fn every_step_is_the_naive_one() {
+    let marks = compare(scenarios());
+    assert!(
+        marks.usual().iter().all(|&count| count > 0),
+        "something was never tested: {marks:?}"
+    );
+}
+
+#[test]
+fn every_step_is_the_naive_one_with_host_memory() {
+    // Without drafts.
+    let marks = compare(hosted());
+    let of_host = [marks.loading, marks.writing];
+    let usual = marks.usual();
+    assert!(
+        usual[..8].iter().chain(&of_host).all(|&count| count > 0),
+        "something was never tested: {marks:?}"
+    );
+}
+
+fn compare(scenarios: impl Strategy<Value = Scenario>) -> Marks {
     let config = ProptestConfig {
         cases: std::env::var("SGLANG_CASES").map_or(600, |cases| cases.parse().expect("a number")),
         failure_persistence: None,
@@ -437,7 +510,7 @@ fn every_step_is_the_naive_one() {
     // The same scenarios every time.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let outcome = runner.run(&scenarios(), |scenario| {
+    let outcome = runner.run(&scenarios, |scenario| {
         for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
             let mut pair = pair(&scenario, mode);
             pair.marks = marks.get();
@@ -451,10 +524,7 @@ fn every_step_is_the_naive_one() {
     }
     let marks = marks.get();
     println!("{marks:?}");
-    assert!(
-        marks.usual().iter().all(|&count| count > 0),
-        "something was never tested: {marks:?}"
-    );
+    marks
 }
 
 #[test]
@@ -472,6 +542,7 @@ fn decodes_in_mixed_batches_can_take_the_memory_of_a_chunk() {
             ..SglangConfig::default()
         },
         requests: answers.chain([(3_000, vec![(1, 110)], 1, false)]).collect(),
+        host: None,
     };
     for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
         let mut pair = pair(&scenario, mode);

@@ -63,6 +63,8 @@ pub struct Line {
     pub free_after_plan: usize,
     pub finished: Vec<usize>,
     pub free_after: usize,
+    /// Blocks loaded from host memory and written there before the step.
+    pub copies: [usize; 2],
 }
 
 /// The worker.
@@ -76,10 +78,14 @@ pub struct Oracle {
     free: VecDeque<usize>,
     /// Blocks with content in the order in which they got it.
     findable: Vec<usize>,
+    /// Contents in host memory in the order in which they came, and how many fit.
+    pub host: VecDeque<Vec<u64>>,
+    host_blocks: usize,
+    copies: [usize; 2],
 }
 
 impl Oracle {
-    pub fn new(config: &TrtllmConfig) -> Oracle {
+    pub fn new(config: &TrtllmConfig, host_blocks: usize) -> Oracle {
         let blocks = config.num_blocks as usize;
         Oracle {
             config: config.clone(),
@@ -89,6 +95,9 @@ impl Oracle {
             pool: vec![Block::default(); blocks],
             free: (0..blocks).collect(),
             findable: Vec::new(),
+            host: VecDeque::new(),
+            host_blocks,
+            copies: [0; 2],
         }
     }
 
@@ -131,17 +140,39 @@ impl Oracle {
     fn first_missing(&self, request: usize) -> Option<Vec<u64>> {
         let Naive { tokens, prompt, .. } = &self.requests[request];
         let whole = prompt / self.size();
-        let found = self.find(tokens, whole).len();
+        let mut found = self.find(tokens, whole).len();
+        while found < whole && self.host.contains(&tokens[..(found + 1) * self.size()].to_vec()) {
+            found += 1;
+        }
         (found < whole).then(|| tokens[..(found + 1) * self.size()].to_vec())
     }
 
     fn take_block(&mut self) -> usize {
         let block = self.free.pop_front().expect("a block is free");
-        if self.pool[block].content.take().is_some() {
+        if let Some(content) = self.pool[block].content.take() {
             self.findable.retain(|&other| other != block);
+            let mut others = self.findable.iter();
+            if !others.any(|&other| self.pool[other].content.as_ref() == Some(&content)) {
+                self.offload(content);
+            }
         }
         self.pool[block].holders = 1;
         block
+    }
+
+    fn offload(&mut self, content: Vec<u64>) {
+        if self.host_blocks == 0 {
+            return;
+        }
+        if self.host.contains(&content) {
+            self.host.retain(|other| *other != content);
+        } else {
+            self.copies[1] += 1;
+            if self.host.len() == self.host_blocks {
+                self.host.pop_front();
+            }
+        }
+        self.host.push_back(content);
     }
 
     fn publish(&mut self, request: usize) {
@@ -227,6 +258,7 @@ impl Oracle {
             return None;
         }
         line.free_after_plan = self.free.len();
+        line.copies = std::mem::take(&mut self.copies);
         for (index, &(request, ..)) in line.rows.iter().enumerate() {
             if !self.requests[request].decodes() {
                 continue;
@@ -399,11 +431,27 @@ impl Oracle {
                 self.pool[block].holders += 1;
                 self.free.retain(|&other| other != block);
             }
+            let tokens = self.requests[request].tokens.clone();
+            let mut loaded = 0;
+            while blocks.len() + loaded < whole {
+                let wanted = &tokens[..(blocks.len() + loaded + 1) * self.size()];
+                let Some(at) = self.host.iter().position(|other| other == wanted) else {
+                    break;
+                };
+                self.host.remove(at);
+                loaded += 1;
+            }
+            self.copies[0] += loaded;
+            let first = blocks.len();
             while blocks.len() < (prompt + self.extra()).div_ceil(self.size()) {
                 blocks.push(self.take_block());
             }
+            for index in first..first + loaded {
+                self.pool[blocks[index]].content = Some(tokens[..(index + 1) * self.size()].to_vec());
+                self.findable.push(blocks[index]);
+            }
             self.requests[request].blocks = Some(blocks);
-            self.requests[request].computed = found;
+            self.requests[request].computed = found + loaded * self.size();
             line.started.push((request, found));
         }
         let naive = &mut self.requests[request];

@@ -4,8 +4,8 @@
 use crate::naive::{Line, Naive, Oracle};
 use engine::trtllm::{CapacityPolicy, Scheduler, TrtllmConfig};
 use engine::{
-    AcceptanceMode, DraftMethod, KvEvent, NewRequest, NodeId, RequestId, Run, Speculation, Time,
-    Tracking, WorkloadBuilder,
+    AcceptanceMode, DraftMethod, HostPool, KvEvent, NewRequest, NodeId, RequestId, Run,
+    Speculation, Time, Tracking, WorkloadBuilder, WritePolicy,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -16,6 +16,8 @@ use std::sync::Arc;
 struct Scenario {
     config: TrtllmConfig,
     requests: Vec<Arrival>,
+    /// In host memory.
+    host_blocks: u32,
 }
 
 /// Time since the arrival before, prompt as (content, tokens), outputs, and whether it goes on from the answer before.
@@ -55,6 +57,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                 speculation: drafts,
             },
             requests,
+            host_blocks: 0,
         },
     )
 }
@@ -70,6 +73,16 @@ fn drafts() -> impl Strategy<Value = Speculation> {
             0 => AcceptanceMode::Sampled { seed: 11 },
             _ => AcceptanceMode::Expected,
         },
+    })
+}
+
+/// The same with a secondary pool, which may be larger than the GPU's or hold hardly anything.
+fn hosted() -> impl Strategy<Value = Scenario> {
+    (scenarios(), 1u32..200).prop_map(|(mut scenario, host_blocks)| {
+        scenario.config.enable_block_reuse = true;
+        scenario.config.speculation = None;
+        scenario.host_blocks = host_blocks;
+        scenario
     })
 }
 
@@ -97,7 +110,7 @@ struct Pair {
 fn pair(scenario: &Scenario, mode: Mode) -> Pair {
     let config = &scenario.config;
     let mut builder = WorkloadBuilder::new();
-    let mut oracle = Oracle::new(config);
+    let mut oracle = Oracle::new(config, scenario.host_blocks as usize);
     let (mut now, mut arrivals, mut before): (u64, Vec<u64>, Option<Vec<Run>>) =
         (0, Vec::new(), None);
     for (gap, segments, outputs, quotes) in &scenario.requests {
@@ -143,9 +156,17 @@ fn pair(scenario: &Scenario, mode: Mode) -> Pair {
         events: mode == Mode::Coasting,
         ..Tracking::default()
     };
+    let mut scheduler = Scheduler::new(config.clone(), Arc::new(builder.finish()), tracking);
+    if scenario.host_blocks > 0 {
+        scheduler.attach_host_pool(HostPool {
+            tokens: scenario.host_blocks * config.tokens_per_block,
+            write_policy: WritePolicy::WriteBack,
+            has_storage: false,
+        });
+    }
     Pair {
         oracle,
-        scheduler: Scheduler::new(config.clone(), Arc::new(builder.finish()), tracking),
+        scheduler,
         arrivals,
         next: 0,
         now: 0,
@@ -218,6 +239,7 @@ impl Pair {
                 "only the last step of a coast ends requests"
             );
             line = self.oracle.step().expect("a coast has steps");
+            prop_assert_eq!(line.copies, [0, 0], "a coast waits for no copies");
             prop_assert!(line.paused.is_empty() && line.prefills == 0);
             self.advance(&line);
             steps += 1;
@@ -255,6 +277,13 @@ impl Pair {
                 .collect();
             prop_assert_eq!(&started, &line.started);
         }
+        let copies = match goes_on {
+            true => [0, 0],
+            false => [plan.copies.loaded_tokens, plan.copies.written_tokens],
+        };
+        let size = self.scheduler.config().tokens_per_block;
+        let copies = copies.map(|tokens| (tokens / size) as usize);
+        prop_assert_eq!(copies, line.copies, "copies at {}", self.now);
         prop_assert_eq!(self.free(), line.free_after_plan, "free at {}", self.now);
         Ok(())
     }
@@ -265,6 +294,13 @@ impl Pair {
         let ended: Vec<usize> = ended.iter().map(|id| id.0 as usize).collect();
         prop_assert_eq!(&ended, &line.finished);
         prop_assert_eq!(self.free(), line.free_after, "free after {}", self.now);
+        if let Some(used) = self.scheduler.host_use() {
+            let size = self.scheduler.config().tokens_per_block;
+            prop_assert_eq!((used.held / size) as usize, self.oracle.host.len());
+            if !self.hears {
+                self.scheduler.drain_events(&mut Vec::new());
+            }
+        }
         if self.hears {
             self.hear()?;
         }
@@ -317,6 +353,9 @@ struct Marks {
     /// With drafts: steps coasted, and pauses.
     drafts_coasted: u32,
     drafts_paused: u32,
+    /// Steps that wait for blocks from host memory, and for blocks written there.
+    loading: u32,
+    writing: u32,
 }
 
 impl Marks {
@@ -341,9 +380,11 @@ impl Marks {
             &mut self.drafts_paused,
             has_drafts && !line.paused.is_empty(),
         );
+        count(&mut self.loading, line.copies[0] > 0);
+        count(&mut self.writing, line.copies[1] > 0);
     }
 
-    fn all(&self) -> [u32; 9] {
+    fn all(&self) -> [u32; 11] {
         let Marks {
             steps,
             coasted,
@@ -354,6 +395,8 @@ impl Marks {
             beside_waiting,
             drafts_coasted,
             drafts_paused,
+            loading,
+            writing,
         } = *self;
         [
             steps,
@@ -365,12 +408,27 @@ impl Marks {
             beside_waiting,
             drafts_coasted,
             drafts_paused,
+            loading,
+            writing,
         ]
     }
 }
 
 #[test]
 fn the_scheduler_does_what_the_naive_one_does() {
+    let seen = compare(scenarios());
+    assert!(seen[..9].iter().all(|&mark| mark > 500), "{seen:?}");
+}
+
+#[test]
+fn the_scheduler_does_what_the_naive_one_does_with_host_memory() {
+    // Without drafts.
+    let seen = compare(hosted());
+    let mut marks = seen[..7].iter().chain(&seen[9..]);
+    assert!(marks.all(|&mark| mark > 500), "{seen:?}");
+}
+
+fn compare(scenarios: impl Strategy<Value = Scenario>) -> [u32; 11] {
     let config = ProptestConfig {
         cases: 1_500,
         failure_persistence: None,
@@ -378,8 +436,8 @@ fn the_scheduler_does_what_the_naive_one_does() {
     };
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(config, random);
-    let seen = std::cell::RefCell::new([0u32; 9]);
-    let result = runner.run(&scenarios(), |scenario| {
+    let seen = std::cell::RefCell::new([0u32; 11]);
+    let result = runner.run(&scenarios, |scenario| {
         for mode in [Mode::Stepping, Mode::Coasting, Mode::InOneGo] {
             let mut pair = pair(&scenario, mode);
             pair.run(mode)?;
@@ -394,7 +452,7 @@ fn the_scheduler_does_what_the_naive_one_does() {
         panic!("{error}");
     }
     println!("{:?}", seen.borrow());
-    assert!(seen.borrow().iter().all(|&mark| mark > 500), "{seen:?}");
+    seen.into_inner()
 }
 
 #[test]
@@ -414,6 +472,7 @@ fn nobody_starts_whose_answer_might_not_fit() {
                 ..TrtllmConfig::default()
             },
             requests: Vec::new(),
+            host_blocks: 0,
         };
         scenario.requests = vec![(0, vec![(1, 8)], 16, false), (0, vec![(2, 8)], 16, false)];
         let mut pair = pair(&scenario, Mode::Stepping);
@@ -451,6 +510,7 @@ fn who_pauses_the_only_one_that_computes_goes_on_at_once() {
             ..TrtllmConfig::default()
         },
         requests: Vec::new(),
+        host_blocks: 0,
     };
     scenario.requests = vec![
         (0, vec![(0, 1)], 1, false),

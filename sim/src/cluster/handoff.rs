@@ -7,6 +7,7 @@ use crate::disaggregation::conditional::Circumstances;
 use crate::disaggregation::{DisaggregationSpec, HandoffOrder, Handoffs, Role};
 use crate::event::{Action, WorkerId};
 use crate::group::{Group, GroupSpec};
+use crate::host::Below;
 use crate::random::{Purpose, unit};
 use crate::router::Placement;
 use engine::{Part, RequestId, Reserved, Time, Workload};
@@ -159,7 +160,7 @@ impl Cluster {
         if reserves {
             self.submit(now, request, worker, Part::Decode, actions);
         }
-        let tiers = self.kvbm.as_deref();
+        let tiers = Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers);
         self.entry
             .place(now, request, &self.workload, &self.pools, tiers);
     }
@@ -271,6 +272,9 @@ impl Cluster {
         }
         if let Some(kvbm) = &mut self.kvbm {
             kvbm.ask(actions);
+        }
+        if let Some(hosts) = &mut self.hosts {
+            hosts.ask(actions);
         }
     }
 }

@@ -1,10 +1,49 @@
 //! What the cluster does with the tiers below the GPUs' caches: each function is one moment in the life of their blocks.
 
-use super::Cluster;
+use super::{Cluster, ClusterSpec};
 use crate::event::{Action, WorkerId};
-use engine::{KvEvent, RequestId, Reserved, Time};
+use crate::host::{HostSpec, Hosts};
+use crate::kvbm::KvbmSpec;
+use engine::{HostPool, KvEvent, RequestId, Reserved, Span, StepPlan, Time, Workload};
+use std::sync::Arc;
 
 impl Cluster {
+    /// An idle deployment of workers with tiers below their GPUs' caches, or host memory that their engines use themselves:
+    /// by pool, what each of its workers has. Pools with host memory run SGLang or TensorRT-LLM without drafts.
+    #[must_use]
+    pub fn with_tiers(
+        asked: &ClusterSpec,
+        kvbm: &[Option<KvbmSpec>],
+        hosts: &[Option<HostSpec>],
+        workload: Arc<Workload>,
+    ) -> Self {
+        assert!(
+            (hosts.iter().zip(&asked.pools))
+                .all(|(host, pool)| host.is_none() || pool.engine.speculation().is_none()),
+            "drafts have no host memory below"
+        );
+        let mut cluster = Cluster::with_kvbm(asked, kvbm, workload);
+        cluster.hosts = Hosts::new(&asked.pools, hosts).map(Box::new);
+        for worker in &mut cluster.workers {
+            if let Some(spec) = &hosts[worker.pool()] {
+                worker.scheduler.attach_host_pool(HostPool {
+                    has_storage: spec.storage.is_some(),
+                    ..spec.pool
+                });
+            }
+        }
+        cluster
+    }
+
+    /// How long a step of a worker takes with the copies that it waits for, `computing` being its time without.
+    #[must_use]
+    pub fn with_copies(&self, worker: WorkerId, plan: &StepPlan, computing: Span) -> Span {
+        let pool = self.workers[worker.0 as usize].pool();
+        let hosts = self.hosts.as_ref();
+        let spec = hosts.and_then(|hosts| hosts.of_pool(pool));
+        spec.map_or(computing, |spec| spec.step_time(computing, plan.copies))
+    }
+
     /// True if a worker's tiers take what its cache evicts.
     pub(super) fn tiers_want_evicted(&self, worker: WorkerId) -> bool {
         let kvbm = self.kvbm.as_ref();
@@ -19,13 +58,31 @@ impl Cluster {
         reserved: &mut Vec<Reserved>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(kvbm) = self.kvbm.as_mut().filter(|kvbm| kvbm.serves(worker)) else {
+        let Some(kvbm) = self.kvbm.as_mut().filter(|kvbm| kvbm.reads(worker)) else {
             return;
         };
         for reserved in reserved.drain(..) {
             kvbm.fetch(now, worker, &reserved, &self.workload);
         }
         self.ask_for_links(actions);
+    }
+
+    /// A request has come to a worker and waits.
+    pub(super) fn prefetch(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        request: RequestId,
+        actions: &mut Vec<Action>,
+    ) {
+        let place = &mut self.workers[worker.0 as usize];
+        if let Some(hosts) = &mut self.hosts {
+            hosts.submitted(now, place, request, &self.workload, actions);
+        }
+        if let Some(kvbm) = &mut self.kvbm {
+            kvbm.prefetch(now, worker, request, &mut place.scheduler, &self.workload);
+            kvbm.ask(actions);
+        }
     }
 
     /// A worker has computed a prompt.
@@ -59,8 +116,31 @@ impl Cluster {
         }
     }
 
+    /// A worker has planned, or taken the results of steps, with host memory below.
+    pub(super) fn mind_host(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {
+        if let Some(hosts) = &mut self.hosts {
+            hosts.after(now, &mut self.workers[worker.0 as usize], actions);
+        }
+    }
+
+    /// Something may have happened on the links to a storage.
+    fn move_storage(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let Some(hosts) = &mut self.hosts else {
+            return;
+        };
+        let mut to_wake = Vec::new();
+        hosts.advance(now, &mut to_wake);
+        for worker in to_wake {
+            // Who is busy looks at his queue at each step.
+            if self.workers[worker.0 as usize].scheduler.is_idle() {
+                self.wake(now, worker, actions);
+            }
+        }
+    }
+
     /// Something may have happened on the links to the tiers.
     pub(super) fn move_tiers(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.move_storage(now, actions);
         let Some(kvbm) = &mut self.kvbm else {
             return;
         };

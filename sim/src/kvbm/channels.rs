@@ -18,6 +18,8 @@ pub(super) struct Channels {
     pub up: Way,
     /// To it from the tier above, or the GPU.
     pub down: Way,
+    /// From it to host memory.
+    pub raise: Way,
 }
 
 /// Links and the time before the first byte.
@@ -91,6 +93,7 @@ impl<'a> Builder<'a> {
                 (false, above) => above.map(|above| (above.read, above.speed.read_latency)),
             };
             channels.push(Channels {
+                raise: way([reads, None]),
                 up: way([reads, Some((pcie.read, pcie.speed.read_latency))]),
                 down: way([leaves, writes]),
             });

@@ -8,6 +8,9 @@
 //! that in G3, then in G4. It gives the request its blocks and goes on with the queue; the KV is read from all these tiers
 //! at once, and when the last byte is there the request takes a seat with that many tokens computed.
 //!
+//! [*Prefetch*](prefetch), an option: slower tiers are read into host memory while a request waits. A worker that decodes what others
+//! prefill writes what it has to the object store, for those to read; it reads nothing itself.
+//!
 //! Host and disk belong to one worker, whose blocks nobody else reads; the object store is one for all workers. Copies share
 //! [links] max-min fairly: a worker's PCIe each way, the disks of a node, the object store. Nothing is computed that can be
 //! fetched, even where computing would be faster: so it is in KVBM.
@@ -29,6 +32,7 @@ pub mod eviction;
 pub mod filter;
 mod offload;
 mod onboard;
+pub mod prefetch;
 mod record;
 pub mod runs;
 pub mod spec;
@@ -41,7 +45,9 @@ pub use record::{FetchRecord, KvbmRecord, TierRecord};
 pub use spec::{KvbmSpec, Medium, OffloadPolicy, Speed, TierSpec};
 
 use crate::cluster::PoolSpec;
+use crate::disaggregation::Role;
 use crate::event::{Action, Event, WorkerId};
+use crate::host::Below;
 use crate::links::Fabric;
 use crate::router::cost::Overlap;
 use crate::router::indexer::Rank;
@@ -82,6 +88,9 @@ struct WorkerTiers {
     block_size: u32,
     block_bytes: u64,
     offload: OffloadPolicy,
+    prefetches: bool,
+    /// Its blocks are for others to read: it decodes what others prefill.
+    only_writes: bool,
     /// From the fastest to the slowest: which levels, and how they are reached.
     tiers: Vec<(usize, Channels)>,
 }
@@ -101,11 +110,17 @@ enum Move {
     Up(WorkerId, RequestId),
     /// Blocks down to the worker's tier of that rank, for a request of that priority.
     Down(WorkerId, usize, Vec<BlockRun>, i32),
+    /// Blocks from slower tiers up to the worker's host memory.
+    Raise(WorkerId, Vec<BlockRun>),
 }
 
 impl Kvbm {
     /// Empty tiers for the workers of pools that have any; `None` if no pool has.
-    pub fn new(pools: &[PoolSpec], specs: &[Option<KvbmSpec>]) -> Option<Kvbm> {
+    pub fn new(
+        pools: &[PoolSpec],
+        specs: &[Option<KvbmSpec>],
+        roles: Option<&[Role]>,
+    ) -> Option<Kvbm> {
         if specs.iter().all(Option::is_none) {
             return None;
         }
@@ -114,7 +129,13 @@ impl Kvbm {
         let mut levels = Vec::new();
         let mut shared = None;
         let mut workers = Vec::new();
-        for (pool, spec) in pools.iter().zip(specs) {
+        for (at, (pool, spec)) in pools.iter().zip(specs).enumerate() {
+            let decodes = roles.is_some_and(|roles| roles[at] == Role::Decode);
+            let is_shared = |tier: &TierSpec| matches!(tier.medium, Medium::Object(_));
+            assert!(
+                !decodes || spec.iter().flat_map(|it| &it.tiers).all(is_shared),
+                "what decode workers keep for themselves nobody reads"
+            );
             for index in 0..pool.workers {
                 let tiers = spec.as_ref().map(|spec| {
                     let channels = builder.of_worker(spec, index);
@@ -133,6 +154,8 @@ impl Kvbm {
                         block_size: pool.engine.block_size(),
                         block_bytes: spec.kv_bytes_per_token * u64::from(pool.engine.block_size()),
                         offload: spec.offload,
+                        prefetches: spec.prefetch && prefetch::can_prefetch(&media_of(spec)),
+                        only_writes: decodes,
                         tiers: each.map(|(tier, how)| (level(tier), how)).collect(),
                     }
                 });
@@ -158,6 +181,12 @@ impl Kvbm {
     /// Whether a worker has tiers.
     pub fn serves(&self, worker: WorkerId) -> bool {
         self.workers[worker.0 as usize].is_some()
+    }
+
+    /// Whether a worker fetches from tiers.
+    pub fn reads(&self, worker: WorkerId) -> bool {
+        let tiers = self.workers[worker.0 as usize].as_ref();
+        tiers.is_some_and(|tiers| !tiers.only_writes)
     }
 
     /// Whether a worker's tiers take what its cache evicts.
@@ -188,6 +217,7 @@ impl Kvbm {
                         arrived.push((worker, request));
                     }
                 }
+                Move::Raise(worker, blocks) => self.raised(now, worker, &blocks),
                 Move::Down(worker, rank, blocks, priority) => {
                     self.sank(now, worker, rank, &blocks, priority);
                 }
@@ -261,6 +291,10 @@ impl Kvbm {
     }
 }
 
+fn media_of(spec: &KvbmSpec) -> Vec<Medium> {
+    spec.tiers.iter().map(|tier| tier.medium).collect()
+}
+
 impl Level {
     fn new(tier: &TierSpec) -> Level {
         Level {
@@ -278,7 +312,7 @@ impl Level {
 /// What a router sees of the tiers of its workers.
 #[derive(Debug, Clone, Copy)]
 pub struct TiersInView<'a> {
-    pub(crate) kvbm: &'a Kvbm,
+    pub(crate) below: Below<'a>,
     /// By place.
     pub(crate) workers: &'a [WorkerId],
 }
@@ -292,7 +326,7 @@ impl TiersInView<'_> {
             all[rank as usize] = found;
         }
         for ((rank, mut found), &worker) in (0..).zip(all).zip(self.workers) {
-            let [host, disk, shared] = self.kvbm.below(worker, path, found.device, limit);
+            let [host, disk, shared] = self.below.below(worker, path, found.device, limit);
             (found.host, found.disk, found.shared) = (host, disk, shared);
             if found != Overlap::default() {
                 overlap.push((rank, found));

@@ -62,7 +62,7 @@ impl Kvbm {
     }
 
     /// Blocks are offered to a worker's tier of that rank, if it has one: what is let in and finds room is sent there.
-    fn offer(
+    pub(super) fn offer(
         &mut self,
         now: Time,
         worker: WorkerId,

@@ -31,7 +31,7 @@ impl Kvbm {
     /// What a worker's scheduler asks.
     pub fn view(&self, worker: WorkerId) -> Option<View<'_>> {
         let view = View { kvbm: self, worker };
-        self.serves(worker).then_some(view)
+        self.reads(worker).then_some(view)
     }
 
     /// A worker has blocks for KV of a request that its tiers hold: it is sent up.

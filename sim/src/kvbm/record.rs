@@ -33,6 +33,10 @@ pub struct TierRecord {
     pub onboarded_blocks: u64,
     /// Their size.
     pub onboarded_bytes: u64,
+    /// Blocks that were read into host memory before they were asked for.
+    pub prefetched_blocks: u64,
+    /// Their size.
+    pub prefetched_bytes: u64,
     /// Blocks that made room for others.
     pub evicted_blocks: u64,
     /// Blocks that the filter kept out.
@@ -53,6 +57,8 @@ impl TierRecord {
             offloaded_bytes: self.offloaded_bytes + other.offloaded_bytes,
             onboarded_blocks: self.onboarded_blocks + other.onboarded_blocks,
             onboarded_bytes: self.onboarded_bytes + other.onboarded_bytes,
+            prefetched_blocks: self.prefetched_blocks + other.prefetched_blocks,
+            prefetched_bytes: self.prefetched_bytes + other.prefetched_bytes,
             evicted_blocks: self.evicted_blocks + other.evicted_blocks,
             filtered_blocks: self.filtered_blocks + other.filtered_blocks,
             dropped_blocks: self.dropped_blocks + other.dropped_blocks,

@@ -13,6 +13,8 @@ pub struct KvbmSpec {
     pub pcie: Speed,
     /// When blocks are copied down.
     pub offload: OffloadPolicy,
+    /// Whether slower tiers are read into host memory while requests wait.
+    pub prefetch: bool,
     /// Workers that share a node's disks.
     pub workers_per_node: u32,
     /// Size of the KV of one token, over all GPUs of a worker.

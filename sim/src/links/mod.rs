@@ -125,6 +125,18 @@ impl Fabric {
         self.flows[flow.0 as usize].bytes_per_s
     }
 
+    /// Bytes that a flow under way has carried by `now`; everything due by then has been [advanced](Fabric::advance) over.
+    #[must_use]
+    pub fn carried(&self, now: Time, flow: FlowId) -> u64 {
+        let flow = &self.flows[flow.0 as usize];
+        let moved = match flow.is_moving {
+            true => u128::from(flow.bytes_per_s) * u128::from(now.since(flow.since).0),
+            false => 0,
+        };
+        let left = flow.left.saturating_sub(moved).div_ceil(UNITS_PER_BYTE);
+        flow.bytes - u64::try_from(left).expect("no more is left than there was")
+    }
+
     /// When something happens next, if nothing is started before.
     #[must_use]
     pub fn next_event(&self) -> Option<Time> {

@@ -55,6 +55,7 @@ pub fn kvbm(tiers: Vec<TierSpec>) -> KvbmSpec {
         tiers,
         pcie: speed(1),
         offload: OffloadPolicy::WriteThrough,
+        prefetch: false,
         workers_per_node: 2,
         kv_bytes_per_token: 1_000_000,
     }
@@ -240,4 +241,40 @@ fn on_evict_copies_what_the_cache_loses() {
     // B evicts 3 blocks of A, A takes 3 of B (7 needed, 3 shared, 1 blank).
     assert_eq!(kvbm.tiers[0].offloaded_blocks, 6);
     assert_eq!(kvbm.fetches[0].tokens, [48, 0, 0]);
+}
+
+#[test]
+fn what_waits_is_read_up_meanwhile() {
+    // Steps of 50 ms and one seat. A host of 6 blocks lost A to B; the disk has both. C takes the seat from 1,000 to 1,150 ms. A
+    // again comes at 1,010 ms: the GPU has 3 of its blocks, the next 3 are read from the disk meanwhile, 48 MB in 1 + 48 ms. At
+    // 1,150 ms they come from host memory: 1 + 48 ms. Without prefetch they come from the disk, over two links: 2 + 48 ms.
+    let arrivals = [
+        (0, vec![(1, 100)], 2),
+        (500 * US, vec![(2, 100)], 2),
+        (1_000 * US, vec![(3, 10)], 3),
+        (1_010 * US, vec![(1, 100)], 2),
+    ];
+    let one_seat = VllmConfig {
+        max_num_seqs: 1,
+        ..ten_blocks()
+    };
+    let life = |prefetch: bool| {
+        let tiers = KvbmSpec {
+            prefetch,
+            ..kvbm(vec![
+                tier(Medium::Host, 6),
+                tier(Medium::Disk(speed(1)), 100),
+            ])
+        };
+        let timing = calibration::Linear::from_ns(50_000_000, 0, 0);
+        let spec = cluster(1, one_seat.clone());
+        let recording = run(&spec, Some(tiers), timing, &workload(&arrivals));
+        let kvbm = recording.kvbm.expect("there are tiers");
+        assert_eq!(ms(recording.requests[2].finish), 1_150.0);
+        let fetch = kvbm.fetches.last().expect("A is fetched");
+        let life = recording.requests[3];
+        (fetch.tokens, ms(life.first_scheduled), kvbm.tiers[1].prefetched_blocks)
+    };
+    assert_eq!(life(true), ([48, 0, 0], 1_199.0, 3));
+    assert_eq!(life(false), ([0, 48, 0], 1_200.0, 0));
 }

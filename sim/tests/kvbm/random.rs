@@ -116,6 +116,7 @@ proptest! {
             pcie: slow(pcie),
             offload: if on_evict { OffloadPolicy::OnEvict } else { OffloadPolicy::WriteThrough },
             kv_bytes_per_token: 1_000,
+            prefetch: pcie % 2 == 0,
             ..kvbm(tiers)
         };
         let mut spec = cluster(workers, engine);

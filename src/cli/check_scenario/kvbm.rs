@@ -12,8 +12,9 @@ pub fn in_words(spec: &KvbmSpec) -> String {
     let tiers: Vec<String> = spec.tiers.iter().map(tier_in_words).collect();
     let pcie = spec.pcie.read_bytes_per_s as f64 / GB;
     let how = offload(spec);
+    let prefetch = if spec.prefetch { ", prefetch" } else { "" };
     format!(
-        "{}; PCIe {pcie} GB/s each way, {how}, {} bytes per token",
+        "{}; PCIe {pcie} GB/s each way, {how}{prefetch}, {} bytes per token",
         tiers.join("; "),
         spec.kv_bytes_per_token
     )
@@ -49,7 +50,7 @@ pub fn json(spec: &KvbmSpec) -> Value {
         })
     };
     json!({
-        "tiers": spec.tiers.iter().map(tier).collect::<Vec<_>>(), "offload": offload(spec),
+        "tiers": spec.tiers.iter().map(tier).collect::<Vec<_>>(), "offload": offload(spec), "prefetch": spec.prefetch,
         "pcie_gb_per_s": spec.pcie.read_bytes_per_s as f64 / GB, "kv_bytes_per_token": spec.kv_bytes_per_token,
     })
 }

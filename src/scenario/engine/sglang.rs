@@ -32,7 +32,7 @@ pub const OWN: [&str; 14] = [
 ];
 
 /// Options that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 27] = [
+const NOT_MODELLED: [&str; 24] = [
     "cpu_offload_gb",
     "cuda_graph_bs",
     "cuda_graph_max_bs",
@@ -42,12 +42,9 @@ const NOT_MODELLED: [&str; 27] = [
     "enable_dp_attention",
     "enable_dynamic_chunking",
     "enable_eplb",
-    "enable_hierarchical_cache",
     "enable_lora",
     "enable_priority_scheduling",
     "enable_two_batch_overlap",
-    "hicache_ratio",
-    "hicache_size",
     "lora_paths",
     "max_queued_requests",
     "moe_dp_size",
@@ -63,7 +60,14 @@ const NOT_MODELLED: [&str; 27] = [
 ];
 
 /// Options that a scenario says in another place.
-const ELSEWHERE: [(&str, &str); 7] = [
+const ELSEWHERE: [(&str, &str); 11] = [
+    ("enable_hierarchical_cache", "pools[].hicache"),
+    ("hicache_ratio", "pools[].hicache.hicache_ratio"),
+    ("hicache_size", "pools[].hicache.hicache_size"),
+    (
+        "hicache_write_policy",
+        "pools[].hicache.hicache_write_policy",
+    ),
     ("tp_size", "pools[].parallel.tp"),
     ("tensor_parallel_size", "pools[].parallel.tp"),
     ("dp_size", "pools[].parallel.dp"),

@@ -29,7 +29,7 @@ pub const FIELDS: [&str; 13] = [
 ];
 
 /// Options that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 16] = [
+const NOT_MODELLED: [&str; 15] = [
     "attention_dp_config",
     "batch_wait_timeout_ms",
     "cache_transceiver_config",
@@ -37,7 +37,6 @@ const NOT_MODELLED: [&str; 16] = [
     "dynamic_batch_config",
     "enable_attention_dp",
     "enable_partial_reuse",
-    "host_cache_size",
     "kv_connector_config",
     "lora_config",
     "max_attention_window",
@@ -49,7 +48,8 @@ const NOT_MODELLED: [&str; 16] = [
 ];
 
 /// Options that a scenario says in another place.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("host_cache_size", "pools[].kv_cache_config.host_cache_size"),
     ("tensor_parallel_size", "pools[].parallel.tp"),
     ("moe_expert_parallel_size", "pools[].parallel.ep"),
     ("model", "model"),

@@ -43,6 +43,7 @@ fn tiers_are_read() {
         // Of two GPUs.
         pcie: speed(100, 100, us(1)),
         offload: OffloadPolicy::OnEvict,
+        prefetch: false,
         workers_per_node: 4,
         kv_bytes_per_token: 131_072,
     };

@@ -2,6 +2,7 @@
 
 use super::{RadixCache, RadixId};
 use crate::kv_cache::KvEvent;
+use crate::prefix_tree::NodeId;
 use crate::sglang::place::Place;
 
 impl RadixCache {
@@ -32,13 +33,22 @@ impl RadixCache {
 
     /// A node leaves the tree, its last page first.
     pub(super) fn note_removed(&mut self, id: RadixId) {
+        let mut events = std::mem::take(&mut self.events);
+        self.each_place(id, |node, lo, hi| {
+            events.push(KvEvent::Removed { node, lo, hi });
+        });
+        self.events = events;
+    }
+
+    /// The pages of a node by their places, the last first.
+    pub(super) fn each_place(&self, id: RadixId, mut pages: impl FnMut(NodeId, u32, u32)) {
         let page = self.page_size;
         let node = &self.nodes[id.0 as usize];
         let (first, mut hi, mut tip) = (node.start / page, node.end / page, node.tip);
         while hi > first {
             let lo = (self.workload.tree.start(tip) / page).clamp(first, hi);
             if lo < hi {
-                self.events.push(KvEvent::Removed { node: tip, lo, hi });
+                pages(tip, lo, hi);
                 hi = lo;
             }
             tip = self.workload.tree.parent(tip);

@@ -15,12 +15,14 @@
 //! on to its parent while it has any, so that locking below a locked node is done in one step.
 
 mod events;
+mod host;
 mod weight;
 
 use super::place::{Place, place_of};
 use crate::kv_cache::KvEvent;
 use crate::prefix_tree::{NodeId, PrefixTree};
 use crate::workload::Workload;
+use host::HostTier;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,7 +47,17 @@ struct Node {
     born: u64,
     /// Locks on it, and children that have pins.
     pins: u32,
+    /// Those on the device; all of them without host memory.
     children: u32,
+    /// Those in host memory alone.
+    host_children: u32,
+    /// Where its KV is: one of them at least.
+    is_on_device: bool,
+    is_on_host: bool,
+    /// Whether a storage gave it and it was not on the device since.
+    is_from_storage: bool,
+    /// Times it was stored, as far as host memory wants to know.
+    hits: u32,
 }
 
 impl Node {
@@ -54,15 +66,32 @@ impl Node {
     }
 
     fn is_idle_leaf(&self) -> bool {
-        self.pins == 0 && self.children == 0
+        self.pins == 0 && self.children == 0 && self.is_on_device
+    }
+
+    fn is_host_leaf(&self) -> bool {
+        !self.is_on_device && self.host_children == 0
     }
 }
 
-/// A match: the node at which it ends and its length in tokens.
+/// A match: the node at which it ends on the device and its length there in tokens; and what follows in host memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sglang) struct Match {
     pub node: RadixId,
     pub tokens: u32,
+    /// Where all of it ends.
+    pub deepest: RadixId,
+    pub host_tokens: u32,
+}
+
+impl Match {
+    /// Nothing was found.
+    pub const NONE: Match = Match {
+        node: RadixCache::ROOT,
+        tokens: 0,
+        deepest: RadixCache::ROOT,
+        host_tokens: 0,
+    };
 }
 
 /// The tree of cached prefixes.
@@ -82,6 +111,7 @@ pub(in crate::sglang) struct RadixCache {
     evictable: u32,
     tracks_events: bool,
     events: Vec<KvEvent>,
+    host: Option<Box<HostTier>>,
 }
 
 impl RadixCache {
@@ -99,6 +129,11 @@ impl RadixCache {
             born: 0,
             pins: 1,
             children: 0,
+            host_children: 0,
+            is_on_device: true,
+            is_on_host: false,
+            is_from_storage: false,
+            hits: 0,
         };
         RadixCache {
             workload,
@@ -112,6 +147,7 @@ impl RadixCache {
             evictable: 0,
             tracks_events,
             events: Vec::new(),
+            host: None,
         }
     }
 
@@ -129,19 +165,27 @@ impl RadixCache {
     pub fn match_prefix(&mut self, path: &[Place], limit: u32) -> Match {
         let found = self.descend(path, limit, |_, _| {});
         self.stamp_path(found.node);
-        found
+        self.part(found)
     }
 
-    /// Keeps the first `tokens` tokens (whole pages) of a content and says how many of them were there already.
-    pub fn insert(&mut self, path: &[Place], tokens: u32) -> u32 {
+    /// Keeps the first `tokens` tokens (whole pages) of a content and says how many of them were on the device already.
+    /// Whether that `counts` as a hit is for host memory alone.
+    pub fn insert(&mut self, path: &[Place], tokens: u32, counts: bool) -> u32 {
+        let mut computed_again = 0;
         let found = self.descend(path, tokens, |cache, id| {
             let stamp = cache.tick();
             cache.set_stamp(id, stamp);
+            if cache.host.is_some() {
+                computed_again += cache.pass(id, path, counts);
+            }
         });
         if found.tokens < tokens {
-            self.add_leaf(found, path, tokens);
+            let leaf = self.add_leaf(found, path, tokens);
+            if counts {
+                self.hit(leaf);
+            }
         }
-        found.tokens
+        found.tokens - computed_again
     }
 
     /// Holds the path to `id`.
@@ -184,7 +228,10 @@ impl RadixCache {
             let Some((_, id)) = self.idle_leaves.pop_first() else {
                 break;
             };
-            freed += self.remove_leaf(id);
+            freed += match self.host {
+                None => self.remove_leaf(id),
+                Some(_) => self.leave_device(id),
+            };
         }
         self.evictable -= freed;
         self.tokens -= freed;
@@ -238,6 +285,8 @@ impl RadixCache {
         Match {
             node: id,
             tokens: depth,
+            deepest: id,
+            host_tokens: 0,
         }
     }
 
@@ -284,7 +333,12 @@ impl RadixCache {
             stamp: upper_stamp,
             born: node.born,
             pins: u32::from(node.pins > 0),
-            children: 1,
+            children: u32::from(node.is_on_device),
+            host_children: u32::from(!node.is_on_device),
+            is_on_device: node.is_on_device,
+            is_on_host: node.is_on_host,
+            is_from_storage: node.is_from_storage,
+            hits: node.hits,
         };
         let upper = self.allocate(upper_node);
         let node = &mut self.nodes[lower.0 as usize];
@@ -298,7 +352,7 @@ impl RadixCache {
         upper
     }
 
-    fn add_leaf(&mut self, above: Match, path: &[Place], end: u32) {
+    fn add_leaf(&mut self, above: Match, path: &[Place], end: u32) -> RadixId {
         let start = above.tokens;
         let key = place_of(path, start + self.page_size - 1);
         let stamp = self.tick();
@@ -312,6 +366,11 @@ impl RadixCache {
             born: stamp,
             pins: 0,
             children: 0,
+            host_children: 0,
+            is_on_device: true,
+            is_on_host: false,
+            is_from_storage: false,
+            hits: 0,
         });
         self.children.insert((above.node, key), leaf);
         let parent = &mut self.nodes[above.node.0 as usize];
@@ -325,6 +384,7 @@ impl RadixCache {
         if self.tracks_events {
             self.note_stored(path, start, end);
         }
+        leaf
     }
 
     fn remove_leaf(&mut self, id: RadixId) -> u32 {
@@ -358,6 +418,10 @@ impl RadixCache {
         if node.is_idle_leaf() {
             self.idle_leaves.remove(&(before, id));
             self.idle_leaves.insert((stamp, id));
+        } else if let Some(host) = &mut self.host
+            && host.leaves.remove(&(before, id))
+        {
+            host.leaves.insert((stamp, id));
         }
     }
 
@@ -374,7 +438,12 @@ impl RadixCache {
         self.set_stamp(id, stamp);
         let mut node = id;
         while node != RadixCache::ROOT {
-            self.nodes[node.0 as usize].stamp = stamp;
+            if self.host.is_some() {
+                // It may be a leaf of the device part.
+                self.set_stamp(node, stamp);
+            } else {
+                self.nodes[node.0 as usize].stamp = stamp;
+            }
             stamp -= 1;
             node = self.nodes[node.0 as usize].parent;
         }
