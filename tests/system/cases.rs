@@ -224,7 +224,8 @@ pub fn tiered(seed: u64) -> Case {
         let mut kvbm = kvbm.clone();
         // An object store holds blocks of one size.
         let is_apart = case.spec.disaggregation.is_none();
-        kvbm.tiers.retain(|tier| !(is_shared(tier) && has_store && is_apart));
+        kvbm.tiers
+            .retain(|tier| !(is_shared(tier) && has_store && is_apart));
         has_store |= kvbm.tiers.iter().any(is_shared);
         // Nobody reads what a decode worker keeps for itself.
         kvbm.tiers.retain(|tier| !decodes || is_shared(tier));
@@ -238,7 +239,9 @@ pub fn tiered(seed: u64) -> Case {
             engine if engine.speculation().is_some() => return None,
             EngineConfig::Vllm(_) => return None,
             EngineConfig::Trtllm(config) => {
-                return config.enable_block_reuse.then(|| secondary(&mut dice, config));
+                return config
+                    .enable_block_reuse
+                    .then(|| secondary(&mut dice, config));
             }
             EngineConfig::Sglang(config) => config,
         };

@@ -57,7 +57,9 @@ impl SecondaryPool {
     /// How many blocks of a content are here from block `from` on without a gap, none behind block `limit`.
     pub fn matched(&self, path: &[Stretch], from: u32, limit: u32) -> u32 {
         let places = places(path, from, limit);
-        places.take_while(|place| self.stamps.contains_key(place)).count() as u32
+        places
+            .take_while(|place| self.stamps.contains_key(place))
+            .count() as u32
     }
 
     /// The same, and they leave for the GPU.

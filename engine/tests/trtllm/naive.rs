@@ -141,7 +141,11 @@ impl Oracle {
         let Naive { tokens, prompt, .. } = &self.requests[request];
         let whole = prompt / self.size();
         let mut found = self.find(tokens, whole).len();
-        while found < whole && self.host.contains(&tokens[..(found + 1) * self.size()].to_vec()) {
+        while found < whole
+            && self
+                .host
+                .contains(&tokens[..(found + 1) * self.size()].to_vec())
+        {
             found += 1;
         }
         (found < whole).then(|| tokens[..(found + 1) * self.size()].to_vec())
@@ -447,7 +451,8 @@ impl Oracle {
                 blocks.push(self.take_block());
             }
             for index in first..first + loaded {
-                self.pool[blocks[index]].content = Some(tokens[..(index + 1) * self.size()].to_vec());
+                self.pool[blocks[index]].content =
+                    Some(tokens[..(index + 1) * self.size()].to_vec());
                 self.findable.push(blocks[index]);
             }
             self.requests[request].blocks = Some(blocks);

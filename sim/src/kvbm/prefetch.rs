@@ -37,7 +37,9 @@ impl Kvbm {
         let mut path = std::mem::take(&mut self.path);
         block_path(&workload.tree, asked.leaf, block_size, &mut path);
         let mut at = scheduler.cached_blocks(&path, limit);
-        at += self.levels[tiers.tiers[0].0].store.matched(&path, at, limit);
+        at += self.levels[tiers.tiers[0].0]
+            .store
+            .matched(&path, at, limit);
         for rank in 1..self.tiers(worker).tiers.len() {
             let level = self.tiers(worker).tiers[rank].0;
             let blocks = self.levels[level].store.matched(&path, at, limit);

@@ -24,7 +24,8 @@ fn conversation() -> Arc<Workload> {
         len: 20,
     };
     let mut builder = WorkloadBuilder::new();
-    for (at_ms, prompt, output_tokens) in [(0, &[first][..], 40), (1_000, &[first, answer, more], 2)]
+    for (at_ms, prompt, output_tokens) in
+        [(0, &[first][..], 40), (1_000, &[first, answer, more], 2)]
     {
         builder.push(NewRequest {
             arrival: Time::from_ns(at_ms * 1_000_000),

@@ -273,7 +273,11 @@ fn what_waits_is_read_up_meanwhile() {
         assert_eq!(ms(recording.requests[2].finish), 1_150.0);
         let fetch = kvbm.fetches.last().expect("A is fetched");
         let life = recording.requests[3];
-        (fetch.tokens, ms(life.first_scheduled), kvbm.tiers[1].prefetched_blocks)
+        (
+            fetch.tokens,
+            ms(life.first_scheduled),
+            kvbm.tiers[1].prefetched_blocks,
+        )
     };
     assert_eq!(life(true), ([48, 0, 0], 1_199.0, 3));
     assert_eq!(life(false), ([0, 48, 0], 1_200.0, 0));

@@ -136,9 +136,21 @@ fn a_secondary_pool_is_read() {
     assert_eq!((host.pool.tokens, host.layers), (152_576, 1));
     assert_eq!(host.pool.write_policy, WritePolicy::WriteBack);
     for (field, value, expected) in [
-        ("engine.enable_block_reuse", "false", "a secondary pool without reuse"),
-        ("engine", "{backend: vllm}", "in an engine other than trtllm"),
-        ("pools.agg.kv_cache_config.host_cache_size", "1000", "less than one block"),
+        (
+            "engine.enable_block_reuse",
+            "false",
+            "a secondary pool without reuse",
+        ),
+        (
+            "engine",
+            "{backend: vllm}",
+            "in an engine other than trtllm",
+        ),
+        (
+            "pools.agg.kv_cache_config.host_cache_size",
+            "1000",
+            "less than one block",
+        ),
     ] {
         let problems = bad(&text, &[(field, value)]);
         assert_eq!(problems.len(), 1, "{problems:?}");
