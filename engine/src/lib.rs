@@ -5,6 +5,8 @@
 
 pub mod annotations;
 pub mod connector;
+pub mod contents;
+pub mod executor;
 mod flight;
 pub mod kv_cache;
 pub mod plan;
@@ -20,6 +22,8 @@ pub mod workload;
 
 pub use annotations::{AnnotationTable, Annotations, NamedWorkers};
 pub use connector::Connector;
+pub use contents::{Contents, TokenSource};
+pub use executor::{Batch, Executor, ExecutorError};
 pub use kv_cache::KvEvent;
 pub use plan::{Drafts, Reserved, StepPlan};
 pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
