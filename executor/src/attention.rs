@@ -4,8 +4,9 @@
 //! position, block by block; scores become weights by a softmax (greatest score taken off first), and the values are
 //! summed in the order of positions. Nothing depends on which blocks those are, or on what else is in the batch.
 
+use crate::exponential::exp;
 use crate::kv_pool::KvPool;
-use crate::matrix::dot;
+use crate::matrix::accumulate;
 use engine::kv_cache::BlockId;
 
 /// A token that looks back.
@@ -48,24 +49,20 @@ impl Layer<'_> {
 
     fn score(&self, table: &[BlockId], head: usize, query: &[f32], scores: &mut [f32]) {
         let scale = 1.0 / (self.head_dim as f32).sqrt();
-        let blocks = scores.chunks_mut(self.pool.block_size()).zip(table);
-        for (scores, block) in blocks {
+        scores.fill(0.0);
+        let block_size = self.pool.block_size();
+        for (scores, block) in scores.chunks_mut(block_size).zip(table) {
             let [keys, _] = self.pool.block(self.index, *block, head);
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(self.head_dim)) {
-                *score = dot(query, key) * scale;
-            }
+            accumulate(scores, query, keys, block_size);
         }
+        scores.iter_mut().for_each(|score| *score *= scale);
     }
 
     fn sum_values(&self, table: &[BlockId], head: usize, weights: &[f32], out: &mut [f32]) {
         out.fill(0.0);
         for (weights, block) in weights.chunks(self.pool.block_size()).zip(table) {
             let [_, values] = self.pool.block(self.index, *block, head);
-            for (weight, value) in weights.iter().zip(values.chunks_exact(self.head_dim)) {
-                for (out, value) in out.iter_mut().zip(value) {
-                    *out += weight * value;
-                }
-            }
+            accumulate(out, weights, values, self.head_dim);
         }
     }
 }
@@ -75,7 +72,9 @@ fn softmax(scores: &mut [f32]) {
     let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for score in scores.iter_mut() {
-        *score = (*score - greatest).exp();
+        *score = exp(*score - greatest);
+    }
+    for score in scores.iter() {
         sum += *score;
     }
     for score in scores.iter_mut() {

@@ -7,6 +7,7 @@
 use crate::SetupError;
 use crate::attention::{Layer, Query};
 use crate::config::ModelConfig;
+use crate::exponential::exp;
 use crate::kv_pool::KvPool;
 use crate::matrix::Threads;
 use crate::rotary::{self, Rotary};
@@ -122,6 +123,11 @@ impl CpuExecutor {
             threads,
             buffers: Buffers::default(),
         })
+    }
+
+    /// Fills all KV blocks with made-up numbers, so that steps can be measured whose context nobody computed.
+    pub fn fill_kv(&mut self) {
+        self.pool.fill();
     }
 
     /// Runs a batch and returns the logits of each row that samples. Notes no tokens.
@@ -291,7 +297,7 @@ impl CpuExecutor {
             gated.extend(
                 gate.iter()
                     .zip(up)
-                    .map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up),
+                    .map(|(gate, up)| gate / (1.0 + exp((-gate).min(80.0))) * up),
             );
         }
         weights

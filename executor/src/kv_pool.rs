@@ -1,7 +1,11 @@
 //! Paged keys and values: a pool of blocks, in the size of the scheduler's, addressed by its block tables.
 
 use crate::config::ModelConfig;
+use crate::random::Counter;
 use engine::kv_cache::BlockId;
+
+/// Standard deviation of made-up keys and values.
+const FILL: f32 = 0.3;
 
 /// The KV cache of one worker.
 #[derive(Debug)]
@@ -9,7 +13,8 @@ pub struct KvPool {
     block_size: usize,
     kv_heads: usize,
     head_dim: usize,
-    /// By layer: keys, values; each by block, head, slot.
+    /// By layer: keys by block, head, number of the head, slot; values by block, head, slot, number of the head. So a query
+    /// meets the keys of a block side by side, and so do a head's values.
     layers: Vec<[Vec<f32>; 2]>,
 }
 
@@ -45,18 +50,35 @@ impl KvPool {
             .map_or(0, |[keys, _]| keys.len() / width)
     }
 
-    /// Writes a token's keys and values of all heads.
-    pub fn write(&mut self, layer: usize, table: &[BlockId], position: u32, kv: [&[f32]; 2]) {
-        let (block, slot) = self.place(table, position as usize);
-        for (pool, new) in self.layers[layer].iter_mut().zip(kv) {
-            for (head, numbers) in new.chunks_exact(self.head_dim).enumerate() {
-                let at = ((block * self.kv_heads + head) * self.block_size + slot) * self.head_dim;
-                pool[at..][..self.head_dim].copy_from_slice(numbers);
+    /// Fills all blocks with numbers of the size that keys and values have.
+    pub fn fill(&mut self) {
+        for (layer, parts) in self.layers.iter_mut().enumerate() {
+            for (part, name) in parts.iter_mut().zip(["keys", "values"]) {
+                let numbers = Counter::new(layer as u64, name);
+                for (index, number) in part.iter_mut().enumerate() {
+                    *number = FILL * numbers.normal(index as u64);
+                }
             }
         }
     }
 
-    /// Keys and values of a head in one block, slot by slot.
+    /// Writes a token's keys and values of all heads.
+    pub fn write(&mut self, layer: usize, table: &[BlockId], position: u32, kv: [&[f32]; 2]) {
+        let (block, slot) = self.place(table, position as usize);
+        let (block_size, head_dim) = (self.block_size, self.head_dim);
+        let [keys, values] = &mut self.layers[layer];
+        let heads = kv.map(|part| part.chunks_exact(head_dim));
+        let [new_keys, new_values] = heads;
+        for (head, (key, value)) in new_keys.zip(new_values).enumerate() {
+            let from = (block * self.kv_heads + head) * block_size * head_dim;
+            for (at, number) in key.iter().enumerate() {
+                keys[from + at * block_size + slot] = *number;
+            }
+            values[from + slot * head_dim..][..head_dim].copy_from_slice(value);
+        }
+    }
+
+    /// Keys (by number, by slot) and values (by slot, by number) of a head in one block.
     pub fn block(&self, layer: usize, block: BlockId, head: usize) -> [&[f32]; 2] {
         let width = self.block_size * self.head_dim;
         let at = (block as usize * self.kv_heads + head) * width;

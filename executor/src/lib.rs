@@ -11,6 +11,7 @@
 //! | `kv_pool` | paged keys and values in the blocks of the scheduler |
 //! | `matrix`, `attention` | the two loops that take the time |
 //! | [`cpu`] | the forward pass |
+//! | [`sweep`] | which steps to measure for a calibration |
 //!
 //! Every number is computed in the same order whatever else is in the batch, however a prompt is cut into chunks and
 //! however many threads take part: a request's tokens are the same, bit for bit, as when it runs alone.
@@ -18,11 +19,13 @@
 mod attention;
 pub mod config;
 pub mod cpu;
+mod exponential;
 mod kv_pool;
 mod matrix;
 pub mod memory;
-mod random;
+pub mod random;
 mod rotary;
+pub mod sweep;
 pub mod tokens;
 pub mod weights;
 

@@ -115,12 +115,13 @@ fn multiply_panel(x: &[f32], inputs: usize, weights: &[f32], out: &mut [f32]) {
     }
 }
 
-#[inline]
+/// Kept apart so that the sums stay in registers.
+#[inline(never)]
 fn multiply_rows<const R: usize>(x: &[f32], inputs: usize, weights: &[f32], out: &mut [f32]) {
-    let rows: [&[f32]; R] = std::array::from_fn(|row| &x[row * inputs..][..inputs]);
+    let weights = weights.as_chunks::<PANEL>().0;
+    let rows: [&[f32]; R] = std::array::from_fn(|row| &x[row * inputs..][..weights.len()]);
     let mut sums = [[0.0_f32; PANEL]; R];
-    for (at, weights) in weights.chunks_exact(PANEL).enumerate().take(inputs) {
-        let weights: &[f32; PANEL] = weights.try_into().expect("a panel has its width");
+    for (at, weights) in weights.iter().enumerate() {
         for (sums, row) in sums.iter_mut().zip(&rows) {
             let x = row[at];
             for (sum, weight) in sums.iter_mut().zip(weights) {
@@ -133,21 +134,27 @@ fn multiply_rows<const R: usize>(x: &[f32], inputs: usize, weights: &[f32], out:
     }
 }
 
-/// `Σ a·b` in eight interleaved sums, added up in a fixed order.
-#[inline]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 8;
-    let mut sums = [0.0_f32; LANES];
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = (a.remainder().iter().zip(b.remainder()))
-        .map(|(a, b)| a * b)
-        .sum();
-    for (a, b) in a.zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
+/// `sums[c] += Σ x[r] · rows[r][c]`, the rows `width` numbers apart: each sum in the order of the rows.
+pub fn accumulate(sums: &mut [f32], x: &[f32], rows: &[f32], width: usize) {
+    let (panels, rest) = sums.as_chunks_mut::<PANEL>();
+    let mut from = 0;
+    for panel in panels {
+        let mut sums = *panel;
+        for (x, row) in x.iter().zip(rows.chunks_exact(width)) {
+            let row: &[f32; PANEL] = row[from..from + PANEL].try_into().expect("a panel's width");
+            for (sum, number) in sums.iter_mut().zip(row) {
+                *sum += x * number;
+            }
         }
+        *panel = sums;
+        from += PANEL;
     }
-    rest + ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+    for sum in rest {
+        for (x, row) in x.iter().zip(rows.chunks_exact(width)) {
+            *sum += x * row[from];
+        }
+        from += 1;
+    }
 }
 
 #[cfg(test)]
@@ -186,13 +193,16 @@ mod tests {
     }
 
     #[test]
-    fn dots_of_any_length() {
-        let (a, b) = (numbers(29, 3), numbers(29, 4));
-        let exact: f64 = a
-            .iter()
-            .zip(&b)
-            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-            .sum();
-        assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5);
+    fn sums_of_any_width() {
+        let (width, count) = (21, 9);
+        let (x, rows) = (numbers(count, 3), numbers(count * width, 4));
+        let mut sums = numbers(19, 5);
+        let before = sums.clone();
+        accumulate(&mut sums, &x, &rows, width);
+        for (at, (sum, before)) in sums.iter().zip(before).enumerate() {
+            let terms = (0..count).map(|row| f64::from(x[row]) * f64::from(rows[row * width + at]));
+            let exact = f64::from(before) + terms.sum::<f64>();
+            assert!((f64::from(*sum) - exact).abs() < 1e-5, "{sum} {exact}");
+        }
     }
 }
