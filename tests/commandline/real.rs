@@ -21,6 +21,9 @@ workload:
   synth:
     requests: 24
     duration_s: 0.5
+    tick_ms: 0
+    block_size: 16
+    system_prompts: [{count: 1, share: 1.0, tokens: {fixed: 32}}]
     sessions:
       - weight: 1
         first_input_tokens: {lognormal: {mean: 120, stddev: 40, max: 240}}
@@ -343,12 +346,20 @@ fn the_example_is_as_it_says() {
     for name in ["real-cpu.yaml", "tiny-qwen3.json"] {
         folder.write(name, fs::read(repository("examples").join(name)).unwrap());
     }
-    let answer = folder.run(&["replay", "real-cpu.yaml", "--real", "cpu", "--json"]);
+    let answer = folder.run(&[
+        "replay",
+        "real-cpu.yaml",
+        "--real",
+        "cpu",
+        "--json",
+        "--set",
+        "workload.synth.requests=4",
+    ]);
     assert_eq!(answer.code, Some(0), "{answer}");
     let report: Value = serde_json::from_str(&answer.stdout).unwrap();
     assert_contains(
         report["timing"]["detail"].as_str().unwrap(),
-        &["2.6 million parameters"],
+        &["0.9 million parameters"],
     );
     assert_eq!(report["requests"]["completed"], report["requests"]["total"]);
 }
