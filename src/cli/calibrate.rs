@@ -24,7 +24,7 @@ enum Command {
     /// Turn an unpacked aiconfigurator-core 0.12 wheel into one compact file per GPU, engine and version
     ImportAic(import_aic::ImportArgs),
     /// Measure steps of a scenario's model on this machine, fit step times to them, and say how far off they are
-    Collect(collect::CollectArgs),
+    Collect(Box<collect::CollectArgs>),
     /// Fit step times to logs of steps and say how far off they are
     FitSteps(fit_steps::FitStepsArgs),
     /// Fit step times to a log of requests, with the simulator in the loop

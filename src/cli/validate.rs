@@ -23,7 +23,7 @@ enum Command {
     /// Compare step times and KV capacities with those that AIConfigurator computed; worst rows first
     Timing(timing::TimingArgs),
     /// Run a scenario for real on this machine, simulate it, and set both side by side
-    Real(real::RealArgs),
+    Real(Box<real::RealArgs>),
     /// Simulate real serving benchmarks as they were run, and say how far off TTFT, TPOT and throughput are
     Serving(serving::ServingArgs),
 }

@@ -9,7 +9,8 @@
 //! [`TraceBuilder::finish`] sorts them stably and renumbers what they refer to.
 
 use engine::{
-    AnnotationTable, Annotations, Contents, Dependency, NewRequest, Run, Time, Workload, WorkloadBuilder,
+    AnnotationTable, Annotations, Contents, Dependency, NewRequest, Run, Time, Workload,
+    WorkloadBuilder,
 };
 
 mod builder;
