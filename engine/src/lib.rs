@@ -5,6 +5,8 @@
 
 pub mod annotations;
 pub mod connector;
+pub mod contents;
+pub mod executor;
 mod flight;
 pub mod host_pool;
 pub mod kv_cache;
@@ -21,6 +23,8 @@ pub mod workload;
 
 pub use annotations::{AnnotationTable, Annotations, NamedWorkers};
 pub use connector::Connector;
+pub use contents::{Contents, TokenSource};
+pub use executor::{Batch, Executor, ExecutorError};
 pub use host_pool::{HostPool, HostUse, WritePolicy};
 pub use kv_cache::KvEvent;
 pub use plan::{Drafts, HostCopies, Reserved, StepPlan};

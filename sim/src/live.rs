@@ -1,19 +1,28 @@
 //! The live driver: the same cluster on the real clock.
 //!
-//! Timers and worker tasks run under tokio on one thread. Everything that is due when the loop looks at the clock
-//! counts as one instant and is handled in the order of [`Event::order`]; the cluster cannot tell this driver from the
-//! virtual one. A worker executes one step at a time; here its executor sleeps for the modelled time, divided by
-//! `speedup`. All times are simulated ones: real time since the start times `speedup`.
+//! Everything that is due when the loop looks at the clock counts as one instant and is handled in the order of
+//! [`Event::order`]; the cluster cannot tell this driver from the virtual one. A worker executes one step after the other:
+//! either a task that sleeps for the modelled time, divided by `speedup` (`tasks.rs`), or a thread of its own with an
+//! [`Executor`] that computes what was planned (`threads.rs`). Timers and messages run under tokio on the thread of the
+//! driver. All times are simulated ones: real time since the start times `speedup`, on a monotonic clock, so that a clock
+//! that is set meanwhile changes nothing.
+//!
+//! A run that is stopped, or whose worker gives up, ends at once with what happened so far in its books.
+
+mod tasks;
+mod threads;
+
+pub use threads::RealStep;
 
 use crate::cluster::Cluster;
 use crate::event::{Action, Event, EventQueue, Order, Ran, WorkerId};
 use crate::journal::{Entry, Journal};
-use crate::record::Recording;
-use engine::{Span, StepTime, Time};
+use crate::record::{Outcome, Recording};
+use engine::{Batch, Executor, Span, StepTime, Time};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -24,29 +33,109 @@ pub struct LiveRun {
     pub recording: Recording,
     /// Every event and action.
     pub journal: Journal,
+    /// How it ended.
+    pub end: LiveEnd,
+    /// The steps that were computed, in the order in which they ended; empty where workers only slept.
+    pub steps: Vec<RealStep>,
 }
 
-/// Runs a cluster on the real clock; `timing` holds one model per pool. The cluster must not coast.
+/// How a live run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LiveEnd {
+    /// Nothing was left to happen.
+    Complete,
+    /// Somebody stopped it.
+    Stopped,
+    /// A worker gave up.
+    Failed {
+        /// Which.
+        worker: WorkerId,
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// Stops a live run from elsewhere.
+#[derive(Debug, Clone)]
+pub struct Stopper(UnboundedSender<()>);
+
+/// The other end of a [`Stopper`].
+#[derive(Debug)]
+pub struct StopSignal(UnboundedReceiver<()>);
+
+impl Stopper {
+    /// Ends the run; steps that are being computed are not waited for.
+    pub fn stop(&self) {
+        // A run that is over cannot be stopped.
+        let _ = self.0.send(());
+    }
+}
+
+/// A way to stop a run.
+#[must_use]
+pub fn stopper() -> (Stopper, StopSignal) {
+    let (send, receive) = unbounded_channel();
+    (Stopper(send), StopSignal(receive))
+}
+
+/// Runs a cluster on the real clock; `timing` holds one model per pool, whose times the workers sleep. The cluster must
+/// not coast.
 ///
 /// # Errors
 /// If the system refuses timers.
 pub fn run(cluster: Cluster, timing: &[Arc<dyn StepTime>], speedup: f64) -> io::Result<LiveRun> {
     assert!(speedup > 0.0, "time goes forward");
+    let (_stopper, signal) = stopper();
+    block_on(async {
+        let clock = Clock::new(speedup);
+        let (send, ended) = unbounded_channel();
+        let spawn = |id| Hand::Sleeps(tasks::spawn(id, clock, send.clone()));
+        let workers = (0..cluster.workers().len()).map(spawn).collect();
+        Driver::new(clock, workers, ended)
+            .serve(cluster, timing, signal)
+            .await
+    })
+}
+
+/// Runs a cluster for real: one executor per worker, each on a thread of its own. The cluster must not coast, and must keep
+/// block ids.
+///
+/// # Errors
+/// If the system refuses timers or threads.
+pub fn run_executors(
+    cluster: Cluster,
+    executors: Vec<Box<dyn Executor>>,
+    signal: StopSignal,
+) -> io::Result<LiveRun> {
+    assert!(
+        executors.len() == cluster.workers().len(),
+        "every worker has an executor"
+    );
+    let clock = Clock::new(1.0);
+    let (send, ended) = unbounded_channel();
+    let (mut workers, mut threads) = (Vec::new(), Vec::new());
+    for (id, executor) in executors.into_iter().enumerate() {
+        let (jobs, thread) = threads::spawn(id, clock, executor, send.clone())?;
+        workers.push(Hand::Computes(jobs));
+        threads.push(thread);
+    }
+    let run = block_on(Driver::new(clock, workers, ended).serve(cluster, &[], signal))?;
+    if run.end == LiveEnd::Complete {
+        // Nobody has work: they end at once.
+        for thread in threads {
+            thread
+                .join()
+                .expect("a worker's thread reports what goes wrong");
+        }
+    }
+    Ok(run)
+}
+
+fn block_on(run: impl Future<Output = LiveRun>) -> io::Result<LiveRun> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let local = tokio::task::LocalSet::new();
-    Ok(local.block_on(
-        &runtime,
-        serve(
-            cluster,
-            timing,
-            Clock {
-                start: Instant::now(),
-                speedup,
-            },
-        ),
-    ))
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, run))
 }
 
 /// Real time as simulated time.
@@ -57,6 +146,13 @@ struct Clock {
 }
 
 impl Clock {
+    fn new(speedup: f64) -> Clock {
+        Clock {
+            start: Instant::now(),
+            speedup,
+        }
+    }
+
     fn now(&self) -> Time {
         Time(Span::from_s(self.start.elapsed().as_secs_f64() * self.speedup).0)
     }
@@ -67,81 +163,34 @@ impl Clock {
     }
 }
 
-/// A step for a worker's task: when it was handed over, and how long it takes.
-#[derive(Debug, Clone, Copy)]
-struct Step {
-    handed_over: Time,
-    time: Span,
+/// How a worker gets its steps.
+enum Hand {
+    /// When a step was handed over and how long it is slept.
+    Sleeps(UnboundedSender<(Time, Span)>),
+    /// When a batch was handed over, and the batch.
+    Computes(mpsc::Sender<(Time, Batch)>),
 }
 
-async fn serve(mut cluster: Cluster, timing: &[Arc<dyn StepTime>], clock: Clock) -> LiveRun {
-    let (ended, mut endings) = unbounded_channel();
-    let mut driver = Driver {
-        clock,
-        workers: (0..cluster.workers().len())
-            .map(|id| spawn_worker(id, clock, ended.clone()))
-            .collect(),
-        timers: EventQueue::new(),
-        due: BTreeMap::new(),
-        running: 0,
-    };
-    let mut journal = Journal::default();
-    cluster.start(&mut journal.opening);
-    driver.perform(Time::ZERO, &journal.opening, &cluster, timing);
-    loop {
-        let now = driver.gather(&mut endings);
-        while let Some((_, event)) = driver.due.pop_first() {
-            let mut actions = Vec::new();
-            cluster.handle(now, event, &mut actions);
-            driver.perform(now, &actions, &cluster, timing);
-            journal.entries.push(Entry {
-                time: now,
-                event,
-                actions,
-            });
-        }
-        if !driver.wait(&mut endings).await {
-            return LiveRun {
-                recording: cluster.finish(),
-                journal,
-            };
-        }
-    }
-}
-
-/// A task that executes the steps of one worker one after the other.
-fn spawn_worker(id: usize, clock: Clock, ended: UnboundedSender<Ran>) -> UnboundedSender<Step> {
-    let (steps, mut queue) = unbounded_channel::<Step>();
-    tokio::task::spawn_local(async move {
-        let mut free_at = Time::ZERO;
-        while let Some(step) = queue.recv().await {
-            let start = step.handed_over.max(free_at);
-            clock.sleep_until(start + step.time).await;
-            free_at = clock.now().max(start + step.time);
-            let first = free_at.since(start);
-            let ran = Ran {
-                worker: WorkerId(id as u32),
-                steps: 1,
-                start,
-                first,
-                slope_ps: 0,
-            };
-            if ended.send(ran).is_err() {
-                return;
-            }
-        }
-    });
-    steps
+/// What a worker says at the end of a step.
+struct Ended {
+    ran: Ran,
+    /// When the step was handed over and what was sampled; nothing where it was slept.
+    result: Result<Option<(Time, usize)>, String>,
 }
 
 struct Driver {
     clock: Clock,
-    workers: Vec<UnboundedSender<Step>>,
+    workers: Vec<Hand>,
+    endings: UnboundedReceiver<Ended>,
+    /// Ends of steps that came in and were not handled: of each worker one at an instant.
+    heard: VecDeque<Ended>,
     timers: EventQueue<EventKey>,
     /// Events of this instant, by their order.
     due: BTreeMap<Order, Event>,
-    /// Steps handed to workers and not ended.
-    running: usize,
+    /// By worker: shapes of the steps handed over and not ended.
+    running: Vec<VecDeque<RealStep>>,
+    steps: Vec<RealStep>,
+    end: Option<LiveEnd>,
 }
 
 /// What a timer stands for; its order says the rest.
@@ -154,22 +203,75 @@ enum EventKey {
 }
 
 impl Driver {
-    /// Looks at the clock and collects everything that is due.
-    fn gather(&mut self, endings: &mut UnboundedReceiver<Ran>) -> Time {
-        let mut latest: HashMap<WorkerId, Ran> = HashMap::new();
-        let now = self.clock.now();
-        while let Ok(ran) = endings.try_recv() {
-            assert!(
-                latest.insert(ran.worker, ran).is_none(),
-                "a worker plans between two ends of steps"
-            );
-            self.running -= 1;
-            self.due.insert(Event::Ran(ran).order(), Event::Ran(ran));
+    fn new(clock: Clock, workers: Vec<Hand>, endings: UnboundedReceiver<Ended>) -> Driver {
+        Driver {
+            clock,
+            endings,
+            heard: VecDeque::new(),
+            timers: EventQueue::new(),
+            due: BTreeMap::new(),
+            running: workers.iter().map(|_| VecDeque::new()).collect(),
+            workers,
+            steps: Vec::new(),
+            end: None,
         }
-        let now = self.due.values().fold(now, |now, event| match event {
-            Event::Ran(ran) => now.max(ran.end()),
-            _ => now,
-        });
+    }
+
+    async fn serve(
+        mut self,
+        mut cluster: Cluster,
+        timing: &[Arc<dyn StepTime>],
+        mut signal: StopSignal,
+    ) -> LiveRun {
+        let mut journal = Journal::default();
+        cluster.start(&mut journal.opening);
+        self.perform(Time::ZERO, &journal.opening, &cluster, timing);
+        loop {
+            let now = self.gather();
+            while let Some((_, event)) = self.due.pop_first() {
+                let mut actions = Vec::new();
+                cluster.handle(now, event, &mut actions);
+                self.perform(now, &actions, &cluster, timing);
+                journal.entries.push(Entry {
+                    time: now,
+                    event,
+                    actions,
+                });
+            }
+            if self.end.is_none() {
+                self.wait(&mut signal).await;
+            }
+            if let Some(end) = self.end {
+                let recording = cluster.finish();
+                self.steps.shrink_to_fit();
+                return LiveRun {
+                    recording,
+                    journal,
+                    end,
+                    steps: self.steps,
+                };
+            }
+        }
+    }
+
+    /// Looks at the clock and collects everything that is due.
+    fn gather(&mut self) -> Time {
+        while let Ok(ended) = self.endings.try_recv() {
+            self.heard.push_back(ended);
+        }
+        let mut now = self.clock.now();
+        // A worker plans between two ends of steps: of several that came in at once, each has an instant of its own.
+        for ended in std::mem::take(&mut self.heard) {
+            let event = Event::Ran(ended.ran);
+            if self.due.contains_key(&event.order()) {
+                self.heard.push_back(ended);
+                continue;
+            }
+            now = now.max(ended.ran.end());
+            if self.note_ended(&ended) {
+                self.due.insert(event.order(), event);
+            }
+        }
         while let Some(&Reverse((time, order, key))) = self.timers.peek() {
             if time > now {
                 break;
@@ -178,6 +280,37 @@ impl Driver {
             self.due.insert(order, event(order.1, key));
         }
         now
+    }
+
+    /// Enters an ended step; false if it was not computed.
+    fn note_ended(&mut self, ended: &Ended) -> bool {
+        let worker = ended.ran.worker;
+        let step = self.running[worker.0 as usize].pop_front();
+        let step = step.expect("only steps that were handed over end");
+        match &ended.result {
+            Ok(None) => true,
+            Ok(Some((handed_over, sampled))) => {
+                assert!(
+                    *sampled == step.samples,
+                    "each row that samples has its token"
+                );
+                self.steps.push(RealStep {
+                    handed_over: *handed_over,
+                    start: ended.ran.start,
+                    end: ended.ran.end(),
+                    ..step
+                });
+                true
+            }
+            Err(why) => {
+                self.fail(worker, why.clone());
+                false
+            }
+        }
+    }
+
+    fn fail(&mut self, worker: WorkerId, why: String) {
+        self.end.get_or_insert(LiveEnd::Failed { worker, why });
     }
 
     fn perform(
@@ -198,24 +331,13 @@ impl Driver {
                         Event::Arrival { .. } => EventKey::Arrival,
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
-                        Event::Ran(_) => unreachable!("only a worker's task ends steps"),
+                        Event::Ran(_) => unreachable!("only workers end steps"),
                     };
                     self.timers.push(Reverse((time, event.order(), key)));
                 }
                 Action::Run { worker, up_to, .. } => {
                     assert!(up_to == 1, "a live cluster plans step by step");
-                    let worker = &cluster.workers()[worker.0 as usize];
-                    let plan = worker.scheduler().newest().expect("a plan is to be run");
-                    let time = timing[worker.pool()].step(&plan.shape());
-                    let time = cluster.with_copies(worker.id(), plan, time);
-                    self.running += 1;
-                    let step = Step {
-                        handed_over: now,
-                        time,
-                    };
-                    self.workers[worker.id().0 as usize]
-                        .send(step)
-                        .expect("workers outlive the driver");
+                    self.hand_over(now, worker, cluster, timing);
                 }
                 // Nothing runs on unasked.
                 Action::Cut { .. } => {}
@@ -223,27 +345,103 @@ impl Driver {
         }
     }
 
-    /// Waits until something is due; false if nothing ever will be.
-    async fn wait(&mut self, endings: &mut UnboundedReceiver<Ran>) -> bool {
-        let timer = self.timers.peek().map(|&Reverse((time, ..))| time);
-        let clock = self.clock;
-        let ran = match (self.running > 0, timer) {
-            (false, None) => return false,
-            (false, Some(time)) => {
-                clock.sleep_until(time).await;
-                None
+    /// Gives a worker its newest plan.
+    fn hand_over(
+        &mut self,
+        now: Time,
+        id: WorkerId,
+        cluster: &Cluster,
+        timing: &[Arc<dyn StepTime>],
+    ) {
+        let worker = &cluster.workers()[id.0 as usize];
+        let plan = worker.scheduler().newest().expect("a plan is to be run");
+        self.running[id.0 as usize].push_back(RealStep::planned(id, plan));
+        let is_there = match &self.workers[id.0 as usize] {
+            Hand::Sleeps(steps) => {
+                let time = timing[worker.pool()].step(&plan.shape());
+                let time = cluster.with_copies(id, plan, time);
+                steps.send((now, time)).is_ok()
             }
-            (true, None) => endings.recv().await,
-            (true, Some(time)) => tokio::select! {
-                ran = endings.recv() => ran,
-                () = clock.sleep_until(time) => None,
-            },
+            Hand::Computes(batches) => {
+                let scheduler = worker.scheduler().as_vllm();
+                let scheduler = scheduler.expect("only vLLM's scheduler has block tables");
+                batches.send((now, Batch::of(scheduler, plan))).is_ok()
+            }
         };
-        if let Some(ran) = ran {
-            self.running -= 1;
-            self.due.insert(Event::Ran(ran).order(), Event::Ran(ran));
+        if !is_there {
+            // What it died of may be on its way; if not, this is all there is to say.
+            self.hear_why(id);
+            self.fail(id, "its thread is gone".to_owned());
         }
-        true
+    }
+
+    fn hear_why(&mut self, id: WorkerId) {
+        while let Ok(ended) = self.endings.try_recv() {
+            self.heard.push_back(ended);
+        }
+        let why = self.heard.iter().find_map(|ended| match &ended.result {
+            Err(why) if ended.ran.worker == id => Some(why.clone()),
+            _ => None,
+        });
+        if let Some(why) = why {
+            self.fail(id, why);
+        }
+    }
+
+    /// Waits until something is due, or ends the run if nothing ever will be.
+    async fn wait(&mut self, signal: &mut StopSignal) {
+        if !self.heard.is_empty() {
+            return;
+        }
+        let is_running = self.running.iter().any(|steps| !steps.is_empty());
+        let timer = self.timers.peek().map(|&Reverse((time, ..))| time);
+        if !is_running && timer.is_none() {
+            self.end = Some(LiveEnd::Complete);
+            return;
+        }
+        let clock = self.clock;
+        let alarm = async move {
+            match timer {
+                Some(time) => clock.sleep_until(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(()) = signal.0.recv() => self.end = Some(LiveEnd::Stopped),
+            Some(ended) = self.endings.recv() => self.heard.push_back(ended),
+            () = alarm => {}
+        }
+    }
+}
+
+/// The requests of a run by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Accounted {
+    /// All tokens delivered.
+    pub completed: usize,
+    /// Refused.
+    pub rejected: usize,
+    /// Sent, and in progress when the run ended.
+    pub in_progress: usize,
+    /// Never sent.
+    pub unsent: usize,
+}
+
+impl LiveRun {
+    /// What became of every request of the workload.
+    #[must_use]
+    pub fn accounted(&self) -> Accounted {
+        let mut sum = Accounted::default();
+        for request in &self.recording.requests {
+            match request.outcome {
+                Outcome::Completed => sum.completed += 1,
+                Outcome::Rejected(_) => sum.rejected += 1,
+                Outcome::Unfinished if request.was_sent() => sum.in_progress += 1,
+                Outcome::Unfinished => sum.unsent += 1,
+            }
+        }
+        sum
     }
 }
 

@@ -1,5 +1,6 @@
 //! `dynosim calibrate`: timing models made from measurements.
 
+mod collect;
 mod fit_requests;
 mod fit_steps;
 mod import_aic;
@@ -22,6 +23,8 @@ const EXAMPLE: &str =
 enum Command {
     /// Turn an unpacked aiconfigurator-core 0.12 wheel into one compact file per GPU, engine and version
     ImportAic(import_aic::ImportArgs),
+    /// Measure steps of a scenario's model on this machine, fit step times to them, and say how far off they are
+    Collect(Box<collect::CollectArgs>),
     /// Fit step times to logs of steps and say how far off they are
     FitSteps(fit_steps::FitStepsArgs),
     /// Fit step times to a log of requests, with the simulator in the loop
@@ -31,6 +34,7 @@ enum Command {
 pub fn run(args: CalibrateArgs) -> Result<ExitCode, Failure> {
     match args.command {
         Command::ImportAic(args) => import_aic::run(&args),
+        Command::Collect(args) => collect::run(&args),
         Command::FitSteps(args) => fit_steps::run(&args),
         Command::FitRequests(args) => fit_requests::run(&args),
     }

@@ -1,13 +1,14 @@
 //! The command line: one file per subcommand.
 //!
 //! Results go to stdout, progress and warnings to stderr. `--json` prints one JSON object instead of text. Exit codes:
-//! 0 good, 1 a comparison or a run failed, 2 wrong usage or input.
+//! 0 good, 1 a comparison or a run failed, 2 wrong usage or input, 130 ended by Ctrl-C.
 
 mod calibrate;
 mod check_scenario;
 mod compare;
 mod conform;
 mod init;
+mod real;
 mod replay;
 mod sweep;
 mod trace;
@@ -61,7 +62,7 @@ enum Command {
 pub struct Failure {
     /// Printed to stderr, a line each.
     pub messages: Vec<String>,
-    /// [`FAILED`] or [`BAD_INPUT`].
+    /// [`FAILED`], [`BAD_INPUT`], or that of an interrupted run.
     pub code: u8,
 }
 

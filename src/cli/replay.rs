@@ -1,5 +1,6 @@
 //! `dynosim replay`: one workload through one deployment.
 
+use super::real::{self, Device, Machine, WorkerArgs};
 use super::{Failure, make_folder, print};
 use crate::scenario::{self, Set};
 use clap::Args;
@@ -42,6 +43,11 @@ pub struct ReplayArgs {
     /// Run on the real clock; each step sleeps for the modelled time
     #[arg(long, conflicts_with = "stepping")]
     live: bool,
+    /// Run on the real clock; each step is computed on this device by the scenario's model, a config.json
+    #[arg(long, value_enum, value_name = "DEVICE", conflicts_with_all = ["stepping", "live", "regret"])]
+    real: Option<Device>,
+    #[command(flatten)]
+    real_workers: WorkerArgs,
     /// Ask for so many routing decisions, drawn by seed, what the second choice would have given: each is a run of its own
     #[arg(long, value_name = "N", conflicts_with = "live")]
     regret: Option<u32>,
@@ -187,6 +193,9 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     if args.live {
         steps_alone(&scenario)?;
     }
+    if args.real.is_some() {
+        return run_real(&args, &scenario, overrides);
+    }
     let loaded = workloads::make(&scenario.workload, scenario.seed).map_err(Failure::input)?;
     for warning in &loaded.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
@@ -229,13 +238,23 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     if let Some(folder) = &args.out {
         let window = window(args.window_s, &recording)?;
         make_folder("--out", folder)?;
-        write_files(folder, &report, &recording, &simulation, window)
-            .map_err(|error| Failure::run(error.to_string()))?;
+        write_files(
+            folder,
+            &report,
+            &recording,
+            &simulation.pool_names(),
+            window,
+        )
+        .map_err(|error| Failure::run(error.to_string()))?;
     }
     print(&if args.json {
         report.json()
     } else {
-        text::summary(&report) + &args.out.as_deref().map_or(String::new(), written)
+        text::summary(&report)
+            + &args
+                .out
+                .as_deref()
+                .map_or(String::new(), |out| written(out, &[]))
     })?;
     if report.summary.requests.unfinished > 0 {
         return Err(Failure::run(stuck(&simulation, &recording)));
@@ -392,6 +411,50 @@ fn run_live(simulation: &Simulation, speedup: f64) -> Result<Recording, Failure>
     Ok(run.recording)
 }
 
+/// Runs for real. What a run that ended early has is reported before why it did.
+fn run_real(
+    args: &ReplayArgs,
+    scenario: &Scenario,
+    overrides: Vec<Set>,
+) -> Result<ExitCode, Failure> {
+    let machine = Machine::set_up(scenario, &args.real_workers)?;
+    let made = workloads::make_with_contents(&scenario.workload, scenario.seed);
+    let (loaded, contents) = made.map_err(Failure::input)?;
+    for warning in &loaded.warnings {
+        real::note(&format!("warning: {warning}"));
+    }
+    let simulation = Simulation::new(scenario, &loaded, Steps::Stepping)
+        .map_err(|error| Failure::input([error.to_string()]))?;
+    if let Some(folder) = &args.out {
+        make_folder("--out", folder)?;
+    }
+    let run = machine.run(scenario, &simulation, contents, real::stop_on_interrupt())?;
+    let name = args.scenario.display().to_string();
+    let mut report = report(&name, scenario, overrides, &simulation, &run.recording);
+    report.timing = Timing::from(machine.source(scenario));
+    if let Some(folder) = &args.out {
+        let window = window(args.window_s, &run.recording)?;
+        let pools = simulation.pool_names();
+        let steps = real::steps::of_run(&run.steps);
+        reports::write_atomically(&folder.join(STEPS), |out| out.write_all(steps.as_bytes()))
+            .and_then(|()| write_files(folder, &report, &run.recording, &pools, window))
+            .map_err(|error| Failure::run(error.to_string()))?;
+    }
+    print(&if args.json {
+        report.json()
+    } else {
+        let out = args.out.as_deref();
+        text::summary(&report) + &out.map_or(String::new(), |out| written(out, &[STEPS]))
+    })?;
+    match real::ended_early(&run) {
+        Some(failure) => Err(failure),
+        None if report.summary.requests.unfinished > 0 => {
+            Err(Failure::run(stuck(&simulation, &run.recording)))
+        }
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
 /// The files of `--out`.
 const FILES: [&str; 7] = [
     "report.json",
@@ -403,19 +466,22 @@ const FILES: [&str; 7] = [
     "profile_export.jsonl",
 ];
 
+/// The steps of a real run, beside them.
+const STEPS: &str = "steps.jsonl";
+
 /// The last line: where everything is.
-fn written(folder: &Path) -> String {
-    format!("\nWritten to {}: {}\n", folder.display(), FILES.join(", "))
+fn written(folder: &Path, more: &[&str]) -> String {
+    let files = [&FILES, more].concat().join(", ");
+    format!("\nWritten to {}: {files}\n", folder.display())
 }
 
 fn write_files(
     folder: &Path,
     report: &Report,
     recording: &Recording,
-    simulation: &Simulation,
+    pools: &[String],
     window: Span,
 ) -> Result<(), Error> {
-    let pools = simulation.pool_names();
     let [
         report_json,
         csv,
@@ -425,11 +491,11 @@ fn write_files(
         aggregate,
         records,
     ] = FILES.map(|name| folder.join(name));
-    let requests = rows::requests(recording, &pools);
+    let requests = rows::requests(recording, pools);
     requests.write(&csv)?;
     requests.write(&parquet)?;
     rows::windows(&series(recording, window)).write(&series_csv)?;
-    timeline::write(recording, &pools, &timeline_json)?;
+    timeline::write(recording, pools, &timeline_json)?;
     aiperf::write_aggregate(report, recording, &aggregate)?;
     aiperf::write_records(recording, &records)?;
     // Last, so that a folder with a report is complete.

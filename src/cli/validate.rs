@@ -1,5 +1,6 @@
 //! `dynosim validate`: how far our numbers are from somebody's.
 
+mod real;
 mod serving;
 mod timing;
 
@@ -21,6 +22,8 @@ const EXAMPLE: &str =
 enum Command {
     /// Compare step times and KV capacities with those that AIConfigurator computed; worst rows first
     Timing(timing::TimingArgs),
+    /// Run a scenario for real on this machine, simulate it, and set both side by side
+    Real(Box<real::RealArgs>),
     /// Simulate real serving benchmarks as they were run, and say how far off TTFT, TPOT and throughput are
     Serving(serving::ServingArgs),
 }
@@ -28,6 +31,7 @@ enum Command {
 pub fn run(args: ValidateArgs) -> Result<ExitCode, Failure> {
     match args.command {
         Command::Timing(args) => timing::run(&args),
+        Command::Real(args) => real::run(&args),
         Command::Serving(args) => serving::run(&args),
     }
 }

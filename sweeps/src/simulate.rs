@@ -5,8 +5,8 @@ use crate::digest::{Digest, PointIdentity};
 use crate::scenario::{Pool, Scenario};
 use crate::workloads::Loaded;
 use calibration::{CalibrationError, Drafting, Staged};
-use engine::{Basis, Span, StepTime, TimingSource, Workload};
-use sim::live::{self, LiveRun};
+use engine::{Basis, Executor, Span, StepTime, TimingSource, Workload};
+use sim::live::{self, LiveRun, StopSignal};
 use sim::virtual_clock::Sample;
 use sim::{
     Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, Recording, Regret, virtual_clock,
@@ -185,6 +185,30 @@ impl Simulation {
     /// If the system refuses timers.
     pub fn run_live(&self, speedup: f64) -> io::Result<LiveRun> {
         live::run(self.fresh_cluster(), &self.timing, speedup)
+    }
+
+    /// Runs it for real: one executor per worker, in the order of pools, and a front end that takes no time of its own.
+    ///
+    /// # Errors
+    /// If the system refuses timers or threads.
+    pub fn run_real(
+        &self,
+        executors: Vec<Box<dyn Executor>>,
+        signal: StopSignal,
+    ) -> io::Result<LiveRun> {
+        live::run_executors(self.fresh_real_cluster(), executors, signal)
+    }
+
+    /// The deployment before the first request, as it is run for real.
+    #[must_use]
+    pub fn fresh_real_cluster(&self) -> Cluster {
+        let real = ClusterSpec {
+            coasting: false,
+            track_block_ids: true,
+            frontend: FrontendSpec::default(),
+            ..self.cluster.clone()
+        };
+        Cluster::with_kvbm(&real, &self.kvbm, self.workload.clone())
     }
 
     /// The deployment before the first request.

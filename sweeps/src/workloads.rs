@@ -2,7 +2,7 @@
 
 use crate::digest::{Digest, workload_digest};
 use crate::scenario::{Source, TraceSource, WorkloadSpec};
-use engine::{Time, Workload};
+use engine::{Contents, Time, Workload};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use traces::{ReadOptions, Trace, TraceError, transform};
@@ -57,6 +57,23 @@ impl Workloads {
 /// # Errors
 /// Everything that is wrong with the trace or the generator's parameters.
 pub fn make(spec: &WorkloadSpec, seed: u64) -> Made {
+    let (trace, warnings) = source(spec, seed)?;
+    Ok(loaded(&trace, warnings, spec))
+}
+
+/// The same with the tokens of all prompts, for executors.
+///
+/// # Errors
+/// Everything that is wrong with the trace or the generator's parameters.
+pub fn make_with_contents(
+    spec: &WorkloadSpec,
+    seed: u64,
+) -> Result<(Loaded, Contents), Vec<String>> {
+    let (trace, warnings) = source(spec, seed)?;
+    Ok((loaded(&trace, warnings, spec), trace.contents()))
+}
+
+fn source(spec: &WorkloadSpec, seed: u64) -> Result<(Trace, Vec<String>), Vec<String>> {
     let (mut trace, warnings) = match &spec.source {
         Source::Trace(source) => read(source, seed)?,
         Source::Synth(source) => {
@@ -76,6 +93,10 @@ pub fn make(spec: &WorkloadSpec, seed: u64) -> Made {
         traces::annotate::check_workers(&trace, &source, names)
             .map_err(|problems| vec![problems.to_string()])?;
     }
+    Ok((trace, warnings))
+}
+
+fn loaded(trace: &Trace, warnings: Vec<String>, spec: &WorkloadSpec) -> Loaded {
     let mut workload = trace.workload();
     let ratio = spec.load.arrival_speedup_ratio;
     if ratio != 1.0 {
@@ -83,11 +104,11 @@ pub fn make(spec: &WorkloadSpec, seed: u64) -> Made {
             request.arrival = Time((request.arrival.0 as f64 / ratio).round() as u64);
         }
     }
-    Ok(Loaded {
+    Loaded {
         digest: workload_digest(&workload),
         workload: Arc::new(workload),
         warnings,
-    })
+    }
 }
 
 fn read(source: &TraceSource, seed: u64) -> Result<(Trace, Vec<String>), Vec<String>> {

@@ -55,6 +55,18 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
+/// Configurations of models beside the examples.
+fn models() -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(repository("examples")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let models = paths.filter(|path| path.extension().is_some_and(|found| found == "json"));
+    let read = |path: PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, fs::read(path).unwrap())
+    };
+    models.map(read).collect()
+}
+
 /// Calls in comments of a scenario file.
 fn calls_of_example(text: &str) -> Vec<String> {
     let comments = text.lines().filter_map(|line| line.strip_prefix("# "));
@@ -119,6 +131,9 @@ fn prepared() -> Folder {
             Path::new("examples").join(name).to_str().unwrap(),
             fs::read(page).unwrap(),
         );
+    }
+    for (name, model) in models() {
+        folder.write(&format!("examples/{name}"), model);
     }
     for router in ["round-robin", "kv"] {
         folder.good(&[

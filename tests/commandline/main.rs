@@ -17,6 +17,7 @@ mod fits;
 mod init;
 mod manners;
 mod program;
+mod real;
 mod replay;
 mod routers;
 mod studies;

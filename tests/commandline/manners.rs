@@ -2,6 +2,7 @@
 
 use crate::fits::provide_logs;
 use crate::program::{Folder, assert_contains, repository};
+use crate::real::provide_real;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -142,6 +143,7 @@ fn wrong_usage_ends_with_2() {
 fn json_is_one_object_wherever_it_is_offered() {
     let folder = Folder::with_scenario_and_trace();
     provide_logs(&folder);
+    provide_real(&folder);
     let golden = repository("tests/golden/vllm/async_simple.case.json.gz");
     let sglang = repository("tests/golden/sglang/full_hit.case.json.gz");
     let router_golden = repository("tests/golden/router");
@@ -184,6 +186,16 @@ fn json_is_one_object_wherever_it_is_offered() {
             "conform router" => &[router_golden.to_str().unwrap()],
             "conform planner" => &[planner_golden.to_str().unwrap()],
             "conform steps" | "calibrate fit-steps" => &["engine.steplog.jsonl"],
+            "calibrate collect" => &[
+                "real.yaml",
+                "--real",
+                "cpu",
+                "--budget-s",
+                "3",
+                "--out",
+                "steps.jsonl",
+            ],
+            "validate real" => &["real.yaml", "--real", "cpu", "--runs", "1"],
             "calibrate fit-requests" => &["profile_export.jsonl", "--scenario", "engine.yaml"],
             "validate timing" => &[sample.to_str().unwrap()],
             "validate serving" => &[benchmarks.to_str().unwrap()],

@@ -5,7 +5,7 @@
 //! * [`differential`]: the fast simulator agrees with itself, however it is run, on random [`cases`] beyond the oracle
 //! * [`properties`]: what holds for every run; [`metamorphic`], [`renaming`]: changes whose effect is known
 //! * [`analytic`]: textbook queues; [`complexity`]: what a run costs in events
-//! * [`live`]: the live driver; [`conversation`]: the public conversation trace against the reference simulator
+//! * [`live`]: the live driver; [`real`]: with a transformer that computes the steps; [`conversation`]: the public conversation trace against the reference simulator
 //! * [`fast`], [`timing`], [`seeds`]: the fast simulator on the oracle's scenarios; step times; many seeds
 
 mod agreement;
@@ -20,6 +20,7 @@ mod live;
 mod metamorphic;
 mod oracle;
 mod properties;
+mod real;
 mod recorded;
 mod renaming;
 mod seeds;

@@ -9,7 +9,8 @@
 //! [`TraceBuilder::finish`] sorts them stably and renumbers what they refer to.
 
 use engine::{
-    AnnotationTable, Annotations, Dependency, NewRequest, Run, Time, Workload, WorkloadBuilder,
+    AnnotationTable, Annotations, Contents, Dependency, NewRequest, Run, Time, Workload,
+    WorkloadBuilder,
 };
 
 mod builder;
@@ -228,6 +229,18 @@ impl Trace {
             }
         }
         builder.finish()
+    }
+
+    /// The prompts of that workload token by token, for executors.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        let mut contents = Contents::new();
+        let (mut turns, mut runs) = (Vec::new(), Vec::new());
+        for index in 0..self.rows.len() as u32 {
+            self.prompt_into(index, &mut turns, &mut runs);
+            contents.push(&runs);
+        }
+        contents
     }
 
     /// Bytes held on the heap.

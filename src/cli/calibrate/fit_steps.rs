@@ -111,6 +111,25 @@ fn read_all<T>(
 }
 
 fn as_text(logs: &[StepLog], fit: &StepFit, predicted: &[Predicted]) -> String {
+    let mut text = fit_in_words(logs, fit);
+    for one in predicted {
+        let note = if one.is_fitted_to {
+            "fitted to this log"
+        } else {
+            "not fitted to this log"
+        };
+        let _ = writeln!(
+            text,
+            "\n{}: {} requests simulated ({note})",
+            one.file, one.requests
+        );
+        text += &comparison(&one.rows);
+    }
+    text
+}
+
+/// A fit with all that can be said about it.
+pub(super) fn fit_in_words(logs: &[StepLog], fit: &StepFit) -> String {
     let mut text = String::new();
     for log in logs {
         let _ = writeln!(
@@ -170,19 +189,6 @@ fn as_text(logs: &[StepLog], fit: &StepFit, predicted: &[Predicted]) -> String {
     let _ = writeln!(text, "seen: {}", fit.profile.domain.in_words());
     for warning in &fit.profile.warnings {
         let _ = writeln!(text, "warning: {warning}");
-    }
-    for one in predicted {
-        let note = if one.is_fitted_to {
-            "fitted to this log"
-        } else {
-            "not fitted to this log"
-        };
-        let _ = writeln!(
-            text,
-            "\n{}: {} requests simulated ({note})",
-            one.file, one.requests
-        );
-        text += &comparison(&one.rows);
     }
     text
 }
