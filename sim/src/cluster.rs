@@ -84,6 +84,8 @@ pub struct Cluster {
     reserved: Vec<Reserved>,
     /// Requests whose KV has come up from the tiers.
     arrived: Vec<(WorkerId, RequestId)>,
+    /// Requests that came to workers with tiers and that these have not seen.
+    newcomers: Vec<(WorkerId, RequestId)>,
     seed: u64,
     warmup_requests: u32,
 }
@@ -144,6 +146,7 @@ impl Cluster {
             outputs: Outputs::default(),
             reserved: Vec::new(),
             arrived: Vec::new(),
+            newcomers: Vec::new(),
             seed: asked.seed,
             warmup_requests: asked.load.warmup_requests,
             workload,
@@ -275,9 +278,8 @@ impl Cluster {
     fn plan(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
         let worker = &mut self.workers[id.0 as usize];
         worker.is_woken = false;
-        if let Some(hosts) = &mut self.hosts {
-            hosts.before_plan(now, worker);
-        }
+        self.prefetch_newcomers(now, id, actions);
+        let worker = &mut self.workers[id.0 as usize];
         let mut reserved = std::mem::take(&mut self.reserved);
         let tiers = self.kvbm.as_ref().and_then(|kvbm| kvbm.view(id));
         let records = &mut self.recording.requests;
@@ -367,7 +369,9 @@ impl Cluster {
     ) {
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
         scheduler.submit_part(request, now, part);
-        self.prefetch(now, worker, request, actions);
+        if self.hosts.is_some() || self.kvbm.is_some() {
+            self.newcomers.push((worker, request));
+        }
         self.notify(now, worker, actions);
     }
 

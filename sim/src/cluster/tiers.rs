@@ -67,21 +67,38 @@ impl Cluster {
         self.ask_for_links(actions);
     }
 
-    /// A request has come to a worker and waits.
-    pub(super) fn prefetch(
+    /// A worker is about to plan: it sees the requests that have come, and what slower tiers have of them is sent for. Not when
+    /// they come: what its cache holds between the ends of steps is not settled while it coasts.
+    pub(super) fn prefetch_newcomers(
         &mut self,
         now: Time,
-        worker: WorkerId,
-        request: RequestId,
+        id: WorkerId,
         actions: &mut Vec<Action>,
     ) {
-        let place = &mut self.workers[worker.0 as usize];
-        if let Some(hosts) = &mut self.hosts {
-            hosts.submitted(now, place, request, &self.workload, actions);
+        if self.hosts.is_none() && self.kvbm.is_none() {
+            return;
         }
-        if let Some(kvbm) = &mut self.kvbm {
-            kvbm.prefetch(now, worker, request, &mut place.scheduler, &self.workload);
-            kvbm.ask(actions);
+        let worker = &mut self.workers[id.0 as usize];
+        let plans = worker.scheduler.steps_in_flight() < worker.scheduler.depth();
+        if plans && !self.newcomers.is_empty() {
+            let mut newcomers = std::mem::take(&mut self.newcomers);
+            newcomers.retain(|&(place, request)| {
+                if place != id {
+                    return true;
+                }
+                if let Some(hosts) = &mut self.hosts {
+                    hosts.submitted(now, worker, request, &self.workload, actions);
+                }
+                if let Some(kvbm) = &mut self.kvbm {
+                    kvbm.prefetch(now, id, request, &mut worker.scheduler, &self.workload);
+                    kvbm.ask(actions);
+                }
+                false
+            });
+            self.newcomers = newcomers;
+        }
+        if let Some(hosts) = &mut self.hosts {
+            hosts.before_plan(now, worker);
         }
     }
 
