@@ -266,9 +266,11 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 4] = [
+    const LATER: [&str; 6] = [
         ", eviction: Lru",
         ", prefetch: false",
+        ", pp_size: 1, pp_max_micro_batch_size: None, dp_size: 1",
+        ", speculation: None, pipeline_parallel_size: 1, attention_dp_size: 1",
         ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
         // SGLang's and TensorRT-LLM's.
         ", speculation: None",
