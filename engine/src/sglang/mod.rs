@@ -14,6 +14,9 @@
 //!
 //! Model: no overlap. SGLang plans a step while the one before runs unless `--disable-overlap-schedule` is given; then a
 //! finished request keeps its seat and an arrival waits for one step longer than here.
+//!
+//! Model: with attention data parallelism a rank that has nothing to do starts its new-token ratio anew at once; the real one
+//! keeps it until all ranks are idle, and so reserves less for its next requests.
 
 mod admission;
 mod coast;

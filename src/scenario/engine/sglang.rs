@@ -33,7 +33,7 @@ pub const OWN: [&str; 15] = [
 ];
 
 /// Options that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 24] = [
+const NOT_MODELLED: [&str; 23] = [
     "cpu_offload_gb",
     "cuda_graph_bs",
     "cuda_graph_max_bs",
