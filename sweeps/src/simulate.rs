@@ -294,7 +294,9 @@ fn with_drafts_and_stages(model: Arc<dyn StepTime>, pool: &Pool) -> Arc<dyn Step
 
 /// What a pool's step times depend on.
 fn timing_identity(pool: &Pool) -> String {
-    let mut identity = format!("{:?} {:?}", pool.timing, pool.context());
+    let identity = format!("{:?} {:?}", pool.timing, pool.context());
+    // Said later, and only of ranks.
+    let mut identity = identity.replace(", ranks: 1 }", " }");
     if let Some(speculation) = pool.engine.speculation() {
         let drafts = speculation.num_speculative_tokens;
         identity.push_str(&format!(" drafts {drafts} {:?}", pool.draft_share));

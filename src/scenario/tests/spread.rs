@@ -216,8 +216,19 @@ fn what_does_not_go_together_is_told() {
                 ("gpu", "h200_sxm"),
                 ("timing", "null"),
                 ("pools.agg.timing", "{source: roofline}"),
+                ("pools.agg.parallel", "{tp: 4, dp: 4}"),
             ],
-            vec!["timing.source: found tables or a roofline", "no all-gather"],
+            vec!["dp: found 4 ranks on 16 GPUs", "at most the 8 GPUs"],
+        ),
+        (
+            RANKS,
+            vec![
+                ("model", "Qwen/Qwen3-235B-A22B"),
+                ("gpu", "h200_sxm"),
+                ("timing", "null"),
+                ("pools.agg.parallel", "{tp: 2, dp: 4, ep: 4}"),
+            ],
+            vec!["ep: found 4", "1 or tp · dp, 8"],
         ),
         (
             RANKS,
@@ -310,4 +321,22 @@ fn workers_that_hand_over_have_neither_stages_nor_ranks_nor_drafts() {
         messages[0].contains("stages, ranks or drafts"),
         "{messages:?}"
     );
+}
+
+#[test]
+fn ranks_of_a_mixture_are_priced_without_times_given() {
+    let overrides = [
+        ("model", "Qwen/Qwen3-235B-A22B"),
+        ("gpu", "h200_sxm"),
+        ("timing", "null"),
+        ("pools.agg.parallel", "{tp: 2, dp: 4, ep: 8}"),
+    ];
+    let scenario = good(RANKS, &overrides);
+    let pool = &scenario.pools[0];
+    let why = pool.unmeasured.as_ref().expect("no experts are embedded");
+    assert!(why.contains("experts of h200_sxm vllm"), "{why}");
+    let timing = pool.timing.compile(&pool.context()).expect("a roofline");
+    let detail = timing.source().detail;
+    assert!(detail.contains("4 ranks that share experts"), "{detail}");
+    assert!(timing.together(64).0 > 0);
 }
