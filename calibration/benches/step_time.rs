@@ -24,6 +24,7 @@ fn timing(source: &str) -> Box<dyn StepTime> {
         tensor_parallel: 1,
         expert_parallel: 1,
         kv_cache: Precision::Bf16,
+        ranks: 1,
     };
     let spec = match source {
         "linear" => TimingSpec::Linear(Linear::from_ns(6_000_000, 40_000, 15)),

@@ -60,6 +60,11 @@ impl StepTime for Drafting {
         whole + times(decodes.time(shape.decode_context), further)
     }
 
+    fn together(&self, tokens: u64) -> Span {
+        let factor = 1.0 + f64::from(self.drafts) * self.share;
+        times(self.inner.together(tokens), factor)
+    }
+
     fn is_extrapolated(&self, shape: &StepShape<'_>) -> bool {
         self.inner.is_extrapolated(shape)
     }

@@ -34,7 +34,7 @@ use crate::aic::reference::default_formats;
 use crate::aic::{Decoder, Formats, Missing, Phase, Setting, Shape};
 use crate::error::{CalibrationError, check, check_range};
 use crate::model::{ExpertStorage, Experts, Model, Precision};
-use crate::roofline::Deployment;
+use crate::roofline::{Deployment, RANKS_GUESS, check_ranks};
 use crate::tables::{Backend, Dtype, Profile, Reach, library};
 use engine::{Basis, Chunk, Piece, Span, StepShape, StepTime, TimingSource};
 use pieces::Pieces;
@@ -123,9 +123,26 @@ impl Measured {
         deployment: Deployment<'_>,
         capacity_tokens: u64,
     ) -> Result<Measured, CalibrationError> {
+        Measured::of_ranks(spec, deployment, 1, capacity_tokens)
+    }
+
+    /// The same for one of `ranks` of `deployment` that share the experts of a mixture, over the GPUs of all of them. A step takes
+    /// what the slowest of them takes, and what they take [together](StepTime::together).
+    ///
+    /// # Errors
+    /// As [`Measured::new`], and ranks of a model without experts.
+    pub fn of_ranks(
+        spec: &MeasuredSpec,
+        deployment: Deployment<'_>,
+        ranks: u32,
+        capacity_tokens: u64,
+    ) -> Result<Measured, CalibrationError> {
         let mut problems = Vec::new();
         for (name, us) in spec.host.fields() {
             check_range(&mut problems, name, us, 0.0..=1e6, " us");
+        }
+        if ranks > 1 {
+            problems.extend(check_ranks(&deployment, ranks));
         }
         check(problems)?;
         let Deployment {
@@ -154,6 +171,7 @@ impl Measured {
         let profile = without_launch_floor(folder, gpu.name, spec.tables, formats.gemm)?;
         let setting = Setting {
             expert_parallel,
+            ranks,
             experts: spec.experts.unwrap_or(formats.gemm),
             missing: spec.missing,
             ..Setting::tensor_parallel(tensor_parallel, formats)
@@ -164,7 +182,11 @@ impl Measured {
             none if none.is_empty() => UNMEASURED_LENGTHS.to_vec(),
             measured => measured,
         };
-        let source = source(spec, &deployment, profile, formats, &dense);
+        let mut source = source(spec, &deployment, profile, formats, &dense);
+        if ranks > 1 {
+            source.detail = format!("{}, {ranks} ranks that share experts", source.detail);
+            source.guesses.push(RANKS_GUESS.to_owned());
+        }
         let kernels = Kernels {
             shortest: f64::from(lengths[0]),
             longest: f64::from(lengths[lengths.len() - 1]),
@@ -221,6 +243,10 @@ impl StepTime for Measured {
     fn mixed(&self, shape: &StepShape<'_>) -> Span {
         let cut = |chunks, whole| self.kernels.cut_prompt_attention(chunks, whole).0;
         Span::from_s((self.host_ms(shape) + self.kernels.ms(shape, cut)) * 1e-3)
+    }
+
+    fn together(&self, tokens: u64) -> Span {
+        Span::from_s(self.kernels.decoder.together_ms(tokens as f64).0 * 1e-3)
     }
 
     fn is_extrapolated(&self, shape: &StepShape<'_>) -> bool {

@@ -40,16 +40,18 @@ mod experts;
 mod gemm;
 mod kernels;
 mod spec;
+mod together;
 
 pub use spec::RooflineSpec;
 
-use crate::error::{CalibrationError, check};
+use crate::error::{CalibrationError, Problem, check};
 use crate::gpu::{Fabric, Gpu};
 use crate::memory::check_deployment;
 use crate::model::{Model, Precision, Widths};
 use attention::{Attention, Stretch};
 use engine::{Basis, Piece, Span, StepShape, StepTime, TimingSource};
 use kernels::{Body, kernels};
+use together::Together;
 
 /// Batches whose decode time is computed when the model is compiled; for larger ones it is computed when asked for.
 const COMPILED_BATCHES: u32 = 1_024;
@@ -71,6 +73,27 @@ pub struct Deployment<'a> {
 }
 
 impl Deployment<'_> {
+    /// The GPUs of so many ranks, and how experts are split over them.
+    #[must_use]
+    pub const fn widths_of(&self, ranks: u32) -> Widths {
+        Widths {
+            tensor: self.tensor_parallel * ranks,
+            expert: self.expert_parallel,
+        }
+    }
+
+    /// As a rank alone sees it: experts dealt out over several ranks are not its own.
+    #[must_use]
+    pub(crate) const fn without_experts_dealt_out(self, ranks: u32) -> Self {
+        match ranks {
+            1 => self,
+            _ => Deployment {
+                expert_parallel: 1,
+                ..self
+            },
+        }
+    }
+
     /// How the model is split.
     #[must_use]
     pub const fn widths(&self) -> Widths {
@@ -86,6 +109,8 @@ impl Deployment<'_> {
 pub struct Roofline {
     body: Body,
     attention: Attention,
+    /// What ranks compute together; none without ranks.
+    together: Option<Together>,
     /// Decode time at context 0: by batch - 1, picoseconds.
     decode_at: Vec<u64>,
     source: TimingSource,
@@ -101,19 +126,37 @@ impl Roofline {
         spec: RooflineSpec,
         deployment: Deployment<'_>,
     ) -> Result<Roofline, CalibrationError> {
+        Roofline::of_ranks(spec, deployment, 1)
+    }
+
+    /// The same for one of `ranks` of `deployment` that share the experts of a mixture, over the GPUs of all of them. A step takes
+    /// what the slowest of them takes, and what they take [together](StepTime::together).
+    ///
+    /// # Errors
+    /// As [`Roofline::new`], and ranks of a model without experts.
+    pub fn of_ranks(
+        spec: RooflineSpec,
+        deployment: Deployment<'_>,
+        ranks: u32,
+    ) -> Result<Roofline, CalibrationError> {
         let mut problems = spec.problems();
-        problems.extend(check_deployment(
-            deployment.model,
-            deployment.gpu,
-            deployment.widths(),
-        ));
+        problems.extend(check_ranks(&deployment, ranks));
         check(problems)?;
-        let (body, attention) = kernels(&spec, &deployment);
+        let (mut body, attention) = kernels(&spec, &deployment.without_experts_dealt_out(ranks));
+        let mut source = source(&spec, &deployment);
+        let mut together = None;
+        if ranks > 1 {
+            body = body.without_experts();
+            together = Together::new(&spec, &deployment, deployment.widths_of(ranks));
+            source.detail = format!("{}, {ranks} ranks that share experts", source.detail);
+            source.guesses.push(RANKS_GUESS.to_owned());
+        }
         let mut roofline = Roofline {
             body,
             attention,
+            together,
             decode_at: Vec::new(),
-            source: source(&spec, &deployment),
+            source,
         };
         roofline.decode_at = (1..=COMPILED_BATCHES)
             .map(|batch| roofline.decode_at_ps(batch))
@@ -172,9 +215,40 @@ impl StepTime for Roofline {
         Span::from_s(self.seconds(shape))
     }
 
+    fn together(&self, tokens: u64) -> Span {
+        let together = self.together.as_ref();
+        together.map_or(Span::ZERO, |it| Span::from_s(it.seconds(tokens as f64)))
+    }
+
     fn source(&self) -> TimingSource {
         self.source.clone()
     }
+}
+
+/// What stands behind times of ranks.
+pub(crate) const RANKS_GUESS: &str =
+    "ranks that share experts: no serving run with them was compared with";
+
+/// What is wrong with ranks of a deployment that share its experts; without ranks, with the deployment.
+pub(crate) fn check_ranks(deployment: &Deployment<'_>, ranks: u32) -> Vec<Problem> {
+    let Deployment { model, gpu, .. } = *deployment;
+    if ranks == 1 {
+        return check_deployment(model, gpu, deployment.widths());
+    }
+    let alone = Widths {
+        tensor: deployment.tensor_parallel,
+        expert: 1,
+    };
+    let mut problems = check_deployment(model, gpu, alone);
+    if model.experts.is_none() {
+        let expected = "1: the model has no experts to share";
+        problems.push(Problem::new("ranks", ranks, expected));
+    } else if let Err(why) = model.check_expert_parallel(deployment.widths_of(ranks)) {
+        let expected = format!("a width that {why}, the GPUs of all ranks");
+        let groups = deployment.expert_parallel;
+        problems.push(Problem::new("expert_parallel", groups, expected));
+    }
+    problems
 }
 
 fn source(spec: &RooflineSpec, deployment: &Deployment<'_>) -> TimingSource {

@@ -42,6 +42,8 @@ pub struct WorkerContext<'a> {
     pub expert_parallel: u32,
     /// Storage of the KV cache.
     pub kv_cache: Precision,
+    /// Ranks that share the experts; then the times are those of one rank, but for [`StepTime::together`]. 1 without.
+    pub ranks: u32,
 }
 
 impl TimingSpec {
@@ -58,15 +60,15 @@ impl TimingSpec {
             TimingSpec::Polynomial(spec) => {
                 Box::new(Polynomial::new(*spec, worker.capacity_tokens)?)
             }
-            TimingSpec::Roofline(spec) => Box::new(Roofline::new(
-                *spec,
-                worker.deployment("a roofline needs")?,
-            )?),
-            TimingSpec::Measured(spec) => Box::new(Measured::new(
-                spec,
-                worker.deployment("measured tables need")?,
-                worker.capacity_tokens,
-            )?),
+            TimingSpec::Roofline(spec) => {
+                let deployment = worker.deployment("a roofline needs")?;
+                Box::new(Roofline::of_ranks(*spec, deployment, worker.ranks)?)
+            }
+            TimingSpec::Measured(spec) => {
+                let deployment = worker.deployment("measured tables need")?;
+                let (ranks, tokens) = (worker.ranks, worker.capacity_tokens);
+                Box::new(Measured::of_ranks(spec, deployment, ranks, tokens)?)
+            }
             TimingSpec::Fitted(profile) => Box::new(Fitted::new(profile)),
         })
     }
@@ -141,6 +143,7 @@ mod tests {
             tensor_parallel: 1,
             expert_parallel: 1,
             kv_cache: Precision::Bf16,
+            ranks: 1,
         };
         for spec in [
             TimingSpec::Linear(Linear::from_ns(1_000, 10, 1)),
@@ -172,6 +175,7 @@ mod tests {
             tensor_parallel: 1,
             expert_parallel: 1,
             kv_cache: Precision::Bf16,
+            ranks: 1,
         };
         let error = TimingSpec::Roofline(RooflineSpec::default())
             .compile(&worker)

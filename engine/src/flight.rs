@@ -1,4 +1,4 @@
-//! A plan in flight of an engine that has one at a time: how many of its steps may run, are scheduled, have arrived.
+//! A plan in flight of SGLang or TensorRT-LLM: how many of its steps may run, are scheduled, have arrived.
 
 use crate::plan::StepPlan;
 

@@ -158,7 +158,8 @@ impl EngineConfig {
     pub const fn depth(&self) -> u32 {
         match self {
             EngineConfig::Vllm(config) => config.depth(),
-            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => 1,
+            EngineConfig::Sglang(config) => config.pp_size,
+            EngineConfig::Trtllm(config) => config.pipeline_parallel_size,
         }
     }
 
@@ -167,7 +168,8 @@ impl EngineConfig {
     pub const fn stages(&self) -> u32 {
         match self {
             EngineConfig::Vllm(config) => config.pipeline_parallel_size,
-            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => 1,
+            EngineConfig::Sglang(config) => config.pp_size,
+            EngineConfig::Trtllm(config) => config.pipeline_parallel_size,
         }
     }
 
@@ -176,7 +178,8 @@ impl EngineConfig {
     pub const fn ranks(&self) -> u32 {
         match self {
             EngineConfig::Vllm(config) => config.data_parallel_size,
-            EngineConfig::Sglang(_) | EngineConfig::Trtllm(_) => 1,
+            EngineConfig::Sglang(config) => config.dp_size,
+            EngineConfig::Trtllm(config) => config.attention_dp_size,
         }
     }
 
@@ -402,7 +405,8 @@ impl Scheduler {
     pub fn depth(&self) -> u32 {
         match self {
             Scheduler::Vllm(scheduler) => scheduler.config().depth(),
-            Scheduler::Sglang(_) | Scheduler::Trtllm(_) => 1,
+            Scheduler::Sglang(scheduler) => scheduler.config().pp_size,
+            Scheduler::Trtllm(scheduler) => scheduler.config().pipeline_parallel_size,
         }
     }
 
@@ -421,11 +425,7 @@ impl Scheduler {
     /// The oldest plan in flight.
     #[must_use]
     pub fn oldest(&self) -> Option<&StepPlan> {
-        match self {
-            Scheduler::Vllm(scheduler) => scheduler.oldest(),
-            Scheduler::Sglang(scheduler) => scheduler.newest(),
-            Scheduler::Trtllm(scheduler) => scheduler.newest(),
-        }
+        any!(self, scheduler => scheduler.oldest())
     }
 
     /// Steps of the oldest plan whose outputs have arrived.

@@ -78,6 +78,12 @@ pub trait StepTime: Send + Sync {
         Span::ZERO
     }
 
+    /// What ranks that step together compute in one step over the tokens of all of them, beyond what each takes for its own:
+    /// experts, and the way there and back. Nothing where the times given are those of whole steps.
+    fn together(&self, _tokens: u64) -> Span {
+        Span::ZERO
+    }
+
     /// Whether the time of this step lies beyond what was measured. The same for all contexts of a [`Piece`].
     fn is_extrapolated(&self, _shape: &StepShape<'_>) -> bool {
         false

@@ -7,7 +7,8 @@
 //! most, so they stand in a [tournament](crate::router::min_tree) instead of the queue.
 //!
 //! What a segment costs stands in `pricing.rs`. In a pipeline plans overlap: each ends when it has passed all stages
-//! (`pipeline.rs`). Ranks that step together share the lane of the first.
+//! (`pipeline.rs`). Ranks that step together share the lane of the first: a step takes what the slowest takes for its own
+//! tokens, and what all compute together.
 
 mod reports;
 
@@ -22,7 +23,7 @@ use crate::pipeline::Pipeline;
 use crate::pricing::{Line, Shape, upper_edge};
 use crate::record::Recording;
 use crate::router::min_tree::MinTree;
-use engine::{HostCopies, Span, StepTime, Time};
+use engine::{HostCopies, Span, StepPlan, StepTime, Time};
 use reports::Reports;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -86,6 +87,8 @@ struct Lane {
     plans: VecDeque<Queued>,
     /// What further ranks do in the plan in front, where ranks step together.
     beside: Vec<Shape>,
+    /// What all ranks compute together in a step of the plan in front.
+    together: Span,
     pipeline: Option<Pipeline>,
     /// The front plan's steps up to the next report.
     segment: Option<Segment>,
@@ -271,8 +274,17 @@ impl<'a> Driver<'a> {
             queued.shape = Shape::Mixed(left.since(entered), is_extrapolated);
         }
         lane.beside.clear();
-        lane.beside
-            .extend(plans.map(|plan| Shape::of(plan, timing)));
+        if ranks.len() > 1 {
+            // Ranks have one plan at a time, and decodes go on with as many tokens.
+            let computed =
+                |plan: &StepPlan| plan.prefill_tokens() + u64::from(plan.shape().decode_batch);
+            let mut tokens = computed(plan);
+            for plan in plans {
+                tokens += computed(plan);
+                lane.beside.push(Shape::of(plan, timing));
+            }
+            lane.together = timing.together(tokens);
+        }
         lane.plans.push_back(queued);
     }
 
@@ -294,7 +306,7 @@ impl<'a> Driver<'a> {
         }
         let mut segment = Segment {
             start: plan.entered.unwrap_or(start),
-            first: line.first,
+            first: line.first + lane.together,
             slope_ps: line.slope_ps,
             steps: line.steps,
             is_extrapolated: line.is_extrapolated,

@@ -1,9 +1,11 @@
 //! Drafts, stages and ranks by hand: a step takes 1,000 ns and 10 ns for every token computed in it.
 
+use engine::sglang::{SglangConfig, SglangDrafts};
+use engine::trtllm::TrtllmConfig;
 use engine::vllm::VllmConfig;
 use engine::{
-    AcceptanceMode, DraftMethod, NewRequest, Run, Speculation, StepTime, Time, Workload,
-    WorkloadBuilder,
+    AcceptanceMode, DraftMethod, EngineConfig, NewRequest, Run, Speculation, StepTime, Time,
+    Workload, WorkloadBuilder,
 };
 use sim::{
     Cluster, ClusterSpec, LoadSpec, PoolSpec, Recording, RouterSpec, summarize, virtual_clock,
@@ -39,13 +41,17 @@ fn vllm() -> VllmConfig {
 }
 
 fn run(engine: &VllmConfig, arrivals: &[Arrival]) -> Recording {
+    run_engine(engine.clone().into(), arrivals)
+}
+
+fn run_engine(engine: EngineConfig, arrivals: &[Arrival]) -> Recording {
     let both = [true, false].map(|coasting| {
         let spec = ClusterSpec {
             pools: vec![PoolSpec {
                 name: "all".to_owned(),
                 workers: 1,
-                gpus_per_worker: engine.data_parallel_size * engine.pipeline_parallel_size,
-                engine: engine.clone().into(),
+                gpus_per_worker: engine.ranks() * engine.stages(),
+                engine: engine.clone(),
             }],
             router: RouterSpec::RoundRobin,
             load: LoadSpec::default(),
@@ -183,5 +189,106 @@ fn a_rank_that_is_alone_at_work_steps_alone() {
     assert_eq!(
         ends(&run(&ranks, &requests)),
         ends(&run(&vllm(), &requests))
+    );
+}
+
+fn chain(acceptance_rates: &[f64]) -> Speculation {
+    drafting(acceptance_rates).speculation.expect("it drafts")
+}
+
+#[test]
+fn other_engines_verify_drafts_too() {
+    let sglang = |topk, num_draft_tokens| SglangConfig {
+        speculation: Some(SglangDrafts {
+            topk,
+            num_draft_tokens,
+            ..SglangDrafts::chain(chain(&[1.0, 0.0]))
+        }),
+        ..SglangConfig::default()
+    };
+    let trtllm = TrtllmConfig {
+        speculation: Some(chain(&[1.0, 0.0])),
+        ..TrtllmConfig::default()
+    };
+    // As vLLM: a prompt of 8 brings the first of 6 tokens, three steps of 3 tokens the others. A tree of 5 tokens takes 1,050.
+    let requests = [(0, 8, 6)];
+    let of = |engine: EngineConfig| run_engine(engine, &requests);
+    let chained = of(sglang(1, 3).into());
+    assert_eq!(ends(&chained), [(1_080, 1_080 + 3 * 1_030)]);
+    assert_eq!(ends(&of(sglang(2, 5).into())), [(1_080, 1_080 + 3 * 1_050)]);
+    assert_eq!(ends(&of(trtllm.into())), [(1_080, 1_080 + 3 * 1_030)]);
+    // Tokens held: 12 before the last step, and 3 set aside for it.
+    assert_eq!(chained.workers[0].peak_blocks, 15);
+    assert_eq!(chained.workers[0].drafted.accepted, 3);
+}
+
+#[test]
+fn stages_of_other_engines_work_on_different_batches() {
+    // The batches of vLLM's example: a step holds one prompt of 8.
+    let sglang = SglangConfig {
+        pp_size: 2,
+        chunked_prefill_size: Some(8),
+        max_running_requests: 8,
+        ..SglangConfig::default()
+    };
+    let trtllm = TrtllmConfig {
+        pipeline_parallel_size: 2,
+        max_num_tokens: 8,
+        ..TrtllmConfig::default()
+    };
+    for engine in [EngineConfig::from(sglang), EngineConfig::from(trtllm)] {
+        let recording = run_engine(engine, &[(0, 8, 2), (0, 8, 2)]);
+        assert_eq!(ends(&recording), [(2_160, 4_250), (3_240, 5_260)]);
+        assert_eq!(recording.workers[0].busy.0, 4_215_000);
+    }
+}
+
+#[test]
+fn chunks_of_one_prompt_follow_each_other_through_the_stages() {
+    // 24 tokens in chunks of 8, 1,080 ns each in a stage. SGLang plans a chunk in every turn: they enter at 0, 1,080, and, when
+    // the first has left, 2,160, and the last leaves at 2,160 + 2 · 1,080. TensorRT-LLM waits for each chunk to come out.
+    let sglang = SglangConfig {
+        pp_size: 2,
+        chunked_prefill_size: Some(8),
+        ..SglangConfig::default()
+    };
+    let trtllm = TrtllmConfig {
+        pipeline_parallel_size: 2,
+        max_num_tokens: 8,
+        tokens_per_block: 8,
+        enable_chunked_prefill: true,
+        ..TrtllmConfig::default()
+    };
+    let requests = [(0, 24, 1)];
+    assert_eq!(
+        ends(&run_engine(sglang.into(), &requests)),
+        [(4_320, 4_320)]
+    );
+    assert_eq!(
+        ends(&run_engine(trtllm.into(), &requests)),
+        [(6_480, 6_480)]
+    );
+}
+
+#[test]
+fn ranks_of_other_engines_wait_for_the_slowest() {
+    let requests = [(0, 8, 3), (0, 100, 4), (500, 50, 1)];
+    let trtllm = TrtllmConfig {
+        attention_dp_size: 2,
+        ..TrtllmConfig::default()
+    };
+    // As vLLM: the third prompt shares a step with a decode.
+    assert_eq!(
+        ends(&run_engine(trtllm.into(), &requests)),
+        [(2_000, 4_520), (2_000, 5_530), (3_510, 3_510)]
+    );
+    // SGLang's first rank prefills alone for 1,500 ns, in which the second decodes; then both decode twice.
+    let sglang = SglangConfig {
+        dp_size: 2,
+        ..SglangConfig::default()
+    };
+    assert_eq!(
+        ends(&run_engine(sglang.into(), &requests)),
+        [(2_000, 5_520), (2_000, 5_520), (3_500, 3_500)]
     );
 }

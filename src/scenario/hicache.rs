@@ -230,10 +230,11 @@ fn fits_pool(section: &Section<'_>, pool: &Pool) -> bool {
             "disable_radix_cache false: HiCache keeps what the radix cache evicts",
         );
     }
-    if config.speculation.is_some() {
+    let is_spread = pool.engine.stages() > 1 || pool.engine.ranks() > 1;
+    if is_spread || config.speculation.is_some() {
         return complain(
-            "HiCache beside drafts",
-            "either: how copies and drafts share a step is not modelled yet",
+            "HiCache beside drafts, stages or ranks",
+            "either: how copies share their steps is not modelled yet",
         );
     }
     if pool.role != Role::Aggregated {

@@ -57,10 +57,11 @@ pub fn read(section: &Section<'_>, pool: Option<&Pool>) -> Option<HostSpec> {
             "enable_block_reuse true: only contents that can be found again are kept",
         );
     }
-    if config.speculation.is_some() {
+    let is_spread = pool.engine.stages() > 1 || pool.engine.ranks() > 1;
+    if is_spread || config.speculation.is_some() {
         return complain(
-            "a secondary pool beside drafts",
-            "either: how copies and drafts share a step is not modelled yet",
+            "a secondary pool beside drafts, stages or ranks",
+            "either: how copies share their steps is not modelled yet",
         );
     }
     if pool.role != Role::Aggregated {

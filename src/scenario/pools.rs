@@ -359,12 +359,7 @@ fn shares_experts(
         return true;
     }
     let conflict = |name: &'static str, found: String, expected: &str, hint: &str| {
-        let section = if name == "source" {
-            &sections.timing
-        } else {
-            &sections.parallel
-        };
-        section.conflict(name, found, expected, hint);
+        sections.parallel.conflict(name, found, expected, hint);
         false
     };
     let ranks = || format!("{data} ranks");
@@ -385,22 +380,27 @@ fn shares_experts(
             "an engine prints it when it starts",
         );
     }
-    if expert > 1 {
+    let is_given = matches!(
+        timing,
+        None | Some(Timing::Chosen(
+            TimingSpec::Linear(_) | TimingSpec::Polynomial(_) | TimingSpec::Fitted(_),
+        ))
+    );
+    if expert > 1 && is_given {
         let expected = "1 beside dp: times and blocks are given there, so that ep says nothing";
         return conflict("ep", expert.to_string(), expected, "remove it");
     }
-    match timing {
-        Some(Timing::Chosen(
-            TimingSpec::Linear(_) | TimingSpec::Polynomial(_) | TimingSpec::Fitted(_),
-        ))
-        | None => true,
-        Some(_) => {
-            let found = "tables or a roofline, which hold no all-gather between ranks".to_owned();
-            let expected = "linear, polynomial or fitted beside dp";
-            let hint = "fit a deployment's own step times with `dynosim calibrate fit-steps`";
-            conflict("source", found, expected, hint)
-        }
+    let gpus = pool.gpus_per_worker();
+    if let Some(gpu) = pool.gpu.filter(|gpu| !is_given && gpus > gpu.gpus_per_node) {
+        let found = format!("{data} ranks on {gpus} GPUs");
+        let expected = format!(
+            "at most the {} GPUs of a {} node: what ranks exchange between nodes is not modelled yet",
+            gpu.gpus_per_node, gpu.name
+        );
+        let hint = "or give step times: linear, polynomial or fitted";
+        return conflict("dp", found, &expected, hint);
     }
+    true
 }
 
 /// `parallel`: `tp`, `pp`, `dp` and, for experts, `ep`.
@@ -495,7 +495,9 @@ fn splits(parallel: Parallel, hardware: &Hardware, section: &Section<'_>) -> boo
 
 /// Whether experts can be dealt out as asked; if not, what is expected and what to do.
 fn deals_out_experts(parallel: Parallel, model: Option<&Model>) -> Result<(), (String, String)> {
-    let Parallel { tensor, expert, .. } = parallel;
+    let Parallel { expert, data, .. } = parallel;
+    // Ranks share the experts over the GPUs of all of them.
+    let tensor = parallel.tensor * data;
     let widths = Widths { tensor, expert };
     let Some(model) = model else {
         return match expert {
@@ -519,8 +521,9 @@ fn deals_out_experts(parallel: Parallel, model: Option<&Model>) -> Result<(), (S
         return Err((format!("a width that {why}"), hint));
     }
     if expert != 1 && expert != tensor {
+        let all = if data > 1 { "tp · dp" } else { "tp" };
         let expected =
-            format!("1 or tp, {tensor}: vLLM splits every expert or deals out whole ones");
+            format!("1 or {all}, {tensor}: vLLM splits every expert or deals out whole ones");
         let hint = format!("ep {tensor} is --enable-expert-parallel");
         return Err((expected, hint));
     }

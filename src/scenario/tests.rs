@@ -316,7 +316,7 @@ fn sglang_is_read_under_its_own_names() {
             page_size: 16,
             context_length: 8192,
             ignore_eos: false,
-            speculation: None,
+            ..SglangConfig::default()
         }
     );
     let config = unknown.engine.as_sglang().expect("SGLang");
@@ -443,7 +443,7 @@ workload: {synth: {preset: quick}}
         enable_block_reuse: true,
         enable_chunked_prefill: true,
         capacity_scheduler_policy: CapacityPolicy::MaxUtilization,
-        speculation: None,
+        ..TrtllmConfig::default()
     };
     assert_eq!(large.engine, expected.clone().into());
     let expected = TrtllmConfig {

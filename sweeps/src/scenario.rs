@@ -324,6 +324,7 @@ impl Pool {
             tensor_parallel: self.parallel.tensor,
             expert_parallel: self.parallel.expert,
             kv_cache: self.kv_cache,
+            ranks: self.parallel.data,
         }
     }
 

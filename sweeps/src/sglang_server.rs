@@ -7,7 +7,9 @@ use crate::scenario::KvBlocks;
 use calibration::tables::Backend;
 use calibration::{CalibrationError, Gpu, KvCapacity, KvQuestion, Model, Precision, kv_capacity};
 use engine::sglang::SglangConfig;
-use engine::sglang::defaults::{SEATS_WITH_DRAFTS, WorkerGpus, max_running_requests};
+use engine::sglang::defaults::{
+    CONSERVATIVENESS_OF_RANKS, SEATS_WITH_DRAFTS, WorkerGpus, max_running_requests,
+};
 
 /// Options of a server, those that default to something of their own left open.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,10 +149,18 @@ impl SglangOptions {
             Some(_) => SEATS_WITH_DRAFTS,
             None => max_running_requests(tokens, self.config.context_length),
         };
+        // With attention data parallelism a server divides its limits among ranks and expects less output.
+        let ranks = self.config.dp_size;
+        let conservativeness = if ranks > 1 {
+            CONSERVATIVENESS_OF_RANKS
+        } else {
+            1.0
+        };
         SglangConfig {
-            chunked_prefill_size: self.chunk(chunk),
+            chunked_prefill_size: self.chunk(chunk).map(|size| (size / ranks).max(1)),
             max_total_tokens: tokens,
-            max_running_requests: self.max_running_requests.unwrap_or_else(seats),
+            max_running_requests: (self.max_running_requests.unwrap_or_else(seats) / ranks).max(1),
+            schedule_conservativeness: self.config.schedule_conservativeness * conservativeness,
             ..self.config.clone()
         }
     }

@@ -266,9 +266,11 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 4] = [
+    const LATER: [&str; 6] = [
         ", eviction: Lru",
         ", prefetch: false",
+        ", pp_size: 1, pp_max_micro_batch_size: None, dp_size: 1",
+        ", speculation: None, pipeline_parallel_size: 1, attention_dp_size: 1",
         ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
         // SGLang's and TensorRT-LLM's.
         ", speculation: None",
@@ -292,7 +294,9 @@ fn with_drafts_and_stages(model: Arc<dyn StepTime>, pool: &Pool) -> Arc<dyn Step
 
 /// What a pool's step times depend on.
 fn timing_identity(pool: &Pool) -> String {
-    let mut identity = format!("{:?} {:?}", pool.timing, pool.context());
+    let identity = format!("{:?} {:?}", pool.timing, pool.context());
+    // Said later, and only of ranks.
+    let mut identity = identity.replace(", ranks: 1 }", " }");
     if let Some(speculation) = pool.engine.speculation() {
         let drafts = speculation.num_speculative_tokens;
         identity.push_str(&format!(" drafts {drafts} {:?}", pool.draft_share));

@@ -162,3 +162,62 @@ fn the_example_is_the_comparison_with_the_reference() {
         &["--block-size", "sglang has page_size"],
     );
 }
+
+#[test]
+fn drafts_stages_and_ranks_of_other_engines_reach_the_report() {
+    let folder = Folder::with_scenario_and_trace();
+    let run = |command: &str, sets: &[&str], more: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        let first = [command, "scenario.yaml", "--trace", "trace.jsonl"];
+        let args: Vec<&str> = first
+            .into_iter()
+            .chain(sets)
+            .chain(more.iter().copied())
+            .collect();
+        folder.good(&args)
+    };
+    let report = |sets: &[&str]| -> serde_json::Value {
+        let [coasting, stepping] =
+            [&["--json"][..], &["--json", "--stepping"]].map(|more| run("replay", sets, more));
+        assert_eq!(coasting, stepping, "{sets:?}");
+        serde_json::from_str(&coasting).unwrap()
+    };
+    let roofline = "timing={source: roofline}";
+    let drafts = [
+        "engine={backend: sglang, page_size: 64, speculative_algorithm: EAGLE, speculative_num_steps: 3, \
+         speculative_acceptance_rates: [0.8, 0.7, 0.6]}",
+        "engine={backend: trtllm, tokens_per_block: 64, speculative_config: {decoding_type: MTP, max_draft_len: 3, \
+         acceptance_rates: [0.8, 0.7, 0.6]}}",
+    ];
+    for engine in drafts {
+        let sets = [engine, roofline];
+        let report = report(&sets);
+        assert_eq!(report["requests"]["completed"], 40);
+        // 1 + 0.8 + 0.56 + 0.336.
+        let length = report["speculation"]["acceptance_length"].as_f64().unwrap();
+        assert!((length - 2.696).abs() < 0.01, "{length}");
+        assert_contains(
+            &run("check-scenario", &sets, &[]),
+            &["3 drafts of which 2.70 tokens"],
+        );
+    }
+    let engines = [
+        "engine={backend: sglang, page_size: 64, max_total_tokens: 400000}",
+        "engine={backend: trtllm, tokens_per_block: 64, max_tokens: 400000}",
+    ];
+    for engine in engines {
+        let stages = [engine, roofline, "pools=[{name: agg, parallel: {pp: 2}}]"];
+        assert_eq!(report(&stages)["requests"]["completed"], 40);
+        assert_contains(&run("check-scenario", &stages, &[]), &["2 stages"]);
+        let ranks = [
+            engine,
+            "model=Qwen/Qwen3-30B-A3B",
+            "gpu=h200_sxm",
+            "pools=[{name: agg, parallel: {dp: 4, ep: 4}}]",
+        ];
+        let report = report(&ranks);
+        assert_eq!(report["workers"].as_array().unwrap().len(), 4);
+        let guesses = report["timing"]["guesses"].to_string();
+        assert!(guesses.contains("ranks that share experts"), "{guesses}");
+    }
+}

@@ -144,18 +144,41 @@ pub fn parallel(seed: u64) -> Case {
                 }
             }
             EngineConfig::Sglang(config) => {
-                let drafts = SglangDrafts::chain(speculation(&mut dice, seed));
-                let topk = dice.pick(&[1, 1, 2]);
-                config.mixed_chunk = false;
-                config.speculation = Some(SglangDrafts {
-                    topk,
-                    num_draft_tokens: drafts.num_draft_tokens + topk - 1,
-                    ..drafts
-                });
+                if dice.chance(25) {
+                    config.pp_size = dice.pick(&[2, 3, 4]);
+                    config.pp_max_micro_batch_size = dice.pick(&[None, None, Some(2)]);
+                    pool.gpus_per_worker = config.pp_size;
+                    continue;
+                }
+                if dice.chance(50) {
+                    config.dp_size = dice.pick(&[2, 3, 4]);
+                    pool.gpus_per_worker = config.dp_size;
+                }
+                if config.dp_size == 1 || dice.chance(60) {
+                    let drafts = SglangDrafts::chain(speculation(&mut dice, seed));
+                    let topk = dice.pick(&[1, 1, 2]);
+                    config.mixed_chunk = false;
+                    config.speculation = Some(SglangDrafts {
+                        topk,
+                        num_draft_tokens: drafts.num_draft_tokens + topk - 1,
+                        ..drafts
+                    });
+                }
             }
             EngineConfig::Trtllm(config) => {
+                if dice.chance(25) {
+                    config.capacity_scheduler_policy = CapacityPolicy::GuaranteedNoEvict;
+                    config.pipeline_parallel_size = dice.pick(&[2, 3, 4]);
+                    pool.gpus_per_worker = config.pipeline_parallel_size;
+                    continue;
+                }
+                if dice.chance(50) {
+                    config.attention_dp_size = dice.pick(&[2, 3, 4]);
+                    pool.gpus_per_worker = config.attention_dp_size;
+                }
                 let drafts = speculation(&mut dice, seed);
-                if drafts.num_speculative_tokens < config.max_num_tokens {
+                let fits = drafts.num_speculative_tokens < config.max_num_tokens;
+                if fits && (config.attention_dp_size == 1 || dice.chance(60)) {
                     config.speculation = Some(drafts);
                 }
             }

@@ -49,6 +49,10 @@ impl StepTime for Zigzag {
         self.base + Span(tokens * (1 + self.base.0 / 50) + self.draw(tokens, context, self.base.0))
     }
 
+    fn together(&self, tokens: u64) -> Span {
+        Span(self.draw(tokens, 1 << 50, self.base.0))
+    }
+
     fn source(&self) -> TimingSource {
         TimingSource {
             name: "zigzag".to_owned(),

@@ -105,6 +105,8 @@ pub struct Setting {
     pub gpus: u32,
     /// Groups of experts; each is split over `gpus / expert_parallel`. 1 without experts.
     pub expert_parallel: u32,
+    /// Ranks of so many GPUs each that share the experts, which are split over the GPUs of all; 1 without.
+    pub ranks: u32,
     /// Formats of all but the experts.
     pub formats: Formats,
     /// Format of the experts.
@@ -120,6 +122,7 @@ impl Setting {
         Setting {
             gpus,
             expert_parallel: 1,
+            ranks: 1,
             formats,
             experts: formats.gemm,
             missing: Missing::Refuse,
@@ -171,7 +174,13 @@ impl<'a> Decoder<'a> {
         setting: &Setting,
     ) -> Result<Decoder<'a>, CalibrationError> {
         let Setting { gpus, missing, .. } = *setting;
-        if let Err(why) = shape.check(gpus, setting.expert_parallel) {
+        // Experts over the GPUs of several ranks are found in the tables or not.
+        let own_groups = if setting.ranks == 1 {
+            setting.expert_parallel
+        } else {
+            1
+        };
+        if let Err(why) = shape.check(gpus, own_groups) {
             let width = format!("{gpus}, {} groups of experts", setting.expert_parallel);
             check(vec![Problem::new(
                 "tp",
@@ -325,6 +334,12 @@ impl<'a> Decoder<'a> {
             }
             (Attention::Latent(_), _) => {}
         }
+    }
+
+    /// What ranks compute together over the tokens of all of them: experts and the way there and back, milliseconds.
+    pub(crate) fn together_ms(&self, tokens: f64) -> (f64, Reach) {
+        let (ms, reach) = self.ffn.together(tokens, self.hidden);
+        (self.layers * ms, reach)
     }
 
     /// Attention over prompts in one layer, with the kernels fused around it.

@@ -15,10 +15,10 @@
 use super::attention::units;
 use super::decoder::{Pass, Phase, Setting};
 use super::kernel::{Gemm, Kernel};
-use super::roofline::{self, ExpertFloor};
+use super::roofline::{self, AllReduceFloor, ExpertFloor};
 use super::shape::{FfnShape, Shape};
 use crate::error::CalibrationError;
-use crate::tables::{Dtype, ExpertKey, Profile};
+use crate::tables::{Collective, Dtype, ExpertKey, NcclKey, Profile, Reach};
 
 #[derive(Debug, Clone)]
 pub(crate) enum Ffn<'a> {
@@ -41,6 +41,8 @@ pub(crate) struct Experts<'a> {
     router: Gemm<'a>,
     routed: Kernel<'a, 1, ExpertFloor>,
     shared: Option<Gated<'a>>,
+    /// Of ranks that share the experts: what brings the tokens of all together, and gives each its part of the sum.
+    exchange: Option<[Kernel<'a, 1, AllReduceFloor>; 2]>,
 }
 
 impl<'a> Ffn<'a> {
@@ -68,6 +70,19 @@ impl<'a> Ffn<'a> {
             Ffn::Gated(gated) => gated.run(pass),
             Ffn::Experts(experts) => experts.run(pass, phase),
         }
+    }
+
+    /// What ranks compute together in a layer over the tokens of all, milliseconds; nothing without ranks.
+    pub(super) fn together(&self, tokens: f64, hidden: f64) -> (f64, Reach) {
+        let Ffn::Experts(experts) = self else {
+            return (0.0, Reach::Measured);
+        };
+        let Some(exchange) = &experts.exchange else {
+            return (0.0, Reach::Measured);
+        };
+        let ways = exchange.iter().map(|way| way.read([tokens * hidden]));
+        let routed = experts.routed.read([tokens]);
+        ways.fold(routed, |(ms, reach), way| (ms + way.0, reach.max(way.1)))
     }
 
     pub(super) fn gemms(&self) -> Vec<&Gemm<'a>> {
@@ -128,13 +143,33 @@ impl<'a> Experts<'a> {
             unreachable!("the shape was found to have experts")
         };
         let (missing, dtype) = (setting.missing, setting.experts);
+        let all_gpus = setting.gpus * setting.ranks;
+        // The roofline of an all-reduce is that of both together.
+        let collective = |collective| {
+            let key = NcclKey {
+                collective,
+                gpus: all_gpus,
+            };
+            Ok(Kernel {
+                grid: missing.or(profile.nccl(key))?,
+                floor: roofline::all_reduce(&profile.machine, all_gpus),
+                square_axis: None,
+            })
+        };
+        let exchange = match setting.ranks {
+            1 => None,
+            _ => Some([
+                collective(Collective::AllGather)?,
+                collective(Collective::ReduceScatter)?,
+            ]),
+        };
         let key = ExpertKey {
             dtype,
             top_k,
             experts,
             hidden: shape.hidden,
             intermediate,
-            tensor_parallel: setting.gpus / setting.expert_parallel,
+            tensor_parallel: (all_gpus / setting.expert_parallel).max(1),
             expert_parallel: setting.expert_parallel,
             load,
         };
@@ -152,6 +187,7 @@ impl<'a> Experts<'a> {
                 0 => None,
                 size => Some(Gated::new(profile, shape, setting, size, names)?),
             },
+            exchange,
         })
     }
 
@@ -162,6 +198,12 @@ impl<'a> Experts<'a> {
         }
         let mut routed = pass.beside();
         routed.gemm(&self.router)?;
+        if self.exchange.is_some() {
+            // The experts are everybody's.
+            pass.ops.extend(shared.ops);
+            pass.ops.extend(routed.ops);
+            return Ok(());
+        }
         routed.all_reduce("moe_pre_dispatch");
         routed.run("moe", self.routed.read([pass.tokens]));
         routed.all_reduce("moe_post_dispatch");

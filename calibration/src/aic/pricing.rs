@@ -38,8 +38,9 @@ impl Decoder<'_> {
             pass.expect("all rows were checked").ops
         });
         let ops = passes.iter().flatten().map(|op| (op.name, op.reach));
+        let together = ("experts of all ranks", self.together_ms(64.0).1);
         let mut names: Vec<&'static str> = Vec::new();
-        for (name, reach) in attention.into_iter().chain(ops) {
+        for (name, reach) in attention.into_iter().chain(ops).chain([together]) {
             if reach == Reach::Estimated && !names.contains(&name) {
                 names.push(name);
             }

@@ -427,6 +427,7 @@ impl Question {
             let setting = Setting {
                 gpus: self.gpus,
                 expert_parallel: self.expert_parallel,
+                ranks: 1,
                 formats,
                 experts: self.experts.unwrap_or(formats.gemm),
                 missing: Missing::Refuse,

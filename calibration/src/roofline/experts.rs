@@ -15,7 +15,7 @@
 // Model: the GPUs of a worker are loaded alike, and the format of the weights changes what is read but not the arithmetic.
 
 use super::{Deployment, RooflineSpec};
-use crate::model::{ExpertStorage, Experts as Shape};
+use crate::model::{ExpertStorage, Experts as Shape, Widths};
 
 /// Share of the dense bf16 rate that grouped products of experts reach, in bf16 and in fp8.
 const COMPUTE_SHARE: f64 = 0.27;
@@ -37,8 +37,13 @@ pub(super) struct Experts {
 }
 
 impl Experts {
-    pub(super) fn new(spec: &RooflineSpec, deployment: &Deployment<'_>, shape: Shape) -> Experts {
-        let widths = deployment.widths();
+    /// `widths` of the GPUs that share the experts.
+    pub(super) fn new(
+        spec: &RooflineSpec,
+        deployment: &Deployment<'_>,
+        widths: Widths,
+        shape: Shape,
+    ) -> Experts {
         let (model, gpu) = (deployment.model, deployment.gpu);
         let weight_bytes = match shape.storage {
             ExpertStorage::AsProjections => model.weights.bytes() as f64,
@@ -92,12 +97,22 @@ mod tests {
             kv_cache: Precision::Bf16,
         };
         let shape = model.experts.expect("a mixture");
-        let whole = Experts::new(&RooflineSpec::default(), &deployment(1, 1), shape);
+        let whole = Experts::new(
+            &RooflineSpec::default(),
+            &deployment(1, 1),
+            deployment(1, 1).widths(),
+            shape,
+        );
         // 8 of 128; two tokens share 8 · 8 / 128 = half an expert on average.
         assert!((whole.touched(1.0) - 8.0).abs() < 1e-9);
         assert!((whole.touched(2.0) - 15.5).abs() < 1e-9);
         assert!((whole.touched(1e4) - 128.0).abs() < 1e-9);
-        let dealt_out = Experts::new(&RooflineSpec::default(), &deployment(8, 8), shape);
+        let dealt_out = Experts::new(
+            &RooflineSpec::default(),
+            &deployment(8, 8),
+            deployment(8, 8).widths(),
+            shape,
+        );
         assert!((dealt_out.touched(1.0) - 1.0).abs() < 1e-9);
         assert!(dealt_out.seconds(64.0) < whole.seconds(64.0));
     }

@@ -22,6 +22,14 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// Without the experts, which ranks compute together.
+    pub(super) fn without_experts(self) -> Body {
+        Body {
+            experts: None,
+            ..self
+        }
+    }
+
     /// A step of so many tokens that gives so many sequences a token.
     pub(super) fn seconds(&self, tokens: f64, rows: f64) -> f64 {
         let gemms = self.gemms.iter();
@@ -68,7 +76,7 @@ pub(super) fn kernels(spec: &RooflineSpec, deployment: &Deployment<'_>) -> (Body
         gemms,
         experts: model
             .experts
-            .map(|shape| Experts::new(spec, deployment, shape)),
+            .map(|shape| Experts::new(spec, deployment, deployment.widths(), shape)),
         lm_head: gemm(
             spec,
             deployment,

@@ -334,3 +334,40 @@ proptest! {
         prop_assert_eq!(stepped, Span(total as u64));
     }
 }
+
+#[test]
+fn ranks_share_experts_over_the_tokens_of_all() {
+    let model = Model::find("Qwen/Qwen3-235B-A22B").expect("embedded");
+    let deployment = |tensor_parallel, expert_parallel| Deployment {
+        model: &model,
+        gpu: Gpu::find("h200_sxm").expect("known"),
+        tensor_parallel,
+        expert_parallel,
+        kv_cache: Precision::Bf16,
+    };
+    let spec = RooflineSpec::default();
+    let rank = Roofline::of_ranks(spec, deployment(2, 8), 4).expect("four ranks of two");
+    let alone = Roofline::new(spec, deployment(2, 1)).expect("a worker of two");
+    let decode = StepShape {
+        prefill: &[],
+        decode_batch: 16,
+        decode_context: 16_000,
+    };
+    // A rank's own part lacks the experts; those of all are more than its share, and grow with the tokens of all.
+    let (own, whole) = (rank.step(&decode), alone.step(&decode));
+    assert!(own < whole, "{own:?} of {whole:?}");
+    let [few, many, lots] = [64, 640, 6_400].map(|tokens| rank.together(tokens).0);
+    assert!(few > 0 && few < many && many < lots);
+    assert!(lots < 100 * few, "weights of experts are read once");
+    assert_eq!(alone.together(64), Span::ZERO);
+    // Wider exchange, same experts in all: two ranks of four take the tokens of all as long as four of two.
+    let wide = Roofline::of_ranks(spec, deployment(4, 8), 2).expect("two ranks of four");
+    assert_eq!(wide.together(640), rank.together(640));
+    let dense = Model::find("meta-llama/Llama-3.1-8B").expect("embedded");
+    let dense = Deployment {
+        model: &dense,
+        ..deployment(1, 1)
+    };
+    let error = Roofline::of_ranks(spec, dense, 2).expect_err("no experts");
+    assert!(error.to_string().contains("no experts to share"), "{error}");
+}

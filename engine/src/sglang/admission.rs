@@ -83,10 +83,12 @@ impl<'a> Admitter<'a> {
     }
 
     /// Goes on with a prompt that was cut. It always advances, so that it can end.
-    pub fn go_on(&mut self, id: SequenceId, sequence: &Sequence, pool: &KvPool) {
+    /// `most` bounds it where others can hold the memory.
+    pub fn go_on(&mut self, id: SequenceId, sequence: &Sequence, pool: &KvPool, most: Option<u32>) {
         let chunk = self.chunk_left.expect("prompts are cut only with chunking");
         let room = chunk.min(self.left(pool) as i64);
         let limit = if room > 0 { room } else { chunk.max(1) };
+        let limit = most.map_or(limit, |most| limit.min(i64::from(most)));
         let missing = sequence.known() - sequence.computed;
         let new_tokens = limit.min(i64::from(missing)) as u32;
         let is_cut = new_tokens < missing;

@@ -18,56 +18,63 @@ impl Scheduler {
     /// Steps in flight.
     #[must_use]
     pub fn steps_in_flight(&self) -> u32 {
-        self.flight.as_ref().map_or(0, Flight::in_flight)
+        self.flights.iter().map(Flight::in_flight).sum()
     }
 
-    /// The plan in flight.
+    /// The newest plan in flight.
     #[must_use]
     pub fn newest(&self) -> Option<&StepPlan> {
-        self.flight.as_ref().map(|flight| &flight.plan)
+        self.flights.back().map(|flight| &flight.plan)
+    }
+
+    /// The oldest plan in flight.
+    #[must_use]
+    pub fn oldest(&self) -> Option<&StepPlan> {
+        self.flights.front().map(|flight| &flight.plan)
     }
 
     /// How far the last scheduled step of the plan lies behind its first.
     #[must_use]
     pub fn newest_coasted_steps(&self) -> u32 {
-        self.flight
-            .as_ref()
-            .map_or(0, |flight| flight.scheduled - 1)
+        self.flights.back().map_or(0, |flight| flight.scheduled - 1)
     }
 
-    /// Steps of the plan whose outputs have arrived.
+    /// Steps of the oldest plan whose outputs have arrived.
     #[must_use]
     pub fn delivered_steps(&self) -> u32 {
-        self.flight.as_ref().map_or(0, |flight| flight.delivered)
+        self.flights.front().map_or(0, |flight| flight.delivered)
     }
 
     /// Schedules the next step of the plan if it may take one more.
     pub fn coast_on(&mut self) -> bool {
-        let Some(mut flight) = self.flight.take() else {
+        let Some(mut flight) = self.flights.pop_back() else {
             return false;
         };
         let goes_on = flight.may_go_on();
         if goes_on {
             self.extend(&mut flight, 1);
         }
-        self.flight = Some(flight);
+        self.flights.push_back(flight);
         goes_on
     }
 
     /// Forbids all steps that are not scheduled yet.
     pub fn stop_coasting(&mut self) {
-        if let Some(mut flight) = self.flight.take() {
-            flight.allowed = flight.scheduled;
-            self.put_back(flight);
+        if let Some(newest) = self.flights.back_mut() {
+            newest.allowed = newest.scheduled;
+            if newest.is_over() {
+                let over = self.flights.pop_back().expect("it is the newest");
+                self.spare = over.plan;
+            }
         }
     }
 
-    /// Keeps a plan in flight unless it is over.
+    /// Keeps the oldest plan in flight unless it is over.
     pub(super) fn put_back(&mut self, flight: Flight) {
         if flight.is_over() {
             self.spare = flight.plan;
         } else {
-            self.flight = Some(flight);
+            self.flights.push_front(flight);
         }
     }
 
@@ -83,7 +90,7 @@ impl Scheduler {
     /// evictions are events.
     #[must_use]
     pub fn quiet_steps(&self) -> u32 {
-        let Some(flight) = self.flight.as_ref().filter(|_| !self.pool.has_events()) else {
+        let Some(flight) = self.flights.front().filter(|_| !self.pool.has_events()) else {
             return 0;
         };
         self.quiet_steps_of(flight)
@@ -181,7 +188,8 @@ impl Scheduler {
     /// How many steps the batch just scheduled may take.
     pub(super) fn coast_limit(&self, plan: &StepPlan) -> u32 {
         let only_decodes = plan.prefill.is_empty() && plan.preempted.is_empty();
-        if !only_decodes || !(self.is_full || self.waiting.is_empty()) {
+        let is_staged = self.config.pp_size > 1;
+        if is_staged || !only_decodes || !(self.is_full || self.waiting.is_empty()) {
             return 1;
         }
         if self.pool.cache.writes_back() {

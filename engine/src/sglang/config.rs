@@ -29,6 +29,12 @@ pub struct SglangConfig {
     pub ignore_eos: bool,
     /// Drafts that are verified in every decode step.
     pub speculation: Option<SglangDrafts>,
+    /// Groups of GPUs that each hold a part of the layers, and micro-batches in flight among them.
+    pub pp_size: u32,
+    /// Most requests running in one micro-batch; by default an equal part of the seats.
+    pub pp_max_micro_batch_size: Option<u32>,
+    /// Ranks with a scheduler and a pool of their own that step together. The other settings are those of one rank.
+    pub dp_size: u32,
 }
 
 /// Order of the waiting queue (S10).
@@ -58,6 +64,9 @@ impl Default for SglangConfig {
             context_length: SglangConfig::UNLIMITED,
             ignore_eos: false,
             speculation: None,
+            pp_size: 1,
+            pp_max_micro_batch_size: None,
+            dp_size: 1,
         }
     }
 }
@@ -84,11 +93,26 @@ impl SglangConfig {
         if chunk.is_some_and(|size| size < self.page_size) {
             return Err("chunked_prefill_size is below page_size".to_owned());
         }
+        if self.pp_size == 0 || self.dp_size == 0 || self.micro_batch_seats() == 0 {
+            return Err(
+                "a worker has a stage, a rank and a seat in a micro-batch at least".to_owned(),
+            );
+        }
+        if self.pp_size > 1 && (self.dp_size > 1 || self.speculation.is_some()) {
+            return Err("stages go with one rank and no drafts".to_owned());
+        }
         match &self.speculation {
             Some(_) if self.mixed_chunk => Err("mixed_chunk goes without drafts".to_owned()),
             Some(drafts) => drafts.check(),
             None => Ok(()),
         }
+    }
+
+    /// Most requests running in one micro-batch, of which there are as many as stages.
+    #[must_use]
+    pub fn micro_batch_seats(&self) -> u32 {
+        let equal = (self.max_running_requests / self.pp_size.max(1)).max(1);
+        self.pp_max_micro_batch_size.unwrap_or(equal)
     }
 
     /// Tokens of whole pages.

@@ -66,6 +66,10 @@ impl WorkerGpus {
     }
 }
 
+/// What a server with `enable_dp_attention` multiplies `schedule_conservativeness` by; it also divides `chunked_prefill_size` and
+/// `max_running_requests` by its ranks.
+pub const CONSERVATIVENESS_OF_RANKS: f64 = 0.3;
+
 /// `max_running_requests` where tokens are drafted and nothing else is said.
 pub const SEATS_WITH_DRAFTS: u32 = 48;
 

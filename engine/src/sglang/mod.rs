@@ -10,10 +10,13 @@
 //! (SGLang 0.5.23); `dynosim conform sglang` replays those cases. *Choose* is in `admission.rs` (S2–S4) and `policy.rs`
 //! (S7, S10), *allocate* in `pool.rs` over `radix_cache/` (S8, S9, S12) and `decode.rs` (S5, S6), *account* in
 //! [`Scheduler::finish`]; this file puts them into order (S1, S3, S11). How many equal steps may follow each other unasked stands in
-//! `coast.rs`; drafts (S13) in `speculation.rs`.
+//! `coast.rs`; drafts (S13) in `speculation.rs`, stages (S14) in `stages.rs`.
 //!
 //! Model: no overlap. SGLang plans a step while the one before runs unless `--disable-overlap-schedule` is given; then a
 //! finished request keeps its seat and an arrival waits for one step longer than here.
+//!
+//! Model: with attention data parallelism a rank that has nothing to do starts its new-token ratio anew at once; the real one
+//! keeps it until all ranks are idle, and so reserves less for its next requests.
 
 mod admission;
 mod coast;
@@ -27,6 +30,7 @@ mod prefetch;
 mod radix_cache;
 mod sequence;
 mod speculation;
+mod stages;
 mod token_ratio;
 
 pub use config::{SglangConfig, SglangPolicy};
@@ -46,6 +50,8 @@ use admission::{Admission, Admitter, Stop};
 use policy::WaitingQueue;
 use prefetch::Prefetches;
 use sequence::{Sequence, SequenceId};
+use stages::MicroBatch;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use token_ratio::TokenRatio;
 
@@ -68,7 +74,12 @@ pub struct Scheduler {
     /// The request whose prompt goes on in the next step.
     cut: Option<SequenceId>,
     ratio: TokenRatio,
-    flight: Option<Flight>,
+    /// Who of the latest prefill batch did not finish its prompt in it.
+    batch_cut: Option<SequenceId>,
+    /// Micro-batches that wait for their turn (S14).
+    other_batches: VecDeque<MicroBatch>,
+    /// Oldest first.
+    flights: VecDeque<Flight>,
     spare: StepPlan,
     /// Sequences admitted and not finished.
     active: usize,
@@ -98,6 +109,7 @@ impl Scheduler {
                 .as_ref()
                 .map(|drafts| Acceptance::new(&drafts.speculation)),
             drafted: Drafted::default(),
+            other_batches: MicroBatch::others(config.pp_size),
             config,
             workload,
             tracking,
@@ -107,7 +119,8 @@ impl Scheduler {
             is_full: false,
             prefilled: Vec::new(),
             cut: None,
-            flight: None,
+            batch_cut: None,
+            flights: VecDeque::new(),
             spare: StepPlan::default(),
             active: 0,
             peak_tokens: 0,
@@ -180,7 +193,7 @@ impl Scheduler {
     /// True if nothing is in flight, so that an arrival is reason enough to plan.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.flight.is_none()
+        self.flights.is_empty()
     }
 
     /// Moves the KV events since the last call to the end of `events`.
@@ -216,9 +229,12 @@ impl Scheduler {
         self.waiting.push(slot);
     }
 
-    /// Decides the next step, or `None` if there is nothing to run.
+    /// Decides the next step, or `None` if there is nothing to run. A plan that schedules nobody comes back only when the
+    /// last of a micro-batch was retracted; it is not in flight.
     pub fn plan(&mut self) -> Option<&StepPlan> {
-        assert!(self.flight.is_none(), "one plan is in flight at a time");
+        let in_flight = self.flights.len() as u32;
+        assert!(in_flight < self.config.pp_size, "stages hold no more plans");
+        self.take_turns();
         let mut plan = std::mem::take(&mut self.spare);
         plan.clear();
         self.settle_last_step();
@@ -226,15 +242,17 @@ impl Scheduler {
             self.plan_decode(&mut plan);
         }
         if plan.scheduled.is_empty() {
-            self.ratio.reset();
+            if self.flights.is_empty() {
+                self.ratio.reset();
+            }
             self.spare = plan;
-            return None;
+            return (!self.spare.preempted.is_empty()).then_some(&self.spare);
         }
         let set_aside = self.slots_for(plan.decode_batch as usize);
         self.note_peak(set_aside);
         plan.copies = self.pool.take_copies();
         plan.up_to = self.coast_limit(&plan);
-        self.flight = Some(Flight::new(plan));
+        self.flights.push_back(Flight::new(plan));
         self.newest()
     }
 
@@ -247,10 +265,10 @@ impl Scheduler {
         let mut running = std::mem::take(&mut self.running);
         let mut joining = std::mem::take(&mut self.prefilled);
         let before = running.len() + joining.len();
-        let cut = self.cut;
+        let cut = self.batch_cut.take();
+        joining.retain(|&id| Some(id) != cut);
         self.drop_finished(&mut running);
         self.drop_finished(&mut joining);
-        joining.retain(|&id| Some(id) != cut);
         let somebody_left = running.len() + joining.len() < before;
         if somebody_left || (running.is_empty() && !joining.is_empty()) {
             self.is_full = false;
@@ -291,15 +309,11 @@ impl Scheduler {
         for admission in &batch {
             self.start(plan, admission);
         }
+        self.batch_cut = self.cut;
         if self.config.mixed_chunk {
             self.mix_in_decodes(plan);
         }
         true
-    }
-
-    /// Requests that may take part in a prefill batch beside those that run.
-    fn seats(&self) -> usize {
-        (self.config.max_running_requests as usize).saturating_sub(self.running.len())
     }
 
     /// Chooses who takes part in a prefill batch, in order.
@@ -308,7 +322,11 @@ impl Scheduler {
         let ratio = self.ratio.current;
         let mut admitter = Admitter::new(&self.config, ratio, &self.running, &self.sequences);
         if let Some(id) = self.cut {
-            admitter.go_on(id, &self.sequences[id as usize], &self.pool);
+            let room = self.room_for_chunk();
+            if room == Some(0) {
+                return Vec::new();
+            }
+            admitter.go_on(id, &self.sequences[id as usize], &self.pool, room);
             self.cut = admitter.cut.take();
         }
         let (mut tried, mut passed_over) = (0, 0);
@@ -393,10 +411,10 @@ impl Scheduler {
         self.peak_tokens = self.peak_tokens.max(held);
     }
 
-    /// Accounts for `steps` steps of the plan in flight, whose outputs have arrived. Requests that ended are appended to
+    /// Accounts for `steps` steps of the oldest plan in flight, whose outputs have arrived. Requests that ended are appended to
     /// `ended` in batch order; only the last allowed step of a plan can end one.
     pub fn finish(&mut self, steps: u32, ended: &mut Vec<RequestId>) {
-        let mut flight = self.flight.take().expect("a plan is in flight");
+        let mut flight = self.flights.pop_front().expect("a plan is in flight");
         let mut left = steps;
         while left > 0 {
             // Each step's evictions belong to it.

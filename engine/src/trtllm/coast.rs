@@ -16,49 +16,65 @@ impl Scheduler {
     /// Steps in flight.
     #[must_use]
     pub fn steps_in_flight(&self) -> u32 {
-        self.flight.as_ref().map_or(0, Flight::in_flight)
+        self.flights.iter().map(Flight::in_flight).sum()
     }
 
-    /// The plan in flight.
+    /// The newest plan in flight.
     #[must_use]
     pub fn newest(&self) -> Option<&StepPlan> {
-        self.flight.as_ref().map(|flight| &flight.plan)
+        self.flights.back().map(|flight| &flight.plan)
     }
 
-    /// Steps of the plan whose outputs have arrived.
+    /// The oldest plan in flight.
+    #[must_use]
+    pub fn oldest(&self) -> Option<&StepPlan> {
+        self.flights.front().map(|flight| &flight.plan)
+    }
+
+    /// Steps of the oldest plan whose outputs have arrived.
     #[must_use]
     pub fn delivered_steps(&self) -> u32 {
-        self.flight.as_ref().map_or(0, |flight| flight.delivered)
+        self.flights.front().map_or(0, |flight| flight.delivered)
     }
 
     /// Schedules the next step of the plan if it may take one more.
     pub fn coast_on(&mut self) -> bool {
-        let Some(mut flight) = self.flight.take() else {
+        let Some(mut flight) = self.flights.pop_back() else {
             return false;
         };
         let goes_on = flight.may_go_on();
         if goes_on {
             self.extend(&mut flight, 1);
         }
-        self.flight = Some(flight);
+        self.flights.push_back(flight);
         goes_on
     }
 
     /// Forbids all steps that are not scheduled yet.
     pub fn stop_coasting(&mut self) {
-        if let Some(mut flight) = self.flight.take() {
-            flight.allowed = flight.scheduled;
-            self.put_back(flight);
+        if let Some(newest) = self.flights.back_mut() {
+            newest.allowed = newest.scheduled;
+            if newest.is_over() {
+                let over = self.flights.pop_back().expect("it is the newest");
+                self.land(over);
+            }
         }
     }
 
-    /// Keeps a plan in flight unless it is over.
+    /// Keeps the oldest plan in flight unless it is over.
     pub(super) fn put_back(&mut self, flight: Flight) {
         if flight.is_over() {
-            self.spare = flight.plan;
+            self.land(flight);
         } else {
-            self.flight = Some(flight);
+            self.flights.push_front(flight);
         }
+    }
+
+    fn land(&mut self, flight: Flight) {
+        for part in &flight.plan.scheduled {
+            self.sequences[part.sequence as usize].is_in_flight = false;
+        }
+        self.spare = flight.plan;
     }
 
     /// Schedules what must have been scheduled by the time the outputs of the next `steps` steps have arrived.
@@ -73,7 +89,7 @@ impl Scheduler {
     /// evictions are events.
     #[must_use]
     pub fn quiet_steps(&self) -> u32 {
-        let Some(flight) = self.flight.as_ref().filter(|_| !self.cache.has_events()) else {
+        let Some(flight) = self.flights.front().filter(|_| !self.cache.has_events()) else {
             return 0;
         };
         self.quiet_steps_of(flight)
@@ -120,7 +136,8 @@ impl Scheduler {
 
     /// How many steps the batch just scheduled may take.
     pub(super) fn coast_limit(&self, plan: &StepPlan) -> u32 {
-        if !plan.prefill.is_empty() || !plan.preempted.is_empty() {
+        let is_staged = self.config.pipeline_parallel_size > 1;
+        if is_staged || !plan.prefill.is_empty() || !plan.preempted.is_empty() {
             return 1;
         }
         let to_goal = |&id: &SequenceId| self.steps_to_goal(id);

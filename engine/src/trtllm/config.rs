@@ -24,6 +24,10 @@ pub struct TrtllmConfig {
     pub capacity_scheduler_policy: CapacityPolicy,
     /// Drafts that are verified in every decode step (`max_draft_len`).
     pub speculation: Option<Speculation>,
+    /// Groups of GPUs that each hold a part of the layers, and micro-batches in flight among them.
+    pub pipeline_parallel_size: u32,
+    /// Ranks with a scheduler and blocks of their own that step together (`enable_attention_dp`).
+    pub attention_dp_size: u32,
 }
 
 /// When a request may start (T2, T3).
@@ -48,6 +52,8 @@ impl Default for TrtllmConfig {
             enable_chunked_prefill: false,
             capacity_scheduler_policy: CapacityPolicy::GuaranteedNoEvict,
             speculation: None,
+            pipeline_parallel_size: 1,
+            attention_dp_size: 1,
         }
     }
 }
@@ -79,6 +85,18 @@ impl TrtllmConfig {
             return Err(
                 "MAX_UTILIZATION without enable_chunked_prefill: a paused request could outgrow a step"
                     .to_owned(),
+            );
+        }
+        let (stages, ranks) = (self.pipeline_parallel_size, self.attention_dp_size);
+        if stages == 0 || ranks == 0 {
+            return Err("a worker has a stage and a rank at least".to_owned());
+        }
+        if stages > 1 && (ranks > 1 || self.speculation.is_some()) {
+            return Err("stages go with one rank and no drafts".to_owned());
+        }
+        if stages > 1 && self.capacity_scheduler_policy == CapacityPolicy::MaxUtilization {
+            return Err(
+                "MAX_UTILIZATION goes with one stage: it could pause what is in flight".to_owned(),
             );
         }
         self.speculation.as_ref().map_or(Ok(()), Speculation::check)

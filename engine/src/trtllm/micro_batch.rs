@@ -28,6 +28,13 @@ impl Scheduler {
         let (mut tokens, mut wanted) = (0, 0u64);
         for &id in &self.fitting {
             let sequence = &self.sequences[id as usize];
+            if sequence.is_in_flight {
+                continue;
+            }
+            let taken = self.decodes.len() + self.prefills.len();
+            if taken == self.config.max_batch_size as usize {
+                break;
+            }
             if sequence.decodes() {
                 if tokens + decode > budget {
                     break;

@@ -25,6 +25,11 @@
 //! * T8 freed blocks stay findable; those without content go first, then the least recently freed, a sequence's tail first.
 //! * T9 a paused request keeps its seat and its place in the order; its outputs become part of its prompt.
 //! * T10 drafts: `speculation.rs`.
+//! * T11 stages: as many micro-batches in flight, each of up to `max_batch_size` requests, and as many times the seats. They are planned in
+//!   turn, from the active requests that are not in flight; those in flight keep what is set aside for them. (`_torch/pyexecutor/py_executor.py`,
+//!   `_executor_loop_pp`.) A turn that comes to nothing is over at once. `MAX_UTILIZATION` is not modelled with stages: it could pause what
+//!   is in flight.
+//! * T12 ranks (`enable_attention_dp`): each with T1–T10 of its own; all limits are a rank's.
 //!
 //! *Choose* is in `capacity.rs` (T2–T4) and `micro_batch.rs` (T5), *allocate* and *account* here, `coast.rs` says how many equal
 //! steps may follow each other.
@@ -79,7 +84,8 @@ pub struct Scheduler {
     contributed: Vec<(NodeId, u32)>,
     prefills: Vec<Prefill>,
     decodes: Vec<SequenceId>,
-    flight: Option<Flight>,
+    /// Oldest first.
+    flights: VecDeque<Flight>,
     spare: StepPlan,
     peak_blocks: u32,
     acceptance: Option<Acceptance>,
@@ -118,7 +124,7 @@ impl Scheduler {
             contributed: Vec::new(),
             prefills: Vec::new(),
             decodes: Vec::new(),
-            flight: None,
+            flights: VecDeque::new(),
             spare: StepPlan::default(),
             peak_blocks: 0,
             host: None,
@@ -182,7 +188,7 @@ impl Scheduler {
     /// True if nothing is in flight, so that an arrival is reason enough to plan.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.flight.is_none()
+        self.flights.is_empty()
     }
 
     /// Moves the KV events since the last call to the end of `events`.
@@ -218,6 +224,7 @@ impl Scheduler {
             computed: 0,
             is_started: false,
             was_paused: false,
+            is_in_flight: false,
             fraction: 0,
             table: Default::default(),
             path,
@@ -237,7 +244,11 @@ impl Scheduler {
 
     /// Decides the next step, or `None` if there is nothing to run.
     pub fn plan(&mut self) -> Option<&StepPlan> {
-        assert!(self.flight.is_none(), "one plan is in flight at a time");
+        let in_flight = self.flights.len() as u32;
+        assert!(
+            in_flight < self.config.pipeline_parallel_size,
+            "stages hold no more plans"
+        );
         let mut plan = std::mem::take(&mut self.spare);
         plan.clear();
         self.fill_seats();
@@ -259,7 +270,7 @@ impl Scheduler {
         }
         if plan.scheduled.is_empty() {
             assert!(
-                self.active.is_empty(),
+                self.active.is_empty() || in_flight > 0,
                 "of the active requests one can always go on"
             );
             self.spare = plan;
@@ -270,13 +281,18 @@ impl Scheduler {
             plan.copies = host.take_copies();
         }
         plan.up_to = self.coast_limit(&plan);
-        self.flight = Some(Flight::new(plan));
+        for part in &plan.scheduled {
+            self.sequences[part.sequence as usize].is_in_flight = true;
+        }
+        self.flights.push_back(Flight::new(plan));
         self.newest()
     }
 
-    /// T1.
+    /// T1, T11.
     fn fill_seats(&mut self) {
-        while self.active.len() < self.config.max_batch_size as usize {
+        let stages = self.config.pipeline_parallel_size;
+        let seats = self.config.max_batch_size.saturating_mul(stages);
+        while self.active.len() < seats as usize {
             let Some(id) = self.queue.pop_front() else {
                 return;
             };
@@ -372,10 +388,10 @@ impl Scheduler {
         self.peak_blocks = self.peak_blocks.max(held);
     }
 
-    /// Accounts for `steps` steps of the plan in flight, whose outputs have arrived. Requests that ended are appended to
+    /// Accounts for `steps` steps of the oldest plan in flight, whose outputs have arrived. Requests that ended are appended to
     /// `ended` in batch order; only the last allowed step of a plan can end one.
     pub fn finish(&mut self, steps: u32, ended: &mut Vec<RequestId>) {
-        let mut flight = self.flight.take().expect("a plan is in flight");
+        let mut flight = self.flights.pop_front().expect("a plan is in flight");
         let mut left = steps;
         while left > 0 {
             // Each step's evictions belong to it.

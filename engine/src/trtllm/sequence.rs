@@ -23,6 +23,8 @@ pub(super) struct Sequence {
     /// It has blocks.
     pub is_started: bool,
     pub was_paused: bool,
+    /// It is part of a plan in flight.
+    pub is_in_flight: bool,
     /// Parts of its next token that it has by expected acceptance.
     pub fraction: u32,
     pub table: Table,

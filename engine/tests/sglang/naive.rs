@@ -21,6 +21,8 @@ pub struct Naive {
     node: usize,
     /// 256ths of its next token.
     fraction: usize,
+    /// Admitted and neither done nor retracted.
+    has_seat: bool,
 }
 
 impl Naive {
@@ -34,6 +36,7 @@ impl Naive {
             shared: 0,
             node: 0,
             fraction: 0,
+            has_seat: false,
         }
     }
 
@@ -97,6 +100,11 @@ pub struct Oracle {
     host: Option<Host>,
     /// A leaf in host memory that is about to be loaded.
     held_copy: Option<usize>,
+    /// Of each micro-batch: who runs, its last batch if that held prompts, whether it is full, whose prompt that batch cut.
+    batches: Vec<(Vec<usize>, Vec<usize>, bool, Option<usize>)>,
+    turn: usize,
+    last_cut: Option<usize>,
+    in_flight: usize,
 }
 
 const CLIP: usize = 4096;
@@ -130,7 +138,17 @@ impl Oracle {
             line: Line::default(),
             host: None,
             held_copy: None,
+            batches: vec![Default::default(); config.pp_size as usize],
+            turn: 0,
+            last_cut: None,
+            in_flight: 0,
         }
+    }
+
+    /// Requests that hold memory or are in a batch.
+    fn taken_seats(&self) -> usize {
+        let has_seat = |request: &&Naive| request.has_seat;
+        self.requests.iter().filter(has_seat).count()
     }
 
     pub fn submit(&mut self, request: usize) {
@@ -139,14 +157,41 @@ impl Oracle {
 
     /// Plans a step and takes its results; `None` if there is nothing to run.
     pub fn step(&mut self) -> Option<Line> {
+        self.plan().map(|line| self.results_of(line))
+    }
+
+    /// Plans a step of the micro-batch whose turn it is; `None` if there is nothing to run.
+    pub fn plan(&mut self) -> Option<Line> {
+        let turns = self.batches.len();
+        self.turn = (self.turn + 1) % turns;
+        let batch = std::mem::take(&mut self.batches[self.turn]);
+        (self.running, self.last, self.is_full, self.last_cut) = batch;
+        let line = self.plan_turn();
+        let batch = (
+            std::mem::take(&mut self.running),
+            std::mem::take(&mut self.last),
+            self.is_full,
+            self.last_cut,
+        );
+        self.batches[self.turn] = batch;
+        line
+    }
+
+    fn plan_turn(&mut self) -> Option<Line> {
         self.line = Line::default();
         self.join();
         if !self.prefill() {
             self.decode_step();
         }
         if self.line.rows.is_empty() {
-            self.ratio = first_ratio(&self.config);
+            if self.in_flight == 0 {
+                self.ratio = first_ratio(&self.config);
+            }
             return None;
+        }
+        self.in_flight += 1;
+        if self.line.prefills > 0 {
+            self.last_cut = self.cut;
         }
         self.line.cut = self.cut;
         self.line.waiting = self.waiting.clone();
@@ -156,9 +201,17 @@ impl Oracle {
             let copies = [&mut host.loaded, &mut host.written_back];
             self.line.copies = copies.map(std::mem::take);
         }
-        self.results();
-        self.line.after = self.memory();
         Some(self.line.clone())
+    }
+
+    /// The results of a planned step.
+    pub fn results_of(&mut self, line: Line) -> Line {
+        self.line = line;
+        self.in_flight -= 1;
+        self.results();
+        self.line.ratio = self.ratio;
+        self.line.after = self.memory();
+        self.line.clone()
     }
 
     fn memory(&self) -> [usize; 3] {
@@ -197,15 +250,10 @@ impl Oracle {
         }
         let last = std::mem::take(&mut self.last);
         let count = self.running.len() + last.len();
-        let stays = |requests: &[Naive], cut: Option<usize>, id: &usize| {
-            !requests[*id].is_done() && cut != Some(*id)
-        };
-        self.running
-            .retain(|id| stays(&self.requests, self.cut, id));
-        let last: Vec<usize> = last
-            .into_iter()
-            .filter(|id| stays(&self.requests, self.cut, id))
-            .collect();
+        self.running.retain(|&id| !self.requests[id].is_done());
+        let last_cut = self.last_cut.take();
+        let stays = |&id: &usize| !self.requests[id].is_done() && last_cut != Some(id);
+        let last: Vec<usize> = last.into_iter().filter(stays).collect();
         if self.running.len() + last.len() < count {
             self.is_full = false;
         }
@@ -217,7 +265,19 @@ impl Oracle {
 
     /// S1–S4.
     fn prefill(&mut self) -> bool {
-        let seats = self.config.max_running_requests as usize;
+        let config = &self.config;
+        let (all, stages) = (
+            config.max_running_requests as usize,
+            config.pp_size as usize,
+        );
+        let own = config
+            .pp_max_micro_batch_size
+            .map_or((all / stages).max(1), |own| own as usize);
+        // All that may be in the batch and run, as far as the others leave seats.
+        let seats = match stages {
+            1 => own,
+            _ => own.min((all + self.running.len()).saturating_sub(self.taken_seats())),
+        };
         if self.cut.is_none() {
             if self.is_full || self.waiting.is_empty() {
                 return false;
@@ -255,11 +315,18 @@ impl Oracle {
         let mut batch: Vec<(usize, usize)> = Vec::new();
         let mut releases: Vec<(f64, usize)> = Vec::new();
         let page = self.page();
+        if stages > 1 && self.cut.is_some() && self.floor(self.available()) == 0 {
+            return false;
+        }
         if let Some(id) = self.cut.take() {
             let missing = self.requests[id].known() - self.requests[id].held;
             let chunk = chunk_left.expect("chunks are on");
             let room = chunk.min((self.available() as f64 - reserved) as i64);
             let limit = if room > 0 { room } else { chunk.max(1) } as usize;
+            let limit = match stages {
+                1 => limit,
+                _ => limit.min(self.floor(self.available())),
+            };
             let new = missing.min(limit);
             let output = if new < missing {
                 0
@@ -384,6 +451,7 @@ impl Oracle {
             }
             self.lock(node);
             let request = &mut self.requests[id];
+            request.has_seat = true;
             request.node = node;
             request.shared = matched;
             request.held = matched;
@@ -464,7 +532,12 @@ impl Oracle {
                     break;
                 }
             }
-            assert!(self.fits_a_token());
+            if self.config.pp_size > 1 && !self.fits_a_token() {
+                let id = self.running.pop().expect("one is left");
+                self.release(id, false);
+                gone.push(id);
+            }
+            assert!(self.running.is_empty() || self.fits_a_token());
             let outputs: usize = self
                 .running
                 .iter()
@@ -536,7 +609,7 @@ impl Oracle {
     /// S8: what was computed enters the tree.
     fn results(&mut self) {
         for (index, (id, _, _)) in self.line.rows.clone().into_iter().enumerate() {
-            if self.cut == Some(id) {
+            if self.line.cut == Some(id) {
                 continue;
             }
             match &self.config.speculation {
@@ -587,6 +660,7 @@ impl Oracle {
         self.unlock(self.requests[id].node);
         let request = &mut self.requests[id];
         (request.node, request.held, request.shared) = (0, 0, 0);
+        request.has_seat = false;
     }
 
     // The tree (S7, S9, S12).

@@ -9,7 +9,7 @@ use engine::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -76,6 +76,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                         context_length: SglangConfig::UNLIMITED,
                         ignore_eos,
                         speculation: drafts,
+                        ..Default::default()
                     },
                     requests,
                     host: None,
@@ -549,4 +550,88 @@ fn decodes_in_mixed_batches_can_take_the_memory_of_a_chunk() {
         pair.run(mode).expect("both agree");
         assert!(pair.marks.retracted_for_prefill > 0);
     }
+}
+
+/// Stages: micro-batches are planned in turn, up to so many in flight, and each ends before its next turn.
+fn run_in_stages(scenario: &Scenario) -> Result<[usize; 4], TestCaseError> {
+    let mut pair = pair(scenario, Mode::Stepping);
+    let stages = scenario.config.pp_size as usize;
+    // A turn that came to nothing keeps its place.
+    let mut ring: VecDeque<Option<Line>> = vec![None; stages - 1].into();
+    let [mut most, mut chunks_in_flight, mut retracted, mut alone] = [0; 4];
+    loop {
+        pair.arrive();
+        let plan = pair.scheduler.plan().cloned();
+        let line = pair.oracle.plan();
+        let is_planned = plan.as_ref().is_some_and(|plan| !plan.scheduled.is_empty());
+        prop_assert_eq!(is_planned, line.is_some(), "at {}", pair.now);
+        if let Some(plan) = plan.filter(|plan| plan.scheduled.is_empty()) {
+            prop_assert_eq!(plan.preempted.len(), 1);
+            alone += 1;
+        }
+        if let Some(line) = &line {
+            pair.check_plan(line, false)?;
+            let cut = |line: &Line| line.cut.is_some();
+            let others = ring.iter().flatten();
+            chunks_in_flight += usize::from(cut(line) && others.clone().any(cut));
+            retracted += line.retracted.len();
+            most = most.max(1 + others.count());
+            pair.advance(line);
+        }
+        ring.push_back(line);
+        if let Some(oldest) = ring.pop_front().expect("as many turns as stages") {
+            let line = pair.oracle.results_of(oldest);
+            pair.check_results(&line, 1)?;
+        }
+        let is_busy = ring.iter().any(Option::is_some) || pair.scheduler.running() > 0;
+        if is_busy || pair.scheduler.waiting() > 0 {
+            continue;
+        }
+        let Some(&next) = pair.arrivals.get(pair.next) else {
+            return Ok([most, chunks_in_flight, retracted, alone]);
+        };
+        pair.now = pair.now.max(next);
+    }
+}
+
+#[test]
+fn micro_batches_take_turns_as_the_naive_ones_do() {
+    let stages = (
+        2u32..5,
+        prop_oneof![2 => Just(None), 1 => (1u32..6).prop_map(Some)],
+    );
+    let staged = (scenarios(), stages).prop_map(|(scenario, (pp_size, seats))| Scenario {
+        config: SglangConfig {
+            pp_size,
+            pp_max_micro_batch_size: seats,
+            speculation: None,
+            ..scenario.config
+        },
+        ..scenario
+    });
+    let config = ProptestConfig {
+        cases: 1_200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let seen = std::cell::Cell::new([0; 4]);
+    let outcome = runner.run(&staged, |scenario| {
+        let counts = run_in_stages(&scenario)?;
+        let mut sums = seen.get();
+        sums.iter_mut()
+            .zip(counts)
+            .for_each(|(sum, count)| *sum += count);
+        seen.set(sums);
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+    println!(
+        "plans in flight, chunks behind chunks, retracted, last ones retracted: {:?}",
+        seen.get()
+    );
+    assert!(seen.get().iter().all(|&count| count > 0));
 }

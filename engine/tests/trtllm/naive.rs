@@ -82,6 +82,7 @@ pub struct Oracle {
     pub host: VecDeque<Vec<u64>>,
     host_blocks: usize,
     copies: [usize; 2],
+    in_flight: Vec<usize>,
 }
 
 impl Oracle {
@@ -98,6 +99,7 @@ impl Oracle {
             host: VecDeque::new(),
             host_blocks,
             copies: [0; 2],
+            in_flight: Vec::new(),
         }
     }
 
@@ -221,8 +223,14 @@ impl Oracle {
 
     /// Runs a step from its plan to its results; none if there is nothing to do.
     pub fn step(&mut self) -> Option<Line> {
+        self.plan().map(|line| self.results(line))
+    }
+
+    /// Plans a step; none if there is nothing to do.
+    pub fn plan(&mut self) -> Option<Line> {
         let mut line = Line::default();
-        while self.active.len() < self.config.max_batch_size as usize {
+        let seats = self.config.max_batch_size * self.config.pipeline_parallel_size;
+        while self.active.len() < seats as usize {
             let Some(request) = self.queue.pop_front() else {
                 break;
             };
@@ -263,6 +271,17 @@ impl Oracle {
         }
         line.free_after_plan = self.free.len();
         line.copies = std::mem::take(&mut self.copies);
+        for row in &line.rows {
+            self.in_flight.push(row.0);
+        }
+        Some(line)
+    }
+
+    /// The results of a planned step.
+    pub fn results(&mut self, mut line: Line) -> Line {
+        for row in &line.rows {
+            self.in_flight.retain(|&request| request != row.0);
+        }
         for (index, &(request, ..)) in line.rows.iter().enumerate() {
             if !self.requests[request].decodes() {
                 continue;
@@ -287,7 +306,7 @@ impl Oracle {
             }
         }
         line.free_after = self.free.len();
-        Some(line)
+        line
     }
 
     fn fitting(&mut self, line: &mut Line) -> Vec<usize> {
@@ -386,6 +405,12 @@ impl Oracle {
         let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
         let mut used = 0;
         for &request in fitting {
+            if self.in_flight.contains(&request) {
+                continue;
+            }
+            if prefills.len() + decodes.len() == self.config.max_batch_size as usize {
+                break;
+            }
             let naive = &self.requests[request];
             let missing = naive.prompt.saturating_sub(naive.computed);
             let decode = 1 + self.drafts();

@@ -9,7 +9,7 @@ use engine::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -55,6 +55,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                     CapacityPolicy::GuaranteedNoEvict
                 },
                 speculation: drafts,
+                ..TrtllmConfig::default()
             },
             requests,
             host_blocks: 0,
@@ -525,5 +526,68 @@ fn who_pauses_the_only_one_that_computes_goes_on_at_once() {
         let mut pair = pair(&scenario, mode);
         pair.run(mode).expect("both agree");
         assert!(pair.marks.paused > 0);
+    }
+}
+
+#[test]
+fn stages_take_what_is_not_in_flight() {
+    let staged = (scenarios(), 2u32..5).prop_map(|(scenario, stages)| Scenario {
+        config: TrtllmConfig {
+            pipeline_parallel_size: stages,
+            speculation: None,
+            capacity_scheduler_policy: CapacityPolicy::GuaranteedNoEvict,
+            ..scenario.config
+        },
+        ..scenario
+    });
+    let config = ProptestConfig {
+        cases: 1_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]);
+    let mut runner = TestRunner::new_with_rng(config, random);
+    let most = std::cell::Cell::new(0);
+    let result = runner.run(&staged, |scenario| {
+        most.set(run_in_stages(&scenario)?.max(most.get()));
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    assert_eq!(most.get(), 4, "all stages were at work");
+}
+
+/// Plans in turn, up to so many in flight; says how many were.
+fn run_in_stages(scenario: &Scenario) -> Result<usize, TestCaseError> {
+    let mut pair = pair(scenario, Mode::Stepping);
+    let stages = scenario.config.pipeline_parallel_size as usize;
+    // A turn that came to nothing keeps its place.
+    let mut ring: VecDeque<Option<Line>> = vec![None; stages - 1].into();
+    let mut most = 0;
+    loop {
+        pair.arrive();
+        let has_plan = pair.scheduler.plan().is_some();
+        let line = pair.oracle.plan();
+        prop_assert_eq!(has_plan, line.is_some(), "at {}", pair.now);
+        if let Some(line) = &line {
+            pair.check_plan(line, false)?;
+            pair.advance(line);
+        }
+        ring.push_back(line);
+        most = most.max(ring.iter().flatten().count());
+        if let Some(oldest) = ring.pop_front().expect("as many turns as stages") {
+            let line = pair.oracle.results(oldest);
+            pair.check_results(&line, 1)?;
+        }
+        let is_busy = ring.iter().any(Option::is_some) || pair.scheduler.running() > 0;
+        if is_busy || pair.scheduler.waiting() > 0 {
+            continue;
+        }
+        let Some(&next) = pair.arrivals.get(pair.next) else {
+            prop_assert_eq!(pair.free(), scenario.config.num_blocks as usize);
+            return Ok(most);
+        };
+        pair.now = pair.now.max(next);
     }
 }

@@ -204,27 +204,32 @@ impl EngineFields {
             data: ranks,
             ..
         } = parallel;
-        let Settings::Vllm { config, .. } = &mut self.settings else {
-            for name in ["pp", "dp"] {
-                if let Some(field) = widths.field(name)
-                    && (stages > 1 || ranks > 1)
-                    && field.node.raw != "1"
-                {
-                    let hint = "stages and ranks are modelled for the backend vllm; leave it at 1";
-                    widths.unmodelled(&field, hint);
-                }
+        let speculates = match &mut self.settings {
+            Settings::Vllm { config, .. } => {
+                config.pipeline_parallel_size = stages;
+                config.data_parallel_size = ranks;
+                config.speculation.is_some()
             }
-            return;
+            Settings::Sglang(options) => {
+                options.config.pp_size = stages;
+                options.config.dp_size = ranks;
+                options.config.speculation.is_some()
+            }
+            Settings::Trtllm(options) => {
+                options.config.pipeline_parallel_size = stages;
+                options.config.attention_dp_size = ranks;
+                trtllm::spread(&options.config, parallel, engine, widths);
+                options.config.speculation.is_some()
+            }
         };
-        config.pipeline_parallel_size = stages;
-        config.data_parallel_size = ranks;
-        let speculates = config.speculation.is_some();
         if stages > 1 && (ranks > 1 || speculates) {
             let found = format!("{stages} stages beside ranks or drafts");
-            let expected = "1 with dp or speculative_config: together they are not modelled yet";
+            let expected = "1 with dp or drafts: together they are not modelled yet";
             widths.conflict("pp", found, expected, "leave out one of them");
         }
-        if stages > 1 || ranks > 1 || speculates {
+        if let Settings::Vllm { config, .. } = &mut self.settings
+            && (stages > 1 || ranks > 1 || speculates)
+        {
             if config.async_scheduling && engine.has("async_scheduling") {
                 engine.conflict(
                     "async_scheduling",
@@ -279,13 +284,11 @@ impl EngineFields {
 
     /// Whether the scenario says how many KV blocks there are.
     pub fn has_blocks(&self) -> bool {
-        matches!(
-            self.settings,
-            Settings::Vllm {
-                has_blocks: true,
-                ..
-            }
-        )
+        match &self.settings {
+            Settings::Vllm { has_blocks, .. } => *has_blocks,
+            Settings::Sglang(options) => options.max_total_tokens.is_some(),
+            Settings::Trtllm(options) => options.max_tokens.is_some(),
+        }
     }
 
     /// The settings, and where the size of the KV cache comes from, on hardware that is not known.

@@ -14,7 +14,7 @@ const POLICIES: [(&str, SglangPolicy); 3] = [
 const OTHER_POLICIES: [&str; 4] = ["lof", "random", "priority", "routing-key"];
 
 /// Its own fields, but for drafts.
-pub const OWN: [&str; 14] = [
+pub const OWN: [&str; 15] = [
     "page_size",
     "max_total_tokens",
     "mem_fraction_static",
@@ -28,18 +28,18 @@ pub const OWN: [&str; 14] = [
     "enable_mixed_chunk",
     "disable_overlap_schedule",
     "ignore_eos",
+    "pp_max_micro_batch_size",
     "version",
 ];
 
 /// Options that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 24] = [
+const NOT_MODELLED: [&str; 23] = [
     "cpu_offload_gb",
     "cuda_graph_bs",
     "cuda_graph_max_bs",
     "disable_chunked_prefix_cache",
     "disable_cuda_graph",
     "disaggregation_mode",
-    "enable_dp_attention",
     "enable_dynamic_chunking",
     "enable_eplb",
     "enable_lora",
@@ -49,8 +49,8 @@ const NOT_MODELLED: [&str; 24] = [
     "max_queued_requests",
     "moe_dp_size",
     "num_continuous_decode_steps",
-    "pp_max_micro_batch_size",
-    "pp_size",
+    "load_balance_method",
+    "pp_async_batch_depth",
     "prefill_max_requests",
     "radix_eviction_policy",
     "speculative_attention_mode",
@@ -60,7 +60,7 @@ const NOT_MODELLED: [&str; 24] = [
 ];
 
 /// Options that a scenario says in another place.
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("enable_hierarchical_cache", "pools[].hicache"),
     ("hicache_ratio", "pools[].hicache.hicache_ratio"),
     ("hicache_size", "pools[].hicache.hicache_size"),
@@ -71,6 +71,8 @@ const ELSEWHERE: [(&str, &str); 11] = [
     ("tp_size", "pools[].parallel.tp"),
     ("tensor_parallel_size", "pools[].parallel.tp"),
     ("dp_size", "pools[].parallel.dp"),
+    ("enable_dp_attention", "pools[].parallel.dp"),
+    ("pp_size", "pools[].parallel.pp"),
     ("ep_size", "pools[].parallel.ep"),
     ("model_path", "model"),
     ("model", "model"),
@@ -130,6 +132,7 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> (SglangOptions, Op
             .unwrap_or(default.context_length),
         ignore_eos: section.flag("ignore_eos").unwrap_or(false),
         speculation,
+        pp_max_micro_batch_size: section.whole32("pp_max_micro_batch_size", 1..=most),
         ..default
     };
     let options = SglangOptions {

@@ -4,6 +4,7 @@
 use super::Section;
 use super::speculation::trtllm as drafts;
 use ::engine::trtllm::{CapacityPolicy, TrtllmConfig};
+use sweeps::scenario::Parallel;
 use sweeps::trtllm_server::{DEFAULT_FREE_GPU_MEMORY_FRACTION, TrtllmOptions};
 
 const POLICIES: [(&str, CapacityPolicy); 2] = [
@@ -29,28 +30,28 @@ pub const FIELDS: [&str; 13] = [
 ];
 
 /// Options that change what a scheduler does and are not modelled.
-const NOT_MODELLED: [&str; 15] = [
+const NOT_MODELLED: [&str; 13] = [
     "attention_dp_config",
     "batch_wait_timeout_ms",
     "cache_transceiver_config",
     "cuda_graph_config",
     "dynamic_batch_config",
-    "enable_attention_dp",
     "enable_partial_reuse",
     "kv_connector_config",
     "lora_config",
     "max_attention_window",
     "max_beam_width",
     "peft_cache_config",
-    "pipeline_parallel_size",
     "sink_token_length",
     "stream_interval",
 ];
 
 /// Options that a scenario says in another place.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 7] = [
     ("host_cache_size", "pools[].kv_cache_config.host_cache_size"),
     ("tensor_parallel_size", "pools[].parallel.tp"),
+    ("pipeline_parallel_size", "pools[].parallel.pp"),
+    ("enable_attention_dp", "pools[].parallel.dp"),
     ("moe_expert_parallel_size", "pools[].parallel.ep"),
     ("model", "model"),
     ("seed", "seed"),
@@ -88,6 +89,7 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> (TrtllmOptions, Op
         enable_chunked_prefill: flag("enable_chunked_prefill", default.enable_chunked_prefill),
         capacity_scheduler_policy: policy(section).unwrap_or(default.capacity_scheduler_policy),
         speculation: drafts.as_ref().map(|drafts| drafts.speculation.clone()),
+        ..default
     };
     let options = TrtllmOptions {
         max_tokens: section.whole32("max_tokens", 1..=most),
@@ -97,6 +99,28 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> (TrtllmOptions, Op
         config,
     };
     (options, drafts.and_then(|drafts| drafts.share))
+}
+
+/// Stages and ranks that do not go with the rest.
+pub fn spread(
+    config: &TrtllmConfig,
+    parallel: Parallel,
+    engine: &Section<'_>,
+    widths: &Section<'_>,
+) {
+    if parallel.data > 1 && parallel.tensor > 1 {
+        let expected = "1 beside dp: TensorRT-LLM's ranks hold attention whole";
+        let hint = "enable_attention_dp with tensor_parallel_size 8 is `{tp: 1, dp: 8}`";
+        widths.conflict("tp", parallel.tensor.to_string(), expected, hint);
+    }
+    if parallel.pipeline > 1 && config.capacity_scheduler_policy == CapacityPolicy::MaxUtilization {
+        engine.conflict(
+            "capacity_scheduler_policy",
+            "MAX_UTILIZATION with stages",
+            "GUARANTEED_NO_EVICT: pauses of what is in flight are not modelled yet",
+            "",
+        );
+    }
 }
 
 /// The release that the rules are nearest to.

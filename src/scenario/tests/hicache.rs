@@ -107,6 +107,11 @@ fn what_does_not_go_together_is_refused() {
             "not modelled yet",
         ),
         (
+            "pools.agg.parallel",
+            "{tp: 1, pp: 2}",
+            "HiCache beside drafts, stages or ranks",
+        ),
+        (
             "pools.agg.hicache.prefetch_threshold",
             "10",
             "a setting of a storage that is not there",
@@ -140,6 +145,11 @@ fn a_secondary_pool_is_read() {
             "engine.enable_block_reuse",
             "false",
             "a secondary pool without reuse",
+        ),
+        (
+            "pools.agg.parallel",
+            "{tp: 1, pp: 2}",
+            "a secondary pool beside drafts, stages or ranks",
         ),
         (
             "engine",

@@ -216,8 +216,19 @@ fn what_does_not_go_together_is_told() {
                 ("gpu", "h200_sxm"),
                 ("timing", "null"),
                 ("pools.agg.timing", "{source: roofline}"),
+                ("pools.agg.parallel", "{tp: 4, dp: 4}"),
             ],
-            vec!["timing.source: found tables or a roofline", "no all-gather"],
+            vec!["dp: found 4 ranks on 16 GPUs", "at most the 8 GPUs"],
+        ),
+        (
+            RANKS,
+            vec![
+                ("model", "Qwen/Qwen3-235B-A22B"),
+                ("gpu", "h200_sxm"),
+                ("timing", "null"),
+                ("pools.agg.parallel", "{tp: 2, dp: 4, ep: 4}"),
+            ],
+            vec!["ep: found 4", "1 or tp · dp, 8"],
         ),
         (
             RANKS,
@@ -231,14 +242,72 @@ fn what_does_not_go_together_is_told() {
             assert!(messages[0].contains(part), "{part} in {}", messages[0]);
         }
     }
-    for backend in ["sglang", "trtllm"] {
-        for width in [pp, dp] {
-            let overrides = [("engine", "{}"), ("engine.backend", backend), (width, "2")];
-            let text = RANKS.replace(", dp: 4", "");
-            let messages = bad(&text, &overrides);
-            assert_eq!(messages.len(), 1, "{messages:?}");
-            assert!(messages[0].contains("not modelled yet"), "{messages:?}");
-        }
+}
+
+#[test]
+fn stages_and_ranks_of_other_engines_are_theirs() {
+    let pool = |engine: &str, parallel: &str| {
+        let overrides = [("engine", engine), ("pools.agg.parallel", parallel)];
+        good(RANKS, &overrides).pools[0].engine.clone()
+    };
+    // Limits are divided among ranks, and conservativeness falls, as SGLang's server does it.
+    let given = "{backend: sglang, max_total_tokens: 50000, max_running_requests: 100, chunked_prefill_size: 8192}";
+    let ranks = pool(given, "{tp: 2, dp: 4}");
+    let config = ranks.as_sglang().expect("SGLang");
+    assert_eq!((ranks.ranks(), ranks.stages(), ranks.depth()), (4, 1, 1));
+    let limits = (config.max_running_requests, config.chunked_prefill_size);
+    assert_eq!(limits, (25, Some(2_048)));
+    assert_eq!(config.schedule_conservativeness, 0.3);
+    assert_eq!(config.max_total_tokens, 50_000, "of a rank, as given");
+    let stages = pool(given, "{tp: 2, pp: 4}");
+    let config = stages.as_sglang().expect("SGLang");
+    assert_eq!((stages.ranks(), stages.stages(), stages.depth()), (1, 4, 4));
+    assert_eq!(
+        (config.micro_batch_seats(), config.max_running_requests),
+        (25, 100)
+    );
+    let given = "{backend: sglang, max_total_tokens: 50000, pp_max_micro_batch_size: 7}";
+    let stages = pool(given, "{tp: 2, pp: 4}");
+    assert_eq!(stages.as_sglang().expect("SGLang").micro_batch_seats(), 7);
+    let given = "{backend: trtllm, max_tokens: 50000}";
+    assert_eq!(pool(given, "{tp: 1, dp: 8}").ranks(), 8);
+    assert_eq!(pool(given, "{tp: 2, pp: 4}").depth(), 4);
+    for (engine, parallel, part) in [
+        (
+            "{backend: trtllm, max_tokens: 9000}",
+            "{tp: 2, dp: 4}",
+            "ranks hold attention whole",
+        ),
+        (
+            "{backend: trtllm, enable_chunked_prefill: true, capacity_scheduler_policy: MAX_UTILIZATION}",
+            "{pp: 2}",
+            "MAX_UTILIZATION with stages",
+        ),
+        (
+            "{backend: sglang}",
+            "{pp: 2, dp: 2}",
+            "2 stages beside ranks or drafts",
+        ),
+        (
+            "{backend: sglang, pp_async_batch_depth: 1}",
+            "{pp: 2}",
+            "not modelled yet",
+        ),
+        (
+            "{backend: sglang, enable_dp_attention: true}",
+            "{dp: 2}",
+            "pools[].parallel.dp",
+        ),
+        (
+            "{backend: trtllm, attention_dp_config: {}}",
+            "{dp: 2}",
+            "not modelled yet",
+        ),
+    ] {
+        let overrides = [("engine", engine), ("pools.agg.parallel", parallel)];
+        let messages = bad(RANKS, &overrides);
+        assert_eq!(messages.len(), 1, "{engine} {parallel}: {messages:?}");
+        assert!(messages[0].contains(part), "{part} in {messages:?}");
     }
 }
 
@@ -252,4 +321,22 @@ fn workers_that_hand_over_have_neither_stages_nor_ranks_nor_drafts() {
         messages[0].contains("stages, ranks or drafts"),
         "{messages:?}"
     );
+}
+
+#[test]
+fn ranks_of_a_mixture_are_priced_without_times_given() {
+    let overrides = [
+        ("model", "Qwen/Qwen3-235B-A22B"),
+        ("gpu", "h200_sxm"),
+        ("timing", "null"),
+        ("pools.agg.parallel", "{tp: 2, dp: 4, ep: 8}"),
+    ];
+    let scenario = good(RANKS, &overrides);
+    let pool = &scenario.pools[0];
+    let why = pool.unmeasured.as_ref().expect("no experts are embedded");
+    assert!(why.contains("experts of h200_sxm vllm"), "{why}");
+    let timing = pool.timing.compile(&pool.context()).expect("a roofline");
+    let detail = timing.source().detail;
+    assert!(detail.contains("4 ranks that share experts"), "{detail}");
+    assert!(timing.together(64).0 > 0);
 }
