@@ -4,6 +4,7 @@
 //! each kind once; a workload without any has an empty one. Names are those of Dynamo's request extensions (`nvext`).
 
 use crate::scheduler::Part;
+use crate::time::Span;
 use rustc_hash::FxHashMap;
 
 /// What a request says. The default is nothing.
@@ -19,6 +20,32 @@ pub struct Annotations {
     pub strict_priority: u32,
     /// Class or family of a router's policy file.
     pub policy_class: Option<String>,
+    /// Tokens that its client expects as answer (`osl` of Dynamo's hints), at least 1.
+    pub expected_output_tokens: Option<u32>,
+    /// Which of its KV blocks nobody will ask for again.
+    pub ephemeral_blocks: Option<Ephemeral>,
+    /// How long its prompt is pinned once it is computed (`cache_control`).
+    pub pin: Option<Span>,
+}
+
+/// Blocks that nobody will ask for again once their request has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ephemeral {
+    /// Those with its answer: thinking that no later turn sends back.
+    Answer,
+    /// All that it did not find in the cache: a sub-agent that ends.
+    Request,
+}
+
+impl Ephemeral {
+    /// Its name in traces and scenarios.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Ephemeral::Answer => "answer",
+            Ephemeral::Request => "request",
+        }
+    }
 }
 
 // Weights are finite, so that everything equals itself.
@@ -76,6 +103,9 @@ impl Annotations {
                 own => own,
             },
             policy_class: self.policy_class.or_else(|| other.policy_class.clone()),
+            expected_output_tokens: self.expected_output_tokens.or(other.expected_output_tokens),
+            ephemeral_blocks: self.ephemeral_blocks.or(other.ephemeral_blocks),
+            pin: self.pin.or(other.pin),
         }
     }
 

@@ -21,7 +21,7 @@ pub mod trtllm;
 pub mod vllm;
 pub mod workload;
 
-pub use annotations::{AnnotationTable, Annotations, NamedWorkers};
+pub use annotations::{AnnotationTable, Annotations, Ephemeral, NamedWorkers};
 pub use connector::Connector;
 pub use contents::{Contents, TokenSource};
 pub use executor::{Batch, Executor, ExecutorError};

@@ -139,6 +139,7 @@ impl Front {
             block_size: BLOCK_SIZE,
             max_num_batched_tokens: vec![8192; workers as usize],
             has_gpu: vec![true; workers as usize],
+            kv_blocks: vec![20_000; workers as usize],
         };
         Front {
             router: Router::new(spec, 1, fleet),

@@ -234,7 +234,9 @@ impl Cluster {
         WorkerOptions {
             leader,
             // Events that travel need the time of their step, and so do blocks that are copied when they are evicted.
-            coasts: spec.coasting && !group.wants_each_step() && !spills,
+            // So does a router that counts the blocks of answers.
+            coasts: spec.coasting && !group.wants_each_step() && !spills && !group.wants_progress(),
+            reports_progress: group.wants_progress(),
             track_block_ids: spec.track_block_ids,
             track_kv_events: group.wants_kv_events() || spills,
             only_prefills: is_prefill && !self.is_decode_worker(worker),
@@ -435,6 +437,10 @@ impl Cluster {
         let group = self.group_of(ran.worker);
         for request in outputs.started.drain(..) {
             group.prefill_done(now, request, &workload);
+        }
+        for (request, tokens) in outputs.progress.drain(..) {
+            let generated = tokens - workload.requests[request.0 as usize].input_tokens;
+            group.progressed(now, request, generated, &workload);
         }
         group.observe(now, ran.worker, &outputs.events, &workload);
         outputs.events.clear();

@@ -82,6 +82,9 @@ impl Group {
             block_size: pools[members[0].0].engine.block_size(),
             max_num_batched_tokens: each_worker().map(batched).collect(),
             has_gpu: each_worker().map(|pool| pool.gpus_per_worker > 0).collect(),
+            kv_blocks: each_worker()
+                .map(|pool| pool.engine.usable_blocks())
+                .collect(),
         };
         Group {
             reads_names: spec.router.reads_names(),
@@ -304,6 +307,16 @@ impl Group {
         self.router
             .prefill_done(now, request, workload, &mut self.placed);
         self.settle();
+    }
+
+    /// True if its router wants to know how far answers are.
+    pub fn wants_progress(&self) -> bool {
+        self.router.wants_progress()
+    }
+
+    /// A request has generated so many tokens.
+    pub fn progressed(&mut self, now: Time, request: RequestId, tokens: u32, workload: &Workload) {
+        self.router.progressed(now, request, tokens, workload);
     }
 
     /// What these workers do of a request is done.

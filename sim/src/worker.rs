@@ -25,6 +25,8 @@ pub struct Worker {
     /// Of the first of its ranks: steps that may follow before all ranks plan again.
     pub(crate) steps_together: u32,
     pub(crate) coasts: bool,
+    /// Whether a router asks how far answers are.
+    reports_progress: bool,
     only_prefills: bool,
     speculates: bool,
     /// Groups of GPUs that pass its steps on; each is busy for its part of a step.
@@ -64,6 +66,8 @@ pub(crate) struct Outputs {
     pub ended: Vec<RequestId>,
     /// KV events of the steps, if tracked.
     pub events: Vec<KvEvent>,
+    /// Requests and how many tokens they have, prompt included, where a router asks.
+    pub progress: Vec<(RequestId, u32)>,
 }
 
 impl Worker {
@@ -99,6 +103,7 @@ impl Worker {
             ranks,
             steps_together: 0,
             coasts: options.coasts,
+            reports_progress: options.reports_progress,
             only_prefills: options.only_prefills,
             speculates,
             stages,
@@ -273,6 +278,13 @@ impl Worker {
             self.account(ran, outputs);
             return;
         }
+        if self.reports_progress {
+            let parts = plan.scheduled.iter().filter(|part| part.samples);
+            let known = |tokens: u32| tokens + 1;
+            let progress =
+                parts.map(|part| (part.request, known(part.computed_before + part.new_tokens)));
+            outputs.progress.extend(progress);
+        }
         let (mut regular, mut late) = (0, 0);
         for part in plan.scheduled.iter().filter(|part| part.samples) {
             let last = &mut books.last_token[part.request.0 as usize];
@@ -359,6 +371,7 @@ pub(crate) struct WorkerOptions {
     /// The first of the ranks it steps together with.
     pub leader: WorkerId,
     pub coasts: bool,
+    pub reports_progress: bool,
     pub track_block_ids: bool,
     pub track_kv_events: bool,
     pub only_prefills: bool,

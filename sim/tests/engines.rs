@@ -8,7 +8,7 @@ use engine::{EngineConfig, NewRequest, Run, Span, StepTime, Time, Workload, Work
 use proptest::prelude::*;
 use sim::router::policy_class::{PolicyClass, PolicyProfile, QueuePolicy};
 use sim::router::replicas::ReplicaSpec;
-use sim::router::{EventChannel, KvRouterSpec};
+use sim::router::{EventChannel, KvRouterSpec, Pruning, Retention};
 use sim::{
     Cluster, ClusterSpec, LoadSpec, Outcome, PoolSpec, Recording, RouterSpec, virtual_clock,
 };
@@ -194,7 +194,27 @@ fn router() -> impl Strategy<Value = RouterSpec> {
         },
         ..kv.clone()
     };
-    let specs = [kv, queued, classed, apart, synced, late, lossy];
+    let imagined = KvRouterSpec {
+        use_kv_events: false,
+        retention: Retention::Lru { outputs: true },
+        ..queued.clone()
+    };
+    let pruned = KvRouterSpec {
+        use_kv_events: false,
+        retention: Retention::Pruned(Pruning {
+            max_tree_size: 60,
+            prune_target_ratio: 0.5,
+        }),
+        replicas: replicas(2, None),
+        ..kv.clone()
+    };
+    let tracked = KvRouterSpec {
+        track_output_blocks: true,
+        ..queued.clone()
+    };
+    let specs = [
+        tracked, kv, queued, classed, apart, synced, late, lossy, imagined, pruned,
+    ];
     let kv = prop::sample::select(specs.to_vec()).prop_map(RouterSpec::Kv);
     prop_oneof![
         1 => Just(RouterSpec::RoundRobin),

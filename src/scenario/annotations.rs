@@ -3,7 +3,7 @@
 
 use super::section::{Field, Section};
 use super::tree::{Node, Value};
-use engine::{Annotations, NamedWorkers};
+use engine::{Annotations, Ephemeral, NamedWorkers, Span};
 use sim::RouterSpec;
 use sweeps::scenario::{Pool, Role};
 use traces::{SessionClass, WorkerNames};
@@ -14,6 +14,11 @@ const MAX_CLASSES: usize = 1_000;
 const MAX_BYTES: usize = 256;
 /// Dynamo's label of workers in a domain.
 const TOPOLOGY: &str = "dynamo.topology/";
+
+const EPHEMERAL: [(&str, Ephemeral); 2] = [
+    (Ephemeral::Answer.name(), Ephemeral::Answer),
+    (Ephemeral::Request.name(), Ephemeral::Request),
+];
 
 const A_LABEL: &str = "a label of up to 256 bytes, for example `tier=gold`";
 
@@ -71,6 +76,11 @@ fn class(workload: &Section<'_>, item: &Node, path: &str) -> Option<SessionClass
             .whole32("strict_priority", 0..=u32::MAX)
             .unwrap_or(0),
         policy_class: section.text("policy_class").map(|(name, _)| name),
+        pin: section
+            .number("cache_control_ttl_s", 1.0..=2_592_000.0)
+            .map(|seconds| Span::from_s(seconds.round())),
+        ephemeral_blocks: section.choice("ephemeral_blocks", &EPHEMERAL),
+        expected_output_tokens: section.whole32("osl", 1..=u32::MAX >> 1),
     };
     section.finish();
     if annotations == Annotations::default() && !section.has("priority") {

@@ -138,6 +138,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let router = router::read(&router_section, folder);
     let pools = pools::read(&section, folder, router.as_ref());
     if let Some(pools) = &pools {
+        router::check_with(&router_section, router.as_ref(), pools);
         kvbm::check_together(&section, &router_section, router.as_ref(), pools);
         hicache::check_together(&section, &router_section, router.as_ref(), pools);
     }

@@ -7,9 +7,10 @@ use sim::RouterSpec;
 use sim::router::cost::CostWeights;
 use sim::router::policy_class::{PolicyProfile, QueueLimits, QueuePolicy};
 use sim::router::replicas::ReplicaSpec;
-use sim::router::{EventChannel, KvRouterSpec};
+use sim::router::{EventChannel, KvRouterSpec, Pruning, Retention};
 use std::path::Path;
 use std::sync::Arc;
+use sweeps::scenario::Pool;
 
 /// How to choose, before options.
 #[derive(Clone, Copy, PartialEq)]
@@ -44,11 +45,16 @@ const QUEUE_POLICIES: [(&str, QueuePolicy); 3] = [
     ("wspt", QueuePolicy::Wspt),
 ];
 
+const APPROXIMATE_POLICIES: [(&str, bool); 2] = [("ttl", false), ("lru", true)];
+
+/// Share of the limit that pruning leaves.
+const PRUNE_TARGET_RATIO: f64 = 0.8;
+
 /// Most routers in front of one group of workers.
 const MAX_REPLICAS: u32 = 1000;
 
 /// Options of the KV-aware router.
-const KV_OPTIONS: [&str; 24] = [
+const KV_OPTIONS: [&str; 28] = [
     "overlap_score_credit",
     "overlap_score_credit_decay",
     "prefill_load_scale",
@@ -59,8 +65,12 @@ const KV_OPTIONS: [&str; 24] = [
     "router_temperature",
     "use_kv_events",
     "ttl_s",
+    "approximate_cache_policy",
+    "max_tree_size",
+    "prune_target_ratio",
     "predicted_ttl_s",
     "track_active_blocks",
+    "track_output_blocks",
     "track_prefill_tokens",
     "assume_kv_reuse",
     "queue_threshold",
@@ -76,12 +86,7 @@ const KV_OPTIONS: [&str; 24] = [
 ];
 
 /// Dynamo's options of the KV-aware router that are not modelled.
-const NOT_MODELLED: [&str; 4] = [
-    "track_output_blocks",
-    "prefill_load_model",
-    "approximate_cache_policy",
-    "shared_cache",
-];
+const NOT_MODELLED: [&str; 2] = ["prefill_load_model", "shared_cache"];
 
 /// Reads the section. `None` after a problem.
 pub fn read(section: &Section<'_>, folder: &Path) -> Option<RouterSpec> {
@@ -122,6 +127,22 @@ pub fn read(section: &Section<'_>, folder: &Path) -> Option<RouterSpec> {
         },
         Mode::Kv => RouterSpec::Kv(kv),
     })
+}
+
+/// Reports what a router cannot ask of these pools.
+pub fn check_with(section: &Section<'_>, router: Option<&RouterSpec>, pools: &[Pool]) {
+    let counts_answers = matches!(router, Some(RouterSpec::Kv(kv)) if kv.track_output_blocks);
+    let drafts = |pool: &&Pool| pool.engine.speculation().is_some();
+    if let Some(pool) = pools.iter().find(drafts).filter(|_| counts_answers) {
+        let found = format!("it with drafts in pool {}", pool.name);
+        let expected = "engines that generate one token per step";
+        section.conflict(
+            "track_output_blocks",
+            found,
+            expected,
+            "remove one of the two",
+        );
+    }
 }
 
 /// Complains about an option that another mode has.
@@ -183,14 +204,54 @@ fn kv(section: &Section<'_>, folder: &Path) -> KvRouterSpec {
             recovers: flag("kv_event_recovery", false),
         },
         ttl: span("ttl_s", 1e12).unwrap_or(default.ttl),
+        retention: retention(section),
         predicted_ttl: span("predicted_ttl_s", 1e12),
         track_active_blocks: flag("track_active_blocks", default.track_active_blocks),
+        track_output_blocks: flag("track_output_blocks", default.track_output_blocks),
         assume_kv_reuse: flag("assume_kv_reuse", default.assume_kv_reuse),
         queue_threshold: section.number("queue_threshold", 0.0..=1_000_000.0),
         queue_policy: queue_policy.unwrap_or(default.queue_policy),
         policy_classes: policy_classes(section, folder).map(Arc::new),
         replicas: replicas(section),
     }
+}
+
+/// How long a router without events remembers.
+fn retention(section: &Section<'_>) -> Retention {
+    let is_lru = section.choice("approximate_cache_policy", &APPROXIMATE_POLICIES) == Some(true);
+    let max_tree_size = section.whole("max_tree_size", 1..=1 << 40);
+    let ratio = section.number("prune_target_ratio", 0.0..=1.0);
+    let events = !section.has("use_kv_events") || section.flag("use_kv_events") == Some(true);
+    for name in ["approximate_cache_policy", "max_tree_size"] {
+        if events && section.has(name) {
+            let found = "what a router remembers of its own choices, beside events";
+            section.conflict(
+                name,
+                found,
+                "use_kv_events: false",
+                "set it, or remove this",
+            );
+        }
+    }
+    if section.has("prune_target_ratio") && !section.has("max_tree_size") {
+        let expected = "max_tree_size, the limit that it is a share of";
+        section.conflict("prune_target_ratio", "a share alone", expected, "");
+    }
+    if is_lru {
+        for name in ["ttl_s", "max_tree_size"] {
+            if section.has(name) {
+                let found = "another limit beside approximate_cache_policy lru";
+                section.conflict(name, found, "the size of the workers' caches", "remove it");
+            }
+        }
+        return Retention::Lru { outputs: true };
+    }
+    max_tree_size.map_or(Retention::Ttl, |max_tree_size| {
+        Retention::Pruned(Pruning {
+            max_tree_size,
+            prune_target_ratio: ratio.unwrap_or(PRUNE_TARGET_RATIO),
+        })
+    })
 }
 
 /// The classes of a policy file.

@@ -1,8 +1,9 @@
 //! What requests say about themselves and the deployment does not read, or cannot meet: said with every result.
 
-use crate::scenario::{Role, Scenario};
+use crate::scenario::{Pool, Role, Scenario};
 use engine::{AnnotationTable, Annotations, NamedWorkers};
 use sim::RouterSpec;
+use sim::kvbm::spec::OffloadPolicy;
 use std::collections::BTreeSet;
 
 /// What requests say, each kind once, with how many say it.
@@ -75,6 +76,40 @@ pub fn unread(scenario: &Scenario, table: &AnnotationTable) -> Vec<String> {
         tell(
             said.count(|kind| kind.strict_priority > 0 || kind.policy_class.is_some()),
             "their place in a router's queue, of which there is none (router.queue_threshold, policy_config)",
+        );
+    }
+    let counts_answers = match &scenario.router {
+        RouterSpec::Kv(kv) => kv.track_output_blocks,
+        _ => false,
+    };
+    if !counts_answers {
+        tell(
+            said.count(|kind| kind.expected_output_tokens.is_some()),
+            "how long an answer they expect (osl): read with router.track_output_blocks only",
+        );
+    }
+    let ephemeral = said.count(|kind| kind.ephemeral_blocks.is_some());
+    let is_vllm = |pool: &Pool| pool.engine.as_vllm().is_some();
+    if !scenario.pools.iter().all(is_vllm) {
+        tell(
+            ephemeral,
+            "which of their blocks are ephemeral: not read by SGLang's and TensorRT-LLM's pools",
+        );
+    }
+    let spills = |pool: &Pool| {
+        let policy = pool.kvbm.as_ref().map(|kvbm| kvbm.offload);
+        policy == Some(OffloadPolicy::OnEvict)
+    };
+    if scenario.pools.iter().any(spills) {
+        tell(
+            ephemeral,
+            "which of their blocks are ephemeral: offloaded like others where offload is on-evict",
+        );
+    }
+    if scenario.pools.iter().all(|pool| pool.kvbm.is_none()) {
+        tell(
+            said.count(|kind| kind.pin.is_some()),
+            "that their prompts are pinned: only tiers below the GPU (pools[].kvbm) pin, and there are none",
         );
     }
     for taint in said.unmet(scenario) {

@@ -208,7 +208,7 @@ impl Simulation {
             frontend: FrontendSpec::default(),
             ..self.cluster.clone()
         };
-        Cluster::with_kvbm(&real, &self.kvbm, self.workload.clone())
+        Cluster::with_kvbm(&real, &self.kvbm, self.workload.clone()).tainted(&self.taints)
     }
 
     /// The deployment before the first request.
@@ -266,11 +266,13 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 6] = [
+    const LATER: [&str; 8] = [
         ", eviction: Lru",
         ", prefetch: false",
         ", pp_size: 1, pp_max_micro_batch_size: None, dp_size: 1",
         ", speculation: None, pipeline_parallel_size: 1, attention_dp_size: 1",
+        ", retention: Ttl",
+        ", track_output_blocks: false",
         ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
         // SGLang's and TensorRT-LLM's.
         ", speculation: None",

@@ -70,6 +70,45 @@ fn a_thousand_workers_take_a_thousand_requests() {
 }
 
 #[test]
+fn routers_without_events_remember_by_time_or_size() {
+    let folder = prepared();
+    let run = |options: &[&str]| {
+        let mut args = vec![
+            "replay",
+            "scenario.yaml",
+            "--trace",
+            "trace.jsonl",
+            "--json",
+        ];
+        args.extend([
+            "--set",
+            "router.use_kv_events=false",
+            "--set",
+            "engine.num_gpu_blocks=3000",
+        ]);
+        args.extend(options.iter().flat_map(|option| ["--set", option]));
+        let json = folder.json(&args);
+        assert!(
+            json["requests"]["completed"].as_u64().unwrap() > 30,
+            "{json}"
+        );
+        json["prefix"]["router_overlap_share"].as_f64().unwrap()
+    };
+    // With a time that is long enough nothing is forgotten; caches of this size forget some, a small tree most.
+    let all = run(&["router.ttl_s=10000"]);
+    let lru = run(&["router.approximate_cache_policy=lru"]);
+    let pruned = run(&["router.ttl_s=10000", "router.max_tree_size=50"]);
+    assert!(
+        pruned < lru && pruned < all && lru > 0.0,
+        "{all} {lru} {pruned}"
+    );
+    assert_eq!(
+        run(&["router.ttl_s=10000", "router.max_tree_size=1000000"]),
+        all
+    );
+}
+
+#[test]
 fn options_that_do_not_fit_are_refused() {
     let folder = prepared();
     folder.write(
@@ -133,6 +172,35 @@ fn options_that_do_not_fit_are_refused() {
             "router.policy_config: found nowhere.yaml:",
             "router.replicas: found `0`",
         ],
+    );
+    refused(
+        &[
+            "router.approximate_cache_policy=lru",
+            "router.prune_target_ratio=0.5",
+        ],
+        &[
+            "router.approximate_cache_policy: found what a router remembers of its own choices, beside events, expected use_kv_events: false",
+            "router.prune_target_ratio: found a share alone, expected max_tree_size",
+        ],
+    );
+    refused(
+        &[
+            "router.use_kv_events=false",
+            "router.approximate_cache_policy=lru",
+            "router.ttl_s=5",
+            "router.max_tree_size=0",
+        ],
+        &[
+            "router.ttl_s: found another limit beside approximate_cache_policy lru",
+            "router.max_tree_size: found `0`",
+        ],
+    );
+    refused(
+        &[
+            "router.track_output_blocks=true",
+            "engine.speculative_config={method: ngram, num_speculative_tokens: 2, acceptance_rates: [0.5, 0.4]}",
+        ],
+        &["router.track_output_blocks: found it with drafts in pool agg"],
     );
     refused(
         &["router.mode=random", "router.replicas=2"],

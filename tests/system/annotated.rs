@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::{Annotations, NamedWorkers, RequestId};
+use engine::{Annotations, Ephemeral, NamedWorkers, RequestId, Span};
 use sim::router::KvRouterSpec;
 use sim::{Outcome, Recording, Rejection, Role, RouterSpec};
 
@@ -37,6 +37,7 @@ fn annotated(seed: u64) -> Case {
     } else if same_blocks(&case) && dice.chance(60) {
         case.spec.router = RouterSpec::Kv(KvRouterSpec {
             queue_threshold: dice.pick(&[None, Some(0.0), Some(0.5)]),
+            track_output_blocks: dice.chance(40),
             ..KvRouterSpec::default()
         });
     }
@@ -59,6 +60,10 @@ fn annotated(seed: u64) -> Case {
             preferred_taints: preferred.into_iter().map(|name| (name, 0.7)).collect(),
             strict_priority: request as u32 % 3,
             policy_class: None,
+            ephemeral_blocks: [None, Some(Ephemeral::Answer), Some(Ephemeral::Request)]
+                [request % 5 % 3],
+            pin: (request % 4 == 1).then_some(Span::from_ns(3_000_000)),
+            expected_output_tokens: (request % 2 == 0).then_some(1 + request as u32 % 40),
         };
         workload.annotations.set(request, &said);
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine::{Annotations, Dependency, NamedWorkers, RequestId, Span, Time, Trigger};
+use engine::{Annotations, Dependency, Ephemeral, NamedWorkers, RequestId, Span, Time, Trigger};
 use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -111,6 +111,10 @@ fn random_words(rng: &mut impl Rng) -> Annotations {
         required_taints: labels(rng),
         strict_priority: rng.random_range(0..3),
         policy_class: worker(rng).map(|number| format!("class {number}")),
+        expected_output_tokens: worker(rng).map(|number| number + 1),
+        pin: worker(rng).map(|number| Span::from_ns(1_000_000_000 * (u64::from(number) + 1))),
+        ephemeral_blocks: [None, Some(Ephemeral::Answer), Some(Ephemeral::Request)]
+            [rng.random_range(0..3)],
     }
 }
 

@@ -184,6 +184,39 @@ impl Extents {
         }
     }
 
+    /// The same, but they join the queue at its front, the last of them foremost.
+    pub fn unshare_first(&mut self, held: Held) {
+        let (last, rest) = (self[held.extent].hi, self[held.extent].rest);
+        self[held.extent].refs -= 1;
+        if self[held.extent].refs == 0 {
+            self.enqueue_first(held.extent);
+        }
+        if last < held.hi {
+            self.unshare_first(Held {
+                extent: rest,
+                lo: last,
+                hi: held.hi,
+            });
+        }
+    }
+
+    /// Cuts blocks that somebody holds in front of block `at`, which is one of them but not the first.
+    pub fn split(&mut self, held: Held, at: u32) -> (Held, Held) {
+        let mut extent = held.extent;
+        while self[extent].hi <= at {
+            extent = self[extent].rest;
+        }
+        if self[extent].lo < at {
+            extent = self.cut(extent, at);
+        }
+        let upper = Held {
+            extent,
+            lo: at,
+            ..held
+        };
+        (Held { hi: at, ..held }, upper)
+    }
+
     /// Evicts `count` blocks from the front of the queue and hands their ids over.
     pub fn evict(&mut self, mut count: u32, mut ids: Option<&mut Vec<BlockId>>) {
         while count > 0 {
@@ -433,6 +466,19 @@ impl Extents {
         self[extent].newer = NONE;
         self.link_after(newest, extent);
         self.newest = extent;
+        self.idle_blocks += self[extent].len();
+    }
+
+    fn enqueue_first(&mut self, extent: ExtentId) {
+        let oldest = self.oldest;
+        self[extent].older = NONE;
+        self[extent].newer = oldest;
+        if oldest == NONE {
+            self.newest = extent;
+        } else {
+            self[oldest].older = extent;
+        }
+        self.oldest = extent;
         self.idle_blocks += self[extent].len();
     }
 

@@ -18,6 +18,9 @@
 //! Blocks without content are always at the very front of the queue, last in first out: a stack. Which physical block
 //! is which matters to an executor and to a recorded case, but to no decision; ids are tracked only when asked for.
 //!
+//! Blocks that are known to be [of no further use](KvCache::release_ephemeral) go to the front of the queue instead, the last of
+//! them first. No engine of this version does that; schedulers with retention priorities do (TensorRT-LLM's, Dynamo's plans).
+//!
 //! A cache that [foresees](KvCache::foresee) the workload evicts in the order of `belady.rs` instead of R7's.
 
 mod belady;
@@ -212,6 +215,7 @@ impl KvCache {
             let held = self.extents.share(self.found[index]);
             table.push_held(held);
         }
+        table.found = table.hashed();
         self.found.clear();
     }
 
@@ -291,6 +295,30 @@ impl KvCache {
     #[must_use]
     pub fn holds(&self, node: NodeId, block: u32) -> bool {
         self.extents.first_copy_at(node, block).is_some()
+    }
+
+    /// Takes all blocks back from a table. Of these, blocks from `from` on (without it, all that were not found in the cache)
+    /// are the next to be evicted, unless another sequence holds them.
+    pub fn release_ephemeral(&mut self, table: &mut Table, from: Option<u32>) {
+        let from = from.unwrap_or(table.found);
+        self.blank += table.blank;
+        self.blank_ids.append(&mut table.blank_ids);
+        table.blank = 0;
+        let mut useless = Vec::new();
+        while let Some(held) = table.pop_held() {
+            if held.hi <= from {
+                self.extents.unshare(held);
+            } else if held.lo >= from {
+                useless.push(held);
+            } else {
+                let (kept, rest) = self.extents.split(held, from);
+                useless.push(rest);
+                self.extents.unshare(kept);
+            }
+        }
+        while let Some(held) = useless.pop() {
+            self.extents.unshare_first(held);
+        }
     }
 
     /// Moves the events since the last call to the end of `events`, in order.

@@ -44,6 +44,8 @@ pub struct Table {
     held: Vec<Held>,
     /// Blocks in `held`.
     hashed: u32,
+    /// Blocks that were found in the cache at the start.
+    pub(super) found: u32,
     pub(super) blank: u32,
     pub(super) blank_ids: Vec<BlockId>,
 }

@@ -24,6 +24,7 @@ mod speculation;
 
 pub use config::{Eviction, SchedulingPolicy, VllmConfig, VllmVersion};
 
+use crate::annotations::Ephemeral;
 use crate::connector::Connector;
 use crate::kv_cache::{BlockId, KvCache, KvCacheConfig, KvEvent, block_path};
 use crate::plan::{Admitted, Scheduled, StepPlan};
@@ -602,7 +603,11 @@ impl Scheduler {
                     self.elsewhere.hold(part.sequence);
                     continue;
                 }
-                self.cache.release(&mut sequence.table);
+                let block_size = self.config.block_size;
+                match ephemeral(&self.workload, sequence, block_size) {
+                    None => self.cache.release(&mut sequence.table),
+                    Some(from) => self.cache.release_ephemeral(&mut sequence.table, from),
+                }
                 self.vacant.push(part.sequence);
             }
         }
@@ -662,5 +667,16 @@ fn unschedule_shape(plan: &mut StepPlan, part: &Scheduled, sequence: &Sequence) 
             .position(|&other| other == chunk)
             .expect("a scheduled chunk is in the shape");
         plan.prefill.remove(index);
+    }
+}
+
+/// From which block on a sequence's blocks are of no further use, if any are; `Some(None)` for all that it did not find.
+fn ephemeral(workload: &Workload, sequence: &Sequence, block_size: u32) -> Option<Option<u32>> {
+    match workload
+        .annotations_of(sequence.request)?
+        .ephemeral_blocks?
+    {
+        Ephemeral::Answer => Some(Some(sequence.input_tokens / block_size)),
+        Ephemeral::Request => Some(None),
     }
 }

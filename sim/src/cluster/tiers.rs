@@ -4,7 +4,7 @@ use super::{Cluster, ClusterSpec};
 use crate::event::{Action, WorkerId};
 use crate::host::{HostSpec, Hosts};
 use crate::kvbm::KvbmSpec;
-use engine::{HostPool, KvEvent, RequestId, Reserved, Span, StepPlan, Time, Workload};
+use engine::{Ephemeral, HostPool, KvEvent, RequestId, Reserved, Span, StepPlan, Time, Workload};
 use std::sync::Arc;
 
 impl Cluster {
@@ -102,8 +102,16 @@ impl Cluster {
         }
     }
 
+    /// Which blocks of a request are not worth a place below.
+    fn ephemeral(&self, request: RequestId) -> Option<Ephemeral> {
+        self.workload.annotations_of(request)?.ephemeral_blocks
+    }
+
     /// A worker has computed a prompt.
     pub(super) fn prompt_computed(&mut self, now: Time, worker: WorkerId, request: RequestId) {
+        if self.ephemeral(request) == Some(Ephemeral::Request) {
+            return;
+        }
         let Some(kvbm) = self.kvbm.as_mut().filter(|kvbm| kvbm.serves(worker)) else {
             return;
         };
@@ -111,10 +119,14 @@ impl Cluster {
         let had = record.cached_tokens + kvbm.fetched_tokens(request);
         let computed = (had, record.input_tokens);
         kvbm.computed(now, worker, request, computed, &self.workload);
+        kvbm.pin(now, worker, request, &self.workload);
     }
 
     /// A worker has generated an answer.
     pub(super) fn answer_computed(&mut self, now: Time, worker: WorkerId, request: RequestId) {
+        if self.ephemeral(request).is_some() {
+            return;
+        }
         let Some(kvbm) = self.kvbm.as_mut().filter(|kvbm| kvbm.serves(worker)) else {
             return;
         };

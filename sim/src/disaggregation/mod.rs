@@ -33,7 +33,7 @@ pub(crate) use handoffs::Handoffs;
 
 use crate::event::WorkerId;
 use crate::links::NetworkSpec;
-use crate::router::{KvRouterSpec, RouterSpec};
+use crate::router::{KvRouterSpec, Retention, RouterSpec};
 use engine::{RequestId, Time};
 
 /// How a deployment disaggregates.
@@ -105,6 +105,12 @@ impl DisaggregationSpec {
         match (spec, role) {
             (RouterSpec::Kv(kv), Role::Prefill) => RouterSpec::Kv(KvRouterSpec {
                 track_active_blocks: false,
+                track_output_blocks: false,
+                // Answers are made elsewhere.
+                retention: match kv.retention {
+                    Retention::Lru { .. } => Retention::Lru { outputs: false },
+                    other => other,
+                },
                 ..kv
             }),
             (RouterSpec::Kv(mut kv), Role::Decode) => {

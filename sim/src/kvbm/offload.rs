@@ -36,6 +36,21 @@ impl Kvbm {
         self.blocks = blocks;
     }
 
+    /// A prompt is computed whose client pins it: its whole blocks stay in the worker's first tier for that time. Blocks that
+    /// another request brings there later are not pinned for this one.
+    pub fn pin(&mut self, now: Time, worker: WorkerId, request: RequestId, workload: &Workload) {
+        let pin = workload.annotations_of(request).and_then(|said| said.pin);
+        let Some(until) = pin.map(|pin| now + pin) else {
+            return;
+        };
+        let tiers = self.tiers(worker);
+        let (block_size, first) = (tiers.block_size, tiers.tiers[0].0);
+        let asked = &workload.requests[request.0 as usize];
+        block_path(&workload.tree, asked.leaf, block_size, &mut self.path);
+        let blocks = runs_of(&self.path, 0, asked.input_tokens / block_size);
+        self.levels[first].store.pin(blocks, until);
+    }
+
     /// A worker's cache evicted blocks.
     pub fn evicted(&mut self, now: Time, worker: WorkerId, events: &[KvEvent]) {
         for event in events {

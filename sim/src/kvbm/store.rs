@@ -7,6 +7,8 @@
 //!
 //! A block takes its room when it is *offered* and can be read when it has *arrived*; in between it cannot be evicted, and
 //! is not offered again.
+//!
+//! Blocks may be pinned for a time: until then they are in no queue, and a tier full of them takes nothing new.
 
 use super::eviction::{Eviction, Life, Rank};
 use super::runs::BlockRun;
@@ -31,6 +33,8 @@ pub struct Store {
     by_node: FxHashMap<NodeId, Vec<RunId>>,
     /// What goes first on top; runs that have not arrived are not in it.
     queue: BTreeSet<(Rank, Reverse<u32>, RunId)>,
+    /// Runs that have arrived and are pinned, by the time until when.
+    pinned: BTreeSet<(Time, RunId)>,
     uses: u64,
     /// Highest class that was evicted.
     floor: u64,
@@ -77,6 +81,7 @@ impl Store {
             vacant: Vec::new(),
             by_node: FxHashMap::default(),
             queue: BTreeSet::new(),
+            pinned: BTreeSet::new(),
             uses: 0,
             floor: 0,
             missing: Vec::new(),
@@ -142,6 +147,7 @@ impl Store {
             uses: 1,
             priority,
             last_used: now,
+            pinned_until: Time::ZERO,
         };
         for mut run in missing.drain(..) {
             let room = self.capacity - self.held;
@@ -178,7 +184,7 @@ impl Store {
             run.has_arrived = true;
             run.life.last_used = now;
             run.rank = self.eviction.rank(&run.life, self.uses, self.floor);
-            self.queue.insert(run.key(id));
+            self.enqueue(id);
         }
     }
 
@@ -211,10 +217,9 @@ impl Store {
     /// All blocks that have arrived, by node and index.
     #[must_use]
     pub fn contents(&self) -> Vec<(u32, u32)> {
-        let runs = self
-            .queue
-            .iter()
-            .map(|&(_, _, id)| self.runs[id as usize].at);
+        let queued = self.queue.iter().map(|&(_, _, id)| id);
+        let pinned = self.pinned.iter().map(|&(_, id)| id);
+        let runs = queued.chain(pinned).map(|id| self.runs[id as usize].at);
         let mut blocks: Vec<(u32, u32)> = runs
             .flat_map(|run| (run.lo..run.hi).map(move |block| (run.node.0, block)))
             .collect();
@@ -246,15 +251,80 @@ impl Store {
             if run.at.hi > hi {
                 self.cut(place, id, hi);
             }
+            self.dequeue(id);
             let run = &mut self.runs[id as usize];
-            self.queue.remove(&run.key(id));
             run.life = run.life.used(now, priority);
             run.rank = self.eviction.rank(&run.life, self.uses, self.floor);
-            self.queue.insert(run.key(id));
+            self.enqueue(id);
             if !self.join_before(place, id) {
                 place += 1;
             }
         }
+    }
+
+    /// Blocks of these that are here stay until then. What is on its way is pinned with all that it travels with.
+    pub fn pin(&mut self, runs: impl Iterator<Item = BlockRun>, until: Time) {
+        for BlockRun { node, lo, hi } in runs {
+            let Some(ids) = self.by_node.get(&node) else {
+                continue;
+            };
+            let mut place = ids.partition_point(|&id| self.runs[id as usize].at.hi <= lo);
+            while let Some(&id) = self.by_node[&node].get(place) {
+                let run = self.runs[id as usize];
+                if run.at.lo >= hi {
+                    break;
+                }
+                place += 1;
+                if run.has_arrived && run.at.lo < lo {
+                    self.cut(place - 1, id, lo);
+                    continue;
+                }
+                if run.has_arrived && run.at.hi > hi {
+                    self.cut(place - 1, id, hi);
+                }
+                self.pin_run(id, until);
+            }
+        }
+    }
+
+    fn pin_run(&mut self, id: RunId, until: Time) {
+        let has_arrived = self.runs[id as usize].has_arrived;
+        if has_arrived {
+            self.dequeue(id);
+        }
+        let life = &mut self.runs[id as usize].life;
+        life.pinned_until = life.pinned_until.max(until);
+        if has_arrived {
+            self.enqueue(id);
+        }
+    }
+
+    /// Lets go what was pinned until now.
+    fn unpin(&mut self, now: Time) {
+        while let Some(&(until, id)) = self.pinned.first()
+            && until <= now
+        {
+            self.pinned.pop_first();
+            self.runs[id as usize].life.pinned_until = Time::ZERO;
+            self.enqueue(id);
+        }
+    }
+
+    /// A run that has arrived joins the queue, or those that are pinned.
+    fn enqueue(&mut self, id: RunId) {
+        let run = self.runs[id as usize];
+        match run.life.pinned_until {
+            Time::ZERO => self.queue.insert(run.key(id)),
+            until => self.pinned.insert((until, id)),
+        };
+    }
+
+    fn dequeue(&mut self, id: RunId) {
+        let run = self.runs[id as usize];
+        match run.life.pinned_until {
+            Time::ZERO => self.queue.remove(&run.key(id)),
+            until => self.pinned.remove(&(until, id)),
+        };
     }
 
     /// Joins a run with the one before it if nobody could tell them apart.
@@ -275,7 +345,7 @@ impl Store {
         if is_alike {
             before.at.hi = run.at.hi;
             ids.remove(place);
-            self.queue.remove(&run.key(id));
+            self.dequeue(id);
             self.vacant.push(id);
         }
         is_alike
@@ -291,13 +361,14 @@ impl Store {
         upper.at.lo = at;
         self.runs[id as usize].at.hi = at;
         let new = self.add(upper);
-        self.queue.insert(upper.key(new));
+        self.enqueue(new);
         let ids = self.by_node.get_mut(&upper.at.node);
         ids.expect("its node has runs").insert(place + 1, new);
     }
 
     /// Evicts until `wanted` blocks fit, or nothing more may go.
     fn make_room(&mut self, now: Time, wanted: u64, evicted: &mut Vec<BlockRun>) {
+        self.unpin(now);
         while self.capacity - self.held < wanted {
             let Some(&(rank, _, id)) = self.queue.first() else {
                 return;

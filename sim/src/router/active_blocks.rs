@@ -124,7 +124,43 @@ impl ActiveBlocks for HashedBlocks {
 pub struct PlacedActive {
     /// Sorted by rank and end.
     nodes: FxHashMap<NodeId, Vec<Reach>>,
-    total: Vec<u64>,
+    /// Blocks that do not count as one each; in order, apart from each other.
+    faded: FxHashMap<(Rank, NodeId), Vec<Faded>>,
+    ranks: Vec<PlacedRank>,
+}
+
+/// What a rank has.
+#[derive(Debug, Clone, Copy, Default)]
+struct PlacedRank {
+    blocks: u64,
+    total: f64,
+}
+
+/// Blocks `lo..hi` of a node count as `weight` each.
+#[derive(Debug, Clone, Copy)]
+struct Faded {
+    lo: u32,
+    hi: u32,
+    weight: f64,
+}
+
+/// Takes the blocks `lo..hi` out of what has faded, and says what they counted together.
+fn take_faded(faded: &mut Vec<Faded>, lo: u32, hi: u32) -> f64 {
+    let (mut weight, mut covered) = (0.0, 0);
+    let mut kept = Vec::new();
+    for piece in faded.drain(..) {
+        let (from, to) = (piece.lo.max(lo), piece.hi.min(hi));
+        if from >= to {
+            kept.push(piece);
+            continue;
+        }
+        weight += f64::from(to - from) * piece.weight;
+        covered += to - from;
+        let rest = [Faded { hi: from, ..piece }, Faded { lo: to, ..piece }];
+        kept.extend(rest.into_iter().filter(|rest| rest.lo < rest.hi));
+    }
+    *faded = kept;
+    weight + f64::from(hi - lo - covered)
 }
 
 /// Requests of a rank that hold a node's blocks up to `end`.
@@ -159,14 +195,17 @@ impl ActiveBlocks for PlacedActive {
     }
 
     fn acquire(&mut self, rank: Rank, prompt: &Vec<Stretch>) {
-        if self.total.len() <= rank as usize {
-            self.total.resize(rank as usize + 1, 0);
+        if self.ranks.len() <= rank as usize {
+            self.ranks.resize(rank as usize + 1, PlacedRank::default());
         }
         let mut start = 0;
         for &Stretch { node, end } in prompt {
             let reaches = self.nodes.entry(node).or_default();
             let before = furthest(&reaches[..behind(reaches, rank)], rank, start);
-            self.total[rank as usize] += u64::from(end.saturating_sub(before));
+            let new = end.saturating_sub(before);
+            let own = &mut self.ranks[rank as usize];
+            own.blocks += u64::from(new);
+            own.total += f64::from(new);
             match place_of(reaches, rank, end) {
                 Ok(at) => reaches[at].requests += 1,
                 Err(at) => reaches.insert(
@@ -194,7 +233,19 @@ impl ActiveBlocks for PlacedActive {
             if reaches[at].requests == 0 {
                 reaches.remove(at);
                 let left = furthest(&reaches[..behind(reaches, rank)], rank, start);
-                self.total[rank as usize] -= u64::from(end.saturating_sub(left));
+                let gone = end.saturating_sub(left);
+                let own = &mut self.ranks[rank as usize];
+                own.blocks -= u64::from(gone);
+                own.total -= match self.faded.get_mut(&(rank, node)) {
+                    Some(faded) if gone > 0 => take_faded(faded, left, end),
+                    _ => f64::from(gone),
+                };
+                if own.blocks == 0 {
+                    own.total = 0.0;
+                }
+                if left == start {
+                    self.faded.remove(&(rank, node));
+                }
                 if reaches.is_empty() {
                     self.nodes.remove(&node);
                 }
@@ -203,14 +254,35 @@ impl ActiveBlocks for PlacedActive {
         }
     }
 
-    fn fade(&mut self, _: Rank, _: &Vec<Stretch>, _: f64) {
-        unreachable!("the simulated router does not track output blocks");
+    fn fade(&mut self, rank: Rank, prompt: &Vec<Stretch>, fraction: f64) {
+        for (index, &Stretch { node, end }) in prompt.iter().enumerate().rev() {
+            let start = index.checked_sub(1).map_or(0, |before| prompt[before].end);
+            let reaches = &self.nodes[&node];
+            let at = place_of(reaches, rank, end).expect("a request holds its blocks");
+            let is_last = at + 1 == behind(reaches, rank);
+            if !is_last || reaches[at].requests > 1 {
+                return;
+            }
+            let shared = furthest(&reaches[..at], rank, start);
+            let faded = self.faded.entry((rank, node)).or_default();
+            let before = take_faded(faded, shared, end);
+            let own = &mut self.ranks[rank as usize];
+            own.total += f64::from(end - shared) * fraction - before;
+            let piece = Faded {
+                lo: shared,
+                hi: end,
+                weight: fraction,
+            };
+            let at = faded.partition_point(|other| other.hi <= shared);
+            faded.insert(at, piece);
+            if shared > start {
+                return;
+            }
+        }
     }
 
     fn active(&self, rank: Rank) -> f64 {
-        self.total
-            .get(rank as usize)
-            .map_or(0.0, |&total| total as f64)
+        self.ranks.get(rank as usize).map_or(0.0, |rank| rank.total)
     }
 
     fn shared(&self, prompt: &Vec<Stretch>, shared: &mut BlocksByRank) {
@@ -264,11 +336,13 @@ mod tests {
     proptest! {
         #[test]
         fn both_forms_count_alike(
-            requests in prop::collection::vec((0u32..3, prop::collection::vec(0u8..3, 1..5), 0u32..2, any::<bool>()), 1..30)
+            requests in prop::collection::vec(
+                (0u32..3, prop::collection::vec(0u8..3, 1..5), 0u32..2, any::<bool>(), 0usize..40, 0u32..5), 1..30
+            )
         ) {
             let (mut placed, mut hashed) = (PlacedActive::default(), HashedBlocks::default());
             let mut held = Vec::new();
-            for (rank, turns, cut, frees) in requests {
+            for (rank, turns, cut, frees, fades, fraction) in requests {
                 let (stretches, blocks) = path(&turns, cut);
                 let (mut a, mut b) = (BlocksByRank::default(), BlocksByRank::default());
                 placed.shared(&stretches, &mut a);
@@ -277,6 +351,12 @@ mod tests {
                 placed.acquire(rank, &stretches);
                 hashed.acquire(rank, &blocks);
                 held.push((rank, stretches, blocks));
+                if let Some((rank, stretches, blocks)) = held.get(fades) {
+                    // Quarters add up exactly.
+                    let fraction = f64::from(fraction) / 4.0;
+                    placed.fade(*rank, stretches, fraction);
+                    hashed.fade(*rank, blocks, fraction);
+                }
                 if frees {
                     let (rank, stretches, blocks) = held.remove(held.len() / 2);
                     placed.release(rank, &stretches);

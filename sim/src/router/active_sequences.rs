@@ -178,6 +178,12 @@ impl<B: ActiveBlocks> ActiveSequences<B> {
         true
     }
 
+    /// Blocks of its answer that a request has been told to have, if it is booked.
+    #[must_use]
+    pub fn output_blocks_of(&self, request: RequestId) -> Option<u32> {
+        self.booked.get(&request).map(|booked| booked.output_blocks)
+    }
+
     /// Drops a rank's requests that are older than [`EXPIRY`], and returns them.
     pub fn expire(&mut self, now: Time, rank: Rank) -> Vec<RequestId> {
         self.ranks[rank as usize].expiry_checked = now;

@@ -184,6 +184,14 @@ impl<B: ActiveBlocks> Admission<B> {
         self.drain(now, admitted);
     }
 
+    /// A request has begun so many blocks of its answer.
+    pub fn output_blocks(&mut self, now: Time, request: RequestId, begun: u32, left: Option<f64>) {
+        if self.sequences.output_blocks_of(request) < Some(begun) {
+            self.sequences.output_block(request, left);
+            self.note_load(now, self.sequences.rank_of(request));
+        }
+    }
+
     /// A request ended. Appends whoever goes to a rank now.
     pub fn free(&mut self, now: Time, request: RequestId, admitted: &mut Vec<Admitted>) {
         let rank = self.sequences.rank_of(request);

@@ -1,8 +1,8 @@
 //! What is cached where, without events from the workers: what was sent somewhere is taken to stay there for a while.
 //!
 //! The blocks of a placed request count as stored on its worker. Each key lives for `ttl` from its last insertion, rounded
-//! up to the next 100 ms since the start, and there is no limit to how many there are. Source: dynamo-kv-router 1.6, pruning;
-//! recorded in `tests/golden/router/approx_ttl_basic.json`.
+//! up to the next 100 ms since the start. Source: dynamo-kv-router 1.6, pruning; recorded in
+//! `tests/golden/router/approx_ttl_basic.json`.
 
 use engine::{Span, Time};
 use rustc_hash::FxHashMap;
@@ -55,6 +55,29 @@ impl<K: Copy + Eq + Hash> TimeToLive<K> {
     /// Ends a key's life. False if it did not live.
     pub fn remove(&mut self, key: K) -> bool {
         self.expiry.remove(&key).is_some()
+    }
+
+    /// Takes out the keys that expire first, and says in which stretch of time they do.
+    pub fn take_first(&mut self) -> Option<(u64, Vec<K>)> {
+        while let Some((bucket, keys)) = self.buckets.pop_first() {
+            let mut taken = Vec::new();
+            for key in keys {
+                if self.expiry.get(&key) == Some(&bucket) {
+                    self.expiry.remove(&key);
+                    taken.push(key);
+                }
+            }
+            if !taken.is_empty() {
+                return Some((bucket, taken));
+            }
+        }
+        None
+    }
+
+    /// Lets a key live until a stretch of time that [`TimeToLive::take_first`] said.
+    pub fn put_back(&mut self, bucket: u64, key: K) {
+        self.expiry.insert(key, bucket);
+        self.buckets.entry(bucket).or_default().push(key);
     }
 
     /// Takes the keys that have expired by now, in order of expiry.

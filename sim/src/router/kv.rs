@@ -12,27 +12,29 @@
 //! without a label that the request requires are not among the candidates; preferred labels change the cost.
 //!
 //! Without events (`use_kv_events: false`) a router believes what it did itself: the prompts it placed are taken to be
-//! cached there for `ttl`. With events and `predicted_ttl` it believes either, whichever says more.
+//! cached there for `ttl`, or as long as they would be in [imagined caches](super::shadow_cache). With events and `predicted_ttl` it believes either, whichever says more.
 //!
-//! Model: each worker is one rank. Prefills have no modelled duration (`prefill_load_model: none`), output blocks are not
-//! tracked, and requests do not expire, as in the replay of the real router.
+//! Model: each worker is one rank. Prefills have no modelled duration (`prefill_load_model: none`), and requests do not
+//! expire, as in the replay of the real router.
 
 use super::active_sequences::PromptBlocks;
 use super::admission::{Admission, AdmissionSpec, Admitted, Incoming, QueueStyle};
 use super::by_rank::BlocksByRank;
 use super::cost::{CostWeights, Overlap};
 use super::events::{EventChannel, EventsInFlight};
-use super::indexer::chain::{Piece, PlacedQuery};
+use super::indexer::chain::PlacedQuery;
 use super::indexer::{PlacedChain, RadixTree, Rank};
 use super::policy_class::{PolicyProfile, QueuePolicy};
-use super::predictions::Predictions;
+use super::predictions::{Predictions, Pruning};
 use super::queue::QueueTicket;
 use super::replicas::{ReplicaSpec, Replicas};
+use super::reports::apply;
+use super::shadow_cache::ShadowCaches;
 use super::{Candidate, Placement};
 use crate::event::WorkerId;
 use engine::kv_cache::{Stretch, block_path};
 use engine::prefix_tree::PrefixTree;
-use engine::{KvEvent, NodeId, Request, RequestId, Span, Time, Workload};
+use engine::{KvEvent, Request, RequestId, Span, Time, Workload};
 use std::sync::Arc;
 
 /// Settings of the KV-aware router; Dynamo's names and defaults.
@@ -48,10 +50,14 @@ pub struct KvRouterSpec {
     pub events: EventChannel,
     /// How long a prompt counts as cached where it was sent, without events.
     pub ttl: Span,
+    /// What ends that time early, without events.
+    pub retention: Retention,
     /// The same with events, if at all.
     pub predicted_ttl: Option<Span>,
     /// Whether blocks of active requests count.
     pub track_active_blocks: bool,
+    /// Whether the blocks of answers count as they come.
+    pub track_output_blocks: bool,
     /// Whether active requests on one worker share blocks.
     pub assume_kv_reuse: bool,
     /// Requests wait while all workers have more prompt tokens in prefill than this many times `max_num_batched_tokens`.
@@ -72,8 +78,10 @@ impl Default for KvRouterSpec {
             use_kv_events: true,
             events: EventChannel::default(),
             ttl: Span(120_000_000_000_000),
+            retention: Retention::Ttl,
             predicted_ttl: None,
             track_active_blocks: true,
+            track_output_blocks: false,
             assume_kv_reuse: true,
             queue_threshold: None,
             queue_policy: QueuePolicy::Fcfs,
@@ -81,6 +89,20 @@ impl Default for KvRouterSpec {
             replicas: ReplicaSpec::default(),
         }
     }
+}
+
+/// How long a router without events remembers what it placed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Retention {
+    /// For the time to live.
+    Ttl,
+    /// The same, but not more than so many blocks.
+    Pruned(Pruning),
+    /// As long as it would be in a cache of the worker's size, from which idle blocks go in the order of use.
+    Lru {
+        /// Whether answers are remembered as well as prompts.
+        outputs: bool,
+    },
 }
 
 /// The router's view of the workers.
@@ -91,13 +113,14 @@ pub struct KvRouter {
     index: RadixTree<PlacedChain>,
     /// By router; none if it believes in no predictions.
     predictions: Vec<Predictions>,
+    /// The same for caches that are imagined.
+    shadows: Vec<ShadowCaches>,
     in_flight: Option<EventsInFlight>,
     replicas: Replicas,
     admitted: Vec<Admitted>,
     path: Vec<Stretch>,
     overlap: BlocksByRank,
     active: Vec<Rank>,
-    stored: PlacedChain,
 }
 
 impl KvRouter {
@@ -106,6 +129,7 @@ impl KvRouter {
         seed: u64,
         block_size: u32,
         max_num_batched_tokens: Vec<u64>,
+        kv_blocks: &[u32],
     ) -> Self {
         let workers = max_num_batched_tokens.len();
         let admission = AdmissionSpec {
@@ -120,17 +144,28 @@ impl KvRouter {
             expires: false,
             seed,
         };
-        let ttl = if spec.use_kv_events {
-            spec.predicted_ttl
+        let is_imagined = !spec.use_kv_events && matches!(spec.retention, Retention::Lru { .. });
+        let ttl = match spec.use_kv_events {
+            true => spec.predicted_ttl,
+            false => Some(spec.ttl).filter(|_| !is_imagined),
+        };
+        let pruning = match spec.retention {
+            Retention::Pruned(pruning) if !spec.use_kv_events => Some(pruning),
+            _ => None,
+        };
+        let routers = spec.replicas.count as usize;
+        let shadows = if is_imagined {
+            vec![ShadowCaches::new(block_size, kv_blocks); routers]
         } else {
-            Some(spec.ttl)
+            Vec::new()
         };
         KvRouter {
             block_size,
             index: RadixTree::default(),
             predictions: ttl.map_or(Vec::new(), |ttl| {
-                vec![Predictions::new(ttl); spec.replicas.count as usize]
+                vec![Predictions::new(ttl, pruning); routers]
             }),
+            shadows,
             in_flight: (!spec.events.is_perfect())
                 .then(|| EventsInFlight::new(spec.events, seed, workers)),
             replicas: Replicas::new(
@@ -141,7 +176,6 @@ impl KvRouter {
             path: Vec::new(),
             overlap: BlocksByRank::default(),
             active: Vec::new(),
-            stored: PlacedChain::default(),
             spec,
         }
     }
@@ -154,6 +188,11 @@ impl KvRouter {
     /// True if it matters in which step an event happened.
     pub(super) fn wants_each_step(&self) -> bool {
         self.spec.use_kv_events && self.in_flight.is_some()
+    }
+
+    /// True if the router wants to know how far answers are.
+    pub(super) fn wants_progress(&self) -> bool {
+        self.spec.track_output_blocks
     }
 
     pub(super) fn place(
@@ -226,6 +265,9 @@ impl KvRouter {
         if let Some(predictions) = self.predictions.get_mut(own) {
             predictions.overlap(now, query, &mut self.active, &mut self.overlap);
         }
+        if let Some(shadows) = self.shadows.get(own) {
+            shadows.overlap(query, &mut self.active, &mut self.overlap);
+        }
         let device = |&rank: &Rank| Overlap {
             device: self.overlap.get(rank),
             ..Overlap::default()
@@ -246,6 +288,26 @@ impl KvRouter {
         self.settle(now, workload, placed);
     }
 
+    /// A request has generated so many tokens. A block of its answer that has begun counts, and where the client said how long
+    /// the answer will be, all that only this request holds counts for the part that is left of it.
+    pub(super) fn progressed(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        generated: u32,
+        workload: &Workload,
+    ) {
+        let asked = &workload.requests[request.0 as usize];
+        let blocks = |tokens: u32| tokens.div_ceil(self.block_size);
+        let begun = blocks(asked.input_tokens + generated) - blocks(asked.input_tokens);
+        let expected = workload
+            .annotations_of(request)
+            .and_then(|said| said.expected_output_tokens);
+        let left =
+            expected.map(|expected| (1.0 - f64::from(generated) / f64::from(expected)).max(0.0));
+        self.replicas.output_blocks(now, request, begun, left);
+    }
+
     /// A request ended.
     pub(super) fn ended(
         &mut self,
@@ -255,7 +317,23 @@ impl KvRouter {
         placed: &mut Vec<Placement>,
     ) {
         self.replicas.free(now, request, &mut self.admitted);
+        self.remember_answer(request, workload);
         self.settle(now, workload, placed);
+    }
+
+    /// A request that ended leaves prompt and answer in its imagined cache.
+    fn remember_answer(&mut self, request: RequestId, workload: &Workload) {
+        let Retention::Lru { outputs } = self.spec.retention else {
+            return;
+        };
+        let own = self.replicas.of(request);
+        let Some(shadows) = self.shadows.get_mut(own) else {
+            return;
+        };
+        let asked = &workload.requests[request.0 as usize];
+        block_path(&workload.tree, asked.leaf, self.block_size, &mut self.path);
+        let path = outputs.then_some(self.path.as_slice());
+        shadows.release(request, path, &workload.tree);
     }
 
     /// Hands out who was admitted, and expects their prompts to be cached where they go.
@@ -266,6 +344,11 @@ impl KvRouter {
                 let request = &workload.requests[admitted.request.0 as usize];
                 whole_blocks(&workload.tree, request, self.block_size, &mut self.path);
                 predictions.expect(now, admitted.rank, &self.path);
+            }
+            if let Some(shadows) = self.shadows.get_mut(own) {
+                let request = &workload.requests[admitted.request.0 as usize];
+                whole_blocks(&workload.tree, request, self.block_size, &mut self.path);
+                shadows.acquire(admitted.request, admitted.rank, &self.path, &workload.tree);
             }
             placed.push(Placement {
                 request: admitted.request,
@@ -298,33 +381,7 @@ impl KvRouter {
     }
 
     fn apply(&mut self, worker: WorkerId, events: &[KvEvent], tree: &PrefixTree) {
-        let mut events = events.iter().copied().peekable();
-        while let Some(event) = events.next() {
-            match event {
-                KvEvent::Removed { node, lo, hi } => {
-                    self.index.remove_run(worker.0, node, lo, hi);
-                }
-                KvEvent::Stored { node, lo, hi, .. } => {
-                    self.stored.0.clear();
-                    self.stored.0.push(Piece { node, lo, hi });
-                    while let Some(KvEvent::Stored { node, lo, hi, .. }) = events.next_if(|next| {
-                        matches!(
-                            next,
-                            KvEvent::Stored {
-                                continues: true,
-                                ..
-                            }
-                        )
-                    }) {
-                        self.stored.0.push(Piece { node, lo, hi });
-                    }
-                    let parent = block_before(tree, node, lo, self.block_size);
-                    // A parent that is not known (lost, or removed with another copy) loses what follows it, as in the
-                    // real index.
-                    let _unknown = self.index.store(worker.0, parent, &self.stored);
-                }
-            }
-        }
+        apply(&mut self.index, worker.0, events, tree, self.block_size);
     }
 }
 
@@ -343,19 +400,4 @@ fn whole_blocks(
         last.end = limit;
     }
     limit
-}
-
-/// The place of the block in front of block `lo` of `node`.
-fn block_before(
-    tree: &PrefixTree,
-    mut node: NodeId,
-    lo: u32,
-    block_size: u32,
-) -> Option<(NodeId, u32)> {
-    // The block before ends with token `lo * block_size - 1`.
-    let end = lo * block_size;
-    while lo > 0 && tree.start(node) >= end {
-        node = tree.parent(node);
-    }
-    (lo > 0).then(|| (node, lo - 1))
 }

@@ -27,12 +27,15 @@ pub mod prefill_load;
 pub mod queue;
 mod random;
 pub mod replicas;
+mod reports;
 mod round_robin;
 pub mod selection;
 mod session_affinity;
+mod shadow_cache;
 
 pub use events::EventChannel;
-pub use kv::{KvRouter, KvRouterSpec};
+pub use kv::{KvRouter, KvRouterSpec, Retention};
+pub use predictions::Pruning;
 
 use crate::event::WorkerId;
 use crate::kvbm::TiersInView;
@@ -135,6 +138,8 @@ pub struct Fleet {
     pub max_num_batched_tokens: Vec<u64>,
     /// By worker: whether it has a GPU.
     pub has_gpu: Vec<bool>,
+    /// By worker: KV blocks it has.
+    pub kv_blocks: Vec<u32>,
 }
 
 impl Router {
@@ -158,6 +163,7 @@ impl Router {
                 seed,
                 fleet.block_size,
                 fleet.max_num_batched_tokens,
+                &fleet.kv_blocks,
             ))),
             RouterSpec::Direct => Policy::Direct,
             RouterSpec::Clairvoyant => Policy::Clairvoyant(clairvoyant::Clairvoyant::default()),
@@ -175,6 +181,12 @@ impl Router {
     #[must_use]
     pub fn wants_each_step(&self) -> bool {
         matches!(&self.policy, Policy::Kv(policy) if policy.wants_each_step())
+    }
+
+    /// True if the router wants to know how far answers are, step by step.
+    #[must_use]
+    pub fn wants_progress(&self) -> bool {
+        matches!(&self.policy, Policy::Kv(policy) if policy.wants_progress())
     }
 
     /// True if a driver has to look ahead before each request and [say](Router::advise) what it saw.
@@ -224,6 +236,13 @@ impl Router {
     ) {
         if let Policy::Kv(policy) = &mut self.policy {
             policy.prefill_done(now, request, workload, placed);
+        }
+    }
+
+    /// A request has generated so many tokens.
+    pub fn progressed(&mut self, now: Time, request: RequestId, tokens: u32, workload: &Workload) {
+        if let Policy::Kv(policy) = &mut self.policy {
+            policy.progressed(now, request, tokens, workload);
         }
     }
 

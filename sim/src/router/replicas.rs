@@ -109,6 +109,12 @@ impl Replicas {
         self.read_messages(now, admitted);
     }
 
+    /// A request has begun so many blocks of its answer; what it holds alone counts as `left` of it. The others are not told.
+    pub fn output_blocks(&mut self, now: Time, request: RequestId, begun: u32, left: Option<f64>) {
+        let own = self.of(request);
+        self.views[own].output_blocks(now, request, begun, left);
+    }
+
     /// A request ended. Appends whoever goes to a worker now.
     pub fn free(&mut self, now: Time, request: RequestId, admitted: &mut Vec<Admitted>) {
         self.read_messages(now, admitted);

@@ -18,6 +18,7 @@ struct Block {
     class: u64,
     /// Number of the use that gave it its class.
     number: u64,
+    pinned_until: u64,
 }
 
 /// The oracle.
@@ -71,6 +72,7 @@ impl Naive {
         let mut evicted = Vec::new();
         while self.capacity - self.blocks.len() < missing.len() {
             let arrived = self.blocks.iter().filter(|(_, block)| block.has_arrived);
+            let arrived = arrived.filter(|(_, block)| block.pinned_until <= now);
             let first = arrived
                 .min_by_key(|(name, block)| (block.class, block.number, std::cmp::Reverse(name.1)));
             let Some((&name, &block)) = first else { break };
@@ -92,6 +94,7 @@ impl Naive {
                 last_used: now,
                 class: 0,
                 number: 0,
+                pinned_until: 0,
             };
             self.blocks.insert(name, block);
         }
@@ -108,6 +111,14 @@ impl Naive {
             block.class = self.class(&block);
             block.number = self.number;
             self.blocks.insert(*name, block);
+        }
+    }
+
+    fn pin(&mut self, names: &[(u32, u32)], until: u64) {
+        for name in names {
+            if let Some(block) = self.blocks.get_mut(name) {
+                block.pinned_until = block.pinned_until.max(until);
+            }
         }
     }
 
@@ -145,7 +156,7 @@ fn evictions() -> impl Strategy<Value = Eviction> {
     ]
 }
 
-/// What is done: 0 offers blocks, 1 lets the oldest offer arrive, 2 reads; by which request, on which blocks.
+/// What is done: 0 offers blocks, 1 lets the oldest offer arrive, 2 reads, 3 pins; by which request, on which blocks.
 type Deed = (u8, u32, u32, u32, i32);
 
 proptest! {
@@ -155,7 +166,7 @@ proptest! {
     fn runs_are_as_good_as_single_blocks(
         capacity in 1usize..60,
         eviction in evictions(),
-        deeds in prop::collection::vec((0u8..3, 0u32..8, 0u32..32, 0u32..33, -2i32..3), 1..120),
+        deeds in prop::collection::vec((0u8..4, 0u32..8, 0u32..32, 0u32..33, -2i32..3), 1..120),
     ) {
         let mut store = Store::new(capacity as u64, eviction);
         let mut naive = Naive { capacity, eviction, blocks: BTreeMap::new(), number: 0, floor: 0 };
@@ -185,6 +196,19 @@ proptest! {
                     naive.arrive(now, &names(&arrived));
                 }
                 1 => {}
+                3 => {
+                    let until = now + 10 * (priority + 2) as u64;
+                    store.pin(runs.iter().copied(), Time(until));
+                    let mut pinned = names(&runs);
+                    // Runs on their way are pinned as a whole.
+                    for run in under_way.iter().flatten() {
+                        let own = names(&[*run]);
+                        if own.iter().any(|name| pinned.contains(name)) {
+                            pinned.extend(own);
+                        }
+                    }
+                    naive.pin(&pinned, until);
+                }
                 _ => {
                     let found = store.matched(&path, lo, hi.max(lo));
                     prop_assert_eq!(found as usize, naive.matched(&names(&runs)));

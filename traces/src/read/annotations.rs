@@ -3,13 +3,19 @@
 //! * `backend_instance_id`, `prefill_worker_id`, `decode_worker_id`: the worker that is to serve it.
 //! * `routing_constraints`: `required_taints`, a list of labels that the worker must have, and `preferred_taints`, labels and
 //!   their weights.
-//! * `strict_priority`, `policy_class`: its place in a router's queue. `agent_hints` may hold the former, and `priority`.
+//! * `strict_priority`, `policy_class`: its place in a router's queue.
+//! * `ephemeral_blocks`, no word of Dynamo's: whether the blocks of its `answer`, or of the whole `request`, are of no further use.
+//! * `cache_control`: `{"type": "ephemeral", "ttl": "1h"}` pins the prompt for a time, 5 minutes without `ttl`.
+//! * `agent_hints`: `osl`, the answer tokens that its client expects; `priority` and `strict_priority` as well.
 
 use super::check::excerpt;
 use super::fields::Fields;
 use super::json::Value;
 use super::number;
-use engine::Annotations;
+use engine::{Annotations, Ephemeral, Span};
+
+/// How long a prompt is pinned where nothing is said: five minutes.
+const DEFAULT_PIN: Span = Span(300_000_000_000_000);
 
 /// Most bytes of a label or class.
 const LONGEST_NAME: usize = 256;
@@ -56,6 +62,30 @@ fn take_from(fields: &mut Fields<'_, '_>, said: &mut Said) {
     if let Some(value) = fields.take(&["policy_class"]) {
         said.annotations.policy_class = name_of(fields, value);
     }
+    if let Some(value) = fields.take(&["ephemeral_blocks"]) {
+        let name = value.as_name();
+        let known = [Ephemeral::Answer, Ephemeral::Request];
+        let found = known
+            .into_iter()
+            .find(|it| Some(it.name()) == name.as_deref());
+        if found.is_none() {
+            let text = excerpt(value.text.as_bytes());
+            fields.problem(
+                value.name,
+                text,
+                "`answer` or `request`",
+                "choose one of the two",
+            );
+        }
+        said.annotations.ephemeral_blocks = found;
+    }
+    if let Some(value) = fields.take(&["cache_control"])
+        && let Some(mut control) = fields.inside(value)
+    {
+        said.annotations.pin = cache_control(&mut control);
+        let is_good = control.finish();
+        fields.noted_inside(is_good);
+    }
     if let Some(value) = fields.take(&["routing_constraints"])
         && let Some(mut constraints) = fields.inside(value)
     {
@@ -72,10 +102,50 @@ fn take_from(fields: &mut Fields<'_, '_>, said: &mut Said) {
     }
 }
 
+/// For how long the prompt is pinned.
+fn cache_control(fields: &mut Fields<'_, '_>) -> Option<Span> {
+    if let Some(value) = fields.take(&["type"])
+        && value.as_name().as_deref() != Some("ephemeral")
+    {
+        let found = excerpt(value.text.as_bytes());
+        fields.problem(value.name, found, "`ephemeral`", "there is no other type");
+    }
+    let Some(value) = fields.take(&["ttl"]) else {
+        return Some(DEFAULT_PIN);
+    };
+    let ttl = value.as_name().and_then(|text| duration(&text));
+    if ttl.is_none() {
+        let found = excerpt(value.text.as_bytes());
+        let expected = "a time like `30s`, `5m` or `1h`, of at most 30 days";
+        fields.problem(value.name, found, expected, "give it a unit");
+    }
+    ttl
+}
+
+/// A whole number of seconds, minutes, hours or days.
+#[must_use]
+pub fn duration(text: &str) -> Option<Span> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let unit_s = match &text[at..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let seconds = text[..at].parse::<u64>().ok()?.checked_mul(unit_s)?;
+    (1..=30 * 86_400)
+        .contains(&seconds)
+        .then(|| Span::from_ns(seconds * 1_000_000_000))
+}
+
 fn agent_hints(hints: &mut Fields<'_, '_>, said: &mut Said) {
     if let Some(value) = hints.take(&["strict_priority"]) {
         let priority = small_number(hints, value, "a whole number, 0 or more");
         said.annotations.strict_priority = priority.unwrap_or(0);
+    }
+    if hints.has("osl") {
+        said.annotations.expected_output_tokens = hints.tokens_needed(&["osl"]);
     }
     if hints.has("priority") {
         said.priority = Some(hints.dynamo_priority(&["priority"]));

@@ -157,6 +157,19 @@ fn write_annotations(said: &Annotations, out: &mut impl Write) -> io::Result<()>
             write!(out, ", \"{name}\": {worker}")?;
         }
     }
+    if let Some(tokens) = said.expected_output_tokens {
+        write!(out, ", \"agent_hints\": {{\"osl\": {tokens}}}")?;
+    }
+    if let Some(which) = said.ephemeral_blocks {
+        write!(out, ", \"ephemeral_blocks\": \"{}\"", which.name())?;
+    }
+    if let Some(pin) = said.pin {
+        let seconds = pin.0 / 1_000_000_000_000;
+        write!(
+            out,
+            ", \"cache_control\": {{\"type\": \"ephemeral\", \"ttl\": \"{seconds}s\"}}"
+        )?;
+    }
     if let Some(class) = &said.policy_class {
         write!(out, ", \"policy_class\": {}", json!(class))?;
     }

@@ -41,6 +41,8 @@ pub(super) struct Life {
     /// vLLM's priority of the most important request that used it: the smaller, the more important.
     pub priority: i32,
     pub last_used: Time,
+    /// Until then it stays, whatever the policy; `Time::ZERO` if it is not pinned.
+    pub pinned_until: Time,
 }
 
 impl Life {
@@ -50,6 +52,7 @@ impl Life {
             uses: self.uses.saturating_add(1),
             priority: self.priority.min(priority),
             last_used: now,
+            ..self
         }
     }
 }
