@@ -22,6 +22,8 @@ struct DecodeState {
 // Starts the copies of a chunk's keys and values.
 DEVICE void fetch_chunk(u16* stage, const u16* keys, const u16* values, const int* table, int position, int end, int head,
                         int kv_heads) {
+    // Unrolled in full, the addresses spill.
+#pragma unroll 2
     for (int i = threadIdx.x % 32; i < CHUNK * HEAD_CHUNKS; i += 32) {
         const int slot = i / HEAD_CHUNKS, part = i % HEAD_CHUNKS * 8;
         const bool is_there = position + slot < end;
