@@ -19,6 +19,7 @@
 mod attention;
 pub mod config;
 pub mod cpu;
+pub mod cuda;
 mod exponential;
 mod kv_pool;
 mod matrix;
