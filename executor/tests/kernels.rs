@@ -55,7 +55,8 @@ fn every_kernel_agrees_with_a_few_obvious_lines() {
             return;
         };
         let output = Command::new(program).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{text}");
     }
 }
@@ -76,10 +77,25 @@ fn batches() -> Vec<Batch> {
     // Request 2 begins with the first 32 tokens of request 0; request 3 with 16.
     let (third, fourth) = ([7, 2, 21, 8], [7, 17]);
     let steps = [
-        vec![row(0, (0, 100), false, first), row(1, (0, 20), true, second), row(2, (32, 9), true, &third)],
-        vec![row(1, (20, 1), true, second), row(0, (100, 40), true, first), row(2, (41, 1), true, &third)],
-        vec![row(3, (16, 1), true, &fourth), row(1, (21, 1), true, second)],
-        vec![row(0, (140, 1), true, first), row(1, (22, 1), true, second), row(2, (42, 1), true, &third)],
+        vec![
+            row(0, (0, 100), false, first),
+            row(1, (0, 20), true, second),
+            row(2, (32, 9), true, &third),
+        ],
+        vec![
+            row(1, (20, 1), true, second),
+            row(0, (100, 40), true, first),
+            row(2, (41, 1), true, &third),
+        ],
+        vec![
+            row(3, (16, 1), true, &fourth),
+            row(1, (21, 1), true, second),
+        ],
+        vec![
+            row(0, (140, 1), true, first),
+            row(1, (22, 1), true, second),
+            row(2, (42, 1), true, &third),
+        ],
     ];
     steps.map(|rows| Batch { rows }).into()
 }
@@ -88,10 +104,19 @@ fn prompts() -> Contents {
     let run = |first, len| Run { first, len };
     let shared = WorkloadBuilder::block_token(5, 0);
     let mut contents = Contents::new();
-    contents.push(&[run(shared, 32), run(WorkloadBuilder::private_token(0, 0), 108)]);
+    contents.push(&[
+        run(shared, 32),
+        run(WorkloadBuilder::private_token(0, 0), 108),
+    ]);
     contents.push(&[run(WorkloadBuilder::private_token(1, 0), 20)]);
-    contents.push(&[run(shared, 32), run(WorkloadBuilder::private_token(2, 0), 9)]);
-    contents.push(&[run(shared, 16), run(WorkloadBuilder::private_token(3, 0), 1)]);
+    contents.push(&[
+        run(shared, 32),
+        run(WorkloadBuilder::private_token(2, 0), 9),
+    ]);
+    contents.push(&[
+        run(shared, 16),
+        run(WorkloadBuilder::private_token(3, 0), 1),
+    ]);
     contents
 }
 
@@ -155,9 +180,22 @@ fn the_forward_pass_agrees_with_the_cpu_executor() {
             let layout = exact.padded().unwrap_or(exact);
             let mut words = vec![0; layout.words()];
             layout.write(&batch, &inputs, 16, &mut words);
-            let Layout { tokens, rows, decodes, tiles, samples, max_blocks } = layout;
-            writeln!(input, "\n{tokens} {rows} {decodes} {tiles} {samples} {max_blocks} {splits}").unwrap();
-            words.iter().for_each(|word| write!(input, "{word} ").unwrap());
+            let Layout {
+                tokens,
+                rows,
+                decodes,
+                tiles,
+                samples,
+                max_blocks,
+            } = layout;
+            writeln!(
+                input,
+                "\n{tokens} {rows} {decodes} {tiles} {samples} {max_blocks} {splits}"
+            )
+            .unwrap();
+            words
+                .iter()
+                .for_each(|word| write!(input, "{word} ").unwrap());
             let mut logits = cpu.logits(&batch).unwrap();
             // Padding samples, too; what, does not matter.
             logits.resize(samples as usize, Vec::new());
@@ -178,18 +216,30 @@ fn the_forward_pass_agrees_with_the_cpu_executor() {
         let found: Vec<&str> = text.lines().collect();
         assert_eq!(found.len(), expected.len());
         for (at, (found, expected)) in found.into_iter().zip(&expected).enumerate() {
-            let found: Vec<f32> = found.split_whitespace().map(|word| word.parse().unwrap()).collect();
+            let found: Vec<f32> = found
+                .split_whitespace()
+                .map(|word| word.parse().unwrap())
+                .collect();
             if expected.is_empty() {
                 continue;
             }
             let (token, found) = found.split_last().unwrap();
             let differences: Vec<f32> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
-            let worst = differences.iter().fold(0.0_f32, |worst, x| worst.max(x.abs()));
+            let worst = differences
+                .iter()
+                .fold(0.0_f32, |worst, x| worst.max(x.abs()));
             // bf16 has 8 bits: rounding at some twenty places adds up to a percent or two.
-            assert!(worst < 0.1 * spread(expected), "row {at}: {worst} of {}", spread(expected));
+            assert!(
+                worst < 0.1 * spread(expected),
+                "row {at}: {worst} of {}",
+                spread(expected)
+            );
             let best = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let chosen = expected[*token as usize];
-            assert!(best - chosen <= 2.0 * worst, "row {at}: token {token} has {chosen} of {best}");
+            assert!(
+                best - chosen <= 2.0 * worst,
+                "row {at}: token {token} has {chosen} of {best}"
+            );
         }
     }
 }

@@ -39,7 +39,9 @@ impl Gpu {
         let context = CudaContext::new(device).map_err(failed("opening the device"))?;
         let stream = context.new_stream().map_err(failed("creating a stream"))?;
         let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let count = context.attribute(attribute).map_err(failed("asking the device"))?;
+        let count = context
+            .attribute(attribute)
+            .map_err(failed("asking the device"))?;
         Ok(Gpu {
             context,
             stream,
@@ -49,7 +51,9 @@ impl Gpu {
 
     /// Makes this thread talk to the device.
     pub fn bind(&self) -> Result<(), Failure> {
-        self.context.bind_to_thread().map_err(failed("binding the device to a thread"))
+        self.context
+            .bind_to_thread()
+            .map_err(failed("binding the device to a thread"))
     }
 
     /// Waits for all that was launched.
@@ -78,31 +82,52 @@ impl Gpu {
     }
 
     /// Copies numbers to `offset` bytes behind the start of a buffer, and waits.
-    pub fn upload<T: Copy>(&self, numbers: &[T], to: &Buffer, offset: usize) -> Result<(), Failure> {
-        assert!(offset + size_of_val(numbers) <= to.bytes, "a copy stays within its buffer");
+    pub fn upload<T: Copy>(
+        &self,
+        numbers: &[T],
+        to: &Buffer,
+        offset: usize,
+    ) -> Result<(), Failure> {
+        assert!(
+            offset + size_of_val(numbers) <= to.bytes,
+            "a copy stays within its buffer"
+        );
         let address = to.address + offset as u64;
         // SAFETY: the range was just checked; the stream is waited for before `numbers` can go.
         let done = unsafe { result::memcpy_htod_async(address, numbers, self.stream.cu_stream()) };
         done.map_err(failed("a copy to the GPU"))?;
-        self.stream.synchronize().map_err(failed("a copy to the GPU"))
+        self.stream
+            .synchronize()
+            .map_err(failed("a copy to the GPU"))
     }
 
     /// Copies numbers back, and waits.
     pub fn download<T: Copy>(&self, from: &Buffer, numbers: &mut [T]) -> Result<(), Failure> {
-        assert!(size_of_val(numbers) <= from.bytes, "a copy stays within its buffer");
+        assert!(
+            size_of_val(numbers) <= from.bytes,
+            "a copy stays within its buffer"
+        );
         // SAFETY: the range was just checked; the stream is waited for while `numbers` is still borrowed.
-        let done = unsafe {
-            result::memcpy_dtoh_async(numbers, from.address, self.stream.cu_stream())
-        };
+        let done =
+            unsafe { result::memcpy_dtoh_async(numbers, from.address, self.stream.cu_stream()) };
         done.map_err(failed("a copy from the GPU"))?;
         self.wait()
     }
 
     /// Launches a kernel with arguments in its order.
-    pub fn launch(&self, function: &CudaFunction, grid: Grid, arguments: &[Argument]) -> Result<(), Failure> {
+    pub fn launch(
+        &self,
+        function: &CudaFunction,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<(), Failure> {
         let pointers = arguments.iter().map(Argument::pointer);
         let mut pointers: Vec<*mut c_void> = pointers.collect();
-        let Grid { blocks, threads, shared_bytes } = grid;
+        let Grid {
+            blocks,
+            threads,
+            shared_bytes,
+        } = grid;
         let stream = self.stream.cu_stream();
         // SAFETY: every pointer names an argument of the kind the kernel declares (the tests run each kernel with these
         // lists), all are copied before the call returns, and the buffers they name outlive the stream's work, since
@@ -123,13 +148,18 @@ impl Gpu {
     /// Milliseconds that the GPU takes for what `work` launches.
     pub fn time(&self, work: impl FnOnce() -> Result<(), Failure>) -> Result<f32, Failure> {
         let event = || {
-            let event = self.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
+            let event = self
+                .context
+                .new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
             event.map_err(failed("creating an event"))
         };
         let (start, end) = (event()?, event()?);
-        start.record(&self.stream).map_err(failed("recording an event"))?;
+        start
+            .record(&self.stream)
+            .map_err(failed("recording an event"))?;
         work()?;
-        end.record(&self.stream).map_err(failed("recording an event"))?;
+        end.record(&self.stream)
+            .map_err(failed("recording an event"))?;
         self.wait()?;
         start.elapsed_ms(&end).map_err(failed("reading events"))
     }

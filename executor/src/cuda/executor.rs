@@ -2,9 +2,12 @@
 //!
 //! In words: a batch of decodes is padded ([`Layout::padded`]). The first time a padded shape is seen it runs as any other
 //! batch, and a graph of it is captured; from then on one launch runs it. All memory is allocated at the start.
-#![expect(unsafe_code, reason = "pinned memory, and a type that goes to the thread of its GPU")]
+#![expect(
+    unsafe_code,
+    reason = "pinned memory, and a type that goes to the thread of its GPU"
+)]
 
-use super::device::{Buffer, Gpu, failed};
+use super::device::{Argument, Buffer, Gpu, Grid, failed};
 use super::forward::{Buffers, Forward, MOST_SPLITS, Op};
 use super::kernels::Kernels;
 use super::layout::Layout;
@@ -13,6 +16,7 @@ use super::weights::CudaWeights;
 use super::{Failure, guarded, probe};
 use crate::SetupError;
 use crate::config::ModelConfig;
+use crate::random::Counter;
 use crate::rotary::Rotary;
 use crate::tokens::Tokens;
 use crate::weights::WeightSource;
@@ -69,6 +73,14 @@ pub struct CudaExecutor {
 // once the context is bound to it: `run` borrows the executor mutably and binds first; freeing memory binds too.
 unsafe impl Send for CudaExecutor {}
 
+impl std::fmt::Debug for CudaExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CudaExecutor")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
 impl CudaExecutor {
     /// Compiles the kernels, makes or copies the weights and allocates all memory.
     ///
@@ -84,8 +96,9 @@ impl CudaExecutor {
         if !problems.is_empty() {
             return Err(SetupError::Invalid(problems));
         }
-        let made = probe(settings.device)
-            .and_then(|_| guarded(|| CudaExecutor::set_up(model.clone(), source, tokens, settings)));
+        let made = probe(settings.device).and_then(|_| {
+            guarded(|| CudaExecutor::set_up(model.clone(), source, tokens, settings))
+        });
         made.map_err(|failure| SetupError::Invalid(vec![failure.0]))
     }
 
@@ -141,7 +154,12 @@ impl CudaExecutor {
     /// Checks a batch and copies its arrays to the GPU.
     fn bring(&mut self, batch: &Batch) -> Result<Layout, Failure> {
         self.gpu.bind()?;
-        let CudaSettings { block_size, max_positions, num_gpu_blocks, .. } = self.settings;
+        let CudaSettings {
+            block_size,
+            max_positions,
+            num_gpu_blocks,
+            ..
+        } = self.settings;
         let mut inputs = Vec::new();
         for row in &batch.rows {
             let end = row.computed_before + row.new_tokens;
@@ -154,19 +172,32 @@ impl CudaExecutor {
             if end > max_positions {
                 let request = row.request.0;
                 let found = format!("request {request}: found {end} tokens");
-                return Err(Failure(format!("{found}, expected at most {max_positions}")));
+                return Err(Failure(format!(
+                    "{found}, expected at most {max_positions}"
+                )));
             }
             let appended = self.tokens.append_inputs(row, &mut inputs);
             appended.map_err(|error| Failure(error.0))?;
         }
         let exact = Layout::of(batch, block_size);
-        let padded = if self.settings.has_graphs { exact.padded() } else { None };
+        let padded = if self.settings.has_graphs {
+            exact.padded()
+        } else {
+            None
+        };
         let layout = padded.filter(|one| self.has_room(*one)).unwrap_or(exact);
-        assert!(self.has_room(layout), "a batch is no larger than the scheduler's limits");
+        assert!(
+            self.has_room(layout),
+            "a batch is no larger than the scheduler's limits"
+        );
         let words = layout.words();
-        let staging = self.staging.as_mut_slice().map_err(failed("pinned memory"))?;
+        let staging = self
+            .staging
+            .as_mut_slice()
+            .map_err(failed("pinned memory"))?;
         layout.write(batch, &inputs, block_size, staging);
-        self.gpu.upload(&staging[..words], &self.buffers.arrays, 0)?;
+        self.gpu
+            .upload(&staging[..words], &self.buffers.arrays, 0)?;
         Ok(layout)
     }
 
@@ -193,13 +224,18 @@ impl CudaExecutor {
     fn capture(&mut self, layout: Layout) -> Result<CudaGraph, Failure> {
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let stream = self.gpu.stream.clone();
-        stream.begin_capture(mode).map_err(failed("capturing a graph"))?;
+        stream
+            .begin_capture(mode)
+            .map_err(failed("capturing a graph"))?;
         let launched = self.forward(layout).launch();
         // Capturing ends whether or not a launch failed.
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-        let graph = stream.end_capture(flags).map_err(failed("capturing a graph"));
+        let graph = stream
+            .end_capture(flags)
+            .map_err(failed("capturing a graph"));
         launched?;
-        let graph = graph?.ok_or_else(|| Failure("capturing a graph: nothing was captured".to_owned()))?;
+        let graph =
+            graph?.ok_or_else(|| Failure("capturing a graph: nothing was captured".to_owned()))?;
         graph.upload().map_err(failed("uploading a graph"))?;
         Ok(graph)
     }
@@ -213,7 +249,10 @@ impl CudaExecutor {
             let samples = this.step(batch)?.len();
             let mut logits = vec![0.0; samples * this.model.vocab];
             this.gpu.download(&this.buffers.logits, &mut logits)?;
-            Ok(logits.chunks_exact(this.model.vocab).map(<[f32]>::to_vec).collect())
+            Ok(logits
+                .chunks_exact(this.model.vocab)
+                .map(<[f32]>::to_vec)
+                .collect())
         };
         run(self).map_err(|failure: Failure| ExecutorError(failure.0))
     }
@@ -222,7 +261,11 @@ impl CudaExecutor {
     ///
     /// # Errors
     /// As [`Executor::run`].
-    pub fn op_times(&mut self, batch: &Batch, repeats: usize) -> Result<Vec<OpTime>, ExecutorError> {
+    pub fn op_times(
+        &mut self,
+        batch: &Batch,
+        repeats: usize,
+    ) -> Result<Vec<OpTime>, ExecutorError> {
         let mut least: BTreeMap<Op, f32> = BTreeMap::new();
         let mut pass = || {
             let layout = self.bring(batch)?;
@@ -252,19 +295,106 @@ impl CudaExecutor {
             Op::Prefill => "prefill attention",
             Op::Rest => "rest",
         };
-        Ok(least.into_iter().map(|(op, ms)| OpTime { name: name(op), ms }).collect())
+        Ok(least
+            .into_iter()
+            .map(|(op, ms)| OpTime { name: name(op), ms })
+            .collect())
+    }
+}
+
+impl CudaExecutor {
+    /// Fills all KV blocks with made-up numbers, so that steps can be measured whose context nobody computed.
+    ///
+    /// # Errors
+    /// The GPU gave up.
+    pub fn fill_kv(&mut self) -> Result<(), ExecutorError> {
+        let bytes = self.buffers.kv.bytes();
+        let arguments = [
+            self.buffers.kv.at(0),
+            Argument::Long(Counter::new(0, "keys and values").state()),
+            Argument::Long(bytes as u64 / 2),
+            // The size that keys and values have.
+            Argument::Float(0.3),
+        ];
+        let grid = Grid {
+            blocks: (8 * self.gpu.multiprocessors, 1, 1),
+            threads: 256,
+            shared_bytes: 0,
+        };
+        let filled = self.gpu.bind().and_then(|()| {
+            self.gpu
+                .launch(&self.kernels.random_weights, grid, &arguments)?;
+            self.gpu.wait()
+        });
+        filled.map_err(|failure| ExecutorError(failure.0))
+    }
+
+    /// Runs a batch as [`Executor::run`] does, and forgets the tokens: for measurements.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn pass(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
+        self.step(batch)
+            .map(drop)
+            .map_err(|failure| ExecutorError(failure.0))
+    }
+
+    /// Copies blocks (from, to) within the pool, all layers, and says how many milliseconds that took on the GPU.
+    ///
+    /// # Errors
+    /// The GPU gave up.
+    ///
+    /// # Panics
+    /// Without pairs, or with blocks that the pool has not.
+    pub fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> Result<f32, ExecutorError> {
+        let blocks = self.settings.num_gpu_blocks;
+        assert!(
+            !pairs.is_empty()
+                && pairs
+                    .iter()
+                    .all(|(from, to)| *from < blocks && *to < blocks),
+            "blocks are the pool's"
+        );
+        let words: Vec<u32> = pairs.iter().flat_map(|(from, to)| [*to, *from]).collect();
+        let block = self.settings.block_size as usize * self.model.kv_width() * 2 / 16;
+        let copy = || {
+            self.gpu.bind()?;
+            let list = self.gpu.alloc(size_of_val(words.as_slice()))?;
+            self.gpu.upload(&words, &list, 0)?;
+            let region = Argument::Long(u64::from(blocks) * block as u64);
+            let arguments = [
+                self.buffers.kv.at(0),
+                self.buffers.kv.at(0),
+                list.at(0),
+                region,
+                region,
+                Argument::Int(i32::try_from(block).expect("a block is smaller than 2^31 units")),
+            ];
+            let grid = Grid {
+                blocks: (pairs.len() as u32, 2 * self.model.layers as u32, 1),
+                threads: 256,
+                shared_bytes: 0,
+            };
+            self.gpu
+                .time(|| self.gpu.launch(&self.kernels.copy_blocks, grid, &arguments))
+        };
+        copy().map_err(|failure: Failure| ExecutorError(failure.0))
     }
 }
 
 impl Executor for CudaExecutor {
     fn run(&mut self, batch: &Batch) -> Result<Vec<u32>, ExecutorError> {
-        let sampled = self.step(batch).map_err(|failure| ExecutorError(failure.0))?;
+        let sampled = self
+            .step(batch)
+            .map_err(|failure| ExecutorError(failure.0))?;
         let rows = batch.rows.iter().filter(|row| row.samples);
         for (row, token) in rows.zip(&sampled) {
             // What the argmax kernel says of a logit that is not finite.
             if *token == u32::MAX {
                 let request = row.request.0;
-                return Err(ExecutorError(format!("the logits of request {request} are not finite")));
+                return Err(ExecutorError(format!(
+                    "the logits of request {request} are not finite"
+                )));
             }
             self.tokens.note(row, *token);
         }
@@ -277,15 +407,25 @@ fn problems(model: &ModelConfig, settings: &CudaSettings) -> Vec<String> {
     let mut problems = Vec::new();
     let mut check = |is_good: bool, field: &str, found: usize, expected: &str| {
         if !is_good {
-            problems.push(format!("{field}: found {found}, expected {expected} on a GPU"));
+            problems.push(format!(
+                "{field}: found {found}, expected {expected} on a GPU"
+            ));
         }
     };
     let head_dim = model.head_dim;
     let is_good = head_dim.is_multiple_of(16) && head_dim <= 128;
     check(is_good, "head_dim", head_dim, "a multiple of 16 up to 128");
     let group = model.heads / model.kv_heads;
-    check(group <= 16, "num_attention_heads / num_key_value_heads", group, "at most 16");
-    for (field, size) in [("hidden_size", model.hidden), ("intermediate_size", model.intermediate)] {
+    check(
+        group <= 16,
+        "num_attention_heads / num_key_value_heads",
+        group,
+        "at most 16",
+    );
+    for (field, size) in [
+        ("hidden_size", model.hidden),
+        ("intermediate_size", model.intermediate),
+    ] {
         check(size.is_multiple_of(8), field, size, "a multiple of 8");
     }
     let blocks = settings.num_gpu_blocks as usize;
@@ -306,7 +446,10 @@ fn padded_tokens(settings: &CudaSettings) -> u32 {
 /// Most 32-bit numbers of a batch.
 fn words(settings: &CudaSettings) -> usize {
     let (tokens, rows) = (padded_tokens(settings), padded_rows(settings));
-    let blocks = settings.max_positions.div_ceil(settings.block_size).next_power_of_two();
+    let blocks = settings
+        .max_positions
+        .div_ceil(settings.block_size)
+        .next_power_of_two();
     let largest = Layout {
         tokens,
         rows,
@@ -320,7 +463,10 @@ fn words(settings: &CudaSettings) -> usize {
 }
 
 fn allocate(gpu: &Gpu, model: &ModelConfig, settings: &CudaSettings) -> Result<Buffers, Failure> {
-    let (tokens, rows) = (padded_tokens(settings) as usize, padded_rows(settings) as usize);
+    let (tokens, rows) = (
+        padded_tokens(settings) as usize,
+        padded_rows(settings) as usize,
+    );
     let q_width = model.heads * model.head_dim;
     let halves = |width: usize| gpu.alloc(2 * tokens * width);
     let pool = settings.num_gpu_blocks as usize * settings.block_size as usize * model.kv_width();

@@ -83,10 +83,20 @@ impl Forward<'_> {
         observe(Op::Rest, 0, &mut || self.embed())?;
         for (index, layer) in weights.layers.iter().enumerate() {
             let before = (index > 0).then_some(&self.buffers.product);
-            observe(Op::Rest, index, &mut || self.norm(before, &layer.attention_norm))?;
+            observe(Op::Rest, index, &mut || {
+                self.norm(before, &layer.attention_norm)
+            })?;
             let qkv_width = self.q_width() + 2 * self.model.kv_width();
             let (hidden, ffn) = (self.model.hidden, self.model.intermediate);
-            let Buffers { normed, qkv, attended, product, gate_up, gated, .. } = self.buffers;
+            let Buffers {
+                normed,
+                qkv,
+                attended,
+                product,
+                gate_up,
+                gated,
+                ..
+            } = self.buffers;
             observe(Op::Products, index, &mut || {
                 self.multiply(normed, &layer.qkv, qkv, [hidden, qkv_width])
             })?;
@@ -101,7 +111,9 @@ impl Forward<'_> {
             observe(Op::Products, index, &mut || {
                 self.multiply(attended, &layer.output, product, [q_width, hidden])
             })?;
-            observe(Op::Rest, index, &mut || self.norm(Some(product), &layer.ffn_norm))?;
+            observe(Op::Rest, index, &mut || {
+                self.norm(Some(product), &layer.ffn_norm)
+            })?;
             observe(Op::Products, index, &mut || {
                 self.multiply(normed, &layer.gate_up, gate_up, [hidden, 2 * ffn])
             })?;
@@ -126,7 +138,13 @@ impl Forward<'_> {
         self.buffers.arrays.at(4 * self.layout.start(array))
     }
 
-    fn run(&self, function: &CudaFunction, grid: (u32, u32), threads: u32, arguments: &[Argument]) -> Result<(), Failure> {
+    fn run(
+        &self,
+        function: &CudaFunction,
+        grid: (u32, u32),
+        threads: u32,
+        arguments: &[Argument],
+    ) -> Result<(), Failure> {
         let grid = Grid {
             blocks: (grid.0, grid.1, 1),
             threads,
@@ -142,7 +160,12 @@ impl Forward<'_> {
             self.array(Array::Tokens),
             int(self.model.hidden),
         ];
-        self.run(&self.kernels.embed, (self.layout.tokens, 1), 128, &arguments)
+        self.run(
+            &self.kernels.embed,
+            (self.layout.tokens, 1),
+            128,
+            &arguments,
+        )
     }
 
     /// Of all tokens; `delta` is added to the stream first.
@@ -156,7 +179,12 @@ impl Forward<'_> {
             int(self.model.hidden),
             Argument::Float(self.model.norm_epsilon),
         ];
-        self.run(&self.kernels.rms_norm, (self.layout.tokens, 1), 256, &arguments)
+        self.run(
+            &self.kernels.rms_norm,
+            (self.layout.tokens, 1),
+            256,
+            &arguments,
+        )
     }
 
     /// Of the tokens at whose end one is sampled.
@@ -170,10 +198,21 @@ impl Forward<'_> {
             int(self.model.hidden),
             Argument::Float(self.model.norm_epsilon),
         ];
-        self.run(&self.kernels.rms_norm, (self.layout.samples, 1), 256, &arguments)
+        self.run(
+            &self.kernels.rms_norm,
+            (self.layout.samples, 1),
+            256,
+            &arguments,
+        )
     }
 
-    fn multiply(&mut self, x: &Buffer, weights: &Buffer, y: &Buffer, width: [usize; 2]) -> Result<(), Failure> {
+    fn multiply(
+        &mut self,
+        x: &Buffer,
+        weights: &Buffer,
+        y: &Buffer,
+        width: [usize; 2],
+    ) -> Result<(), Failure> {
         let shape = Shape {
             rows: self.layout.tokens as usize,
             inputs: width[0],
@@ -197,7 +236,12 @@ impl Forward<'_> {
         };
         let operands = Operands {
             x: self.buffers.normed.address(),
-            weights: self.weights.head.as_ref().unwrap_or(&self.weights.embedding).address(),
+            weights: self
+                .weights
+                .head
+                .as_ref()
+                .unwrap_or(&self.weights.embedding)
+                .address(),
             y: self.buffers.logits.address(),
         };
         self.products.run(self.gpu, shape, operands)
@@ -253,8 +297,11 @@ impl Forward<'_> {
             int(self.model.kv_heads),
             self.scale(),
         ];
-        let grid = self.kernels.attention_grid((self.layout.tiles, self.model.heads as u32, 1));
-        self.gpu.launch(&self.kernels.prefill_attention, grid, &arguments)
+        let grid = self
+            .kernels
+            .attention_grid((self.layout.tiles, self.model.heads as u32, 1));
+        self.gpu
+            .launch(&self.kernels.prefill_attention, grid, &arguments)
     }
 
     fn decode(&self, index: usize) -> Result<(), Failure> {
@@ -276,7 +323,8 @@ impl Forward<'_> {
             self.scale(),
         ];
         let grid = self.kernels.attention_grid((splits, kv_heads, rows));
-        self.gpu.launch(&self.kernels.decode_attention, grid, &arguments)?;
+        self.gpu
+            .launch(&self.kernels.decode_attention, grid, &arguments)?;
         if splits == 1 {
             return Ok(());
         }
@@ -288,19 +336,37 @@ impl Forward<'_> {
             int(splits as usize),
         ];
         let grid = (self.model.heads as u32, rows);
-        self.run(&self.kernels.reduce_splits, grid, self.model.head_dim as u32, &arguments)
+        self.run(
+            &self.kernels.reduce_splits,
+            grid,
+            self.model.head_dim as u32,
+            &arguments,
+        )
     }
 
     fn gate(&self) -> Result<(), Failure> {
         let width = self.model.intermediate;
-        let arguments = [self.buffers.gated.at(0), self.buffers.gate_up.at(0), int(width)];
+        let arguments = [
+            self.buffers.gated.at(0),
+            self.buffers.gate_up.at(0),
+            int(width),
+        ];
         let grid = (self.layout.tokens, (width / 8).div_ceil(256) as u32);
         self.run(&self.kernels.gated, grid, 256, &arguments)
     }
 
     fn argmax(&self) -> Result<(), Failure> {
-        let arguments = [self.buffers.sampled.at(0), self.buffers.logits.at(0), int(self.model.vocab)];
-        self.run(&self.kernels.argmax, (self.layout.samples, 1), 512, &arguments)
+        let arguments = [
+            self.buffers.sampled.at(0),
+            self.buffers.logits.at(0),
+            int(self.model.vocab),
+        ];
+        self.run(
+            &self.kernels.argmax,
+            (self.layout.samples, 1),
+            512,
+            &arguments,
+        )
     }
 }
 

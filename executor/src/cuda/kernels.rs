@@ -9,7 +9,10 @@ use cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
 
 /// In the order of `executor/kernels/order`.
 const SOURCES: [(&str, &str); 11] = [
-    ("primitives.cuh", include_str!("../../kernels/primitives.cuh")),
+    (
+        "primitives.cuh",
+        include_str!("../../kernels/primitives.cuh"),
+    ),
     ("common.cuh", include_str!("../../kernels/common.cuh")),
     ("weights.cu", include_str!("../../kernels/weights.cu")),
     ("embed.cu", include_str!("../../kernels/embed.cu")),
@@ -18,8 +21,14 @@ const SOURCES: [(&str, &str); 11] = [
     ("gate.cu", include_str!("../../kernels/gate.cu")),
     ("argmax.cu", include_str!("../../kernels/argmax.cu")),
     ("blocks.cu", include_str!("../../kernels/blocks.cu")),
-    ("decode_attention.cu", include_str!("../../kernels/decode_attention.cu")),
-    ("prefill_attention.cu", include_str!("../../kernels/prefill_attention.cu")),
+    (
+        "decode_attention.cu",
+        include_str!("../../kernels/decode_attention.cu"),
+    ),
+    (
+        "prefill_attention.cu",
+        include_str!("../../kernels/prefill_attention.cu"),
+    ),
 ];
 
 /// One field per kernel, of its name.
@@ -46,7 +55,9 @@ impl Kernels {
         let (major, minor) = capability.map_err(failed("asking the device"))?;
         if major < 8 {
             let found = format!("found compute capability {major}.{minor}");
-            return Err(Failure(format!("{found}, expected 8.0 or newer: kernels are in bf16")));
+            return Err(Failure(format!(
+                "{found}, expected 8.0 or newer: kernels are in bf16"
+            )));
         }
         // 9.0 has features of its own.
         let feature = if (major, minor) == (9, 0) { "a" } else { "" };
@@ -66,7 +77,10 @@ impl Kernels {
             }
             _ => Failure("compiling the kernels: NVRTC failed".to_owned()),
         })?;
-        let module = gpu.context.load_module(ptx).map_err(failed("loading the kernels"))?;
+        let module = gpu
+            .context
+            .load_module(ptx)
+            .map_err(failed("loading the kernels"))?;
         let get = |name| module.load_function(name).map_err(failed(name));
         let kernels = Kernels {
             random_weights: get("random_weights")?,
@@ -103,7 +117,9 @@ impl Kernels {
 }
 
 fn source() -> String {
-    let parts = SOURCES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n"));
+    let parts = SOURCES
+        .iter()
+        .map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n"));
     parts.collect()
 }
 

@@ -157,7 +157,8 @@ impl Layout {
                 decodes += 1;
             } else {
                 let firsts = (0..row.new_tokens).step_by(TILE_TOKENS as usize);
-                tiles.extend(firsts.map(|first| (row.computed_before + first, index as u32, first)));
+                tiles
+                    .extend(firsts.map(|first| (row.computed_before + first, index as u32, first)));
             }
             for position in row.computed_before..end {
                 put(Array::Tokens, token as usize, inputs[token as usize]);
@@ -229,7 +230,10 @@ mod tests {
         assert_eq!(array(Array::DecodeRows), [1]);
         assert_eq!(array(Array::Tiles), [2, 0, 0, 128, 0, 0]);
         assert_eq!(array(Array::Samples), [130, 133]);
-        assert_eq!(array(Array::Positions)[128..], [128, 129, 33, 200, 201, 202]);
+        assert_eq!(
+            array(Array::Positions)[128..],
+            [128, 129, 33, 200, 201, 202]
+        );
         assert_eq!(array(Array::Tables)[13..17], [7, 5, 9, 0]);
         assert_eq!(words[layout.words()], 77);
     }
@@ -244,7 +248,10 @@ mod tests {
         let mut words = vec![77; layout.words()];
         layout.write(&batch, &[1; 5], 16, &mut words);
         let array = |array| words[layout.start(array)..][..layout.len(array)].to_vec();
-        assert_eq!(array(Array::TokenRows)[4..], [4, u32::MAX, u32::MAX, u32::MAX]);
+        assert_eq!(
+            array(Array::TokenRows)[4..],
+            [4, u32::MAX, u32::MAX, u32::MAX]
+        );
         assert_eq!(array(Array::Contexts)[4..], [6, 0, 0, 0]);
         assert_eq!(array(Array::DecodeRows), [0, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(array(Array::Samples), [0, 1, 2, 3, 4, 5, 6, 7]);

@@ -87,7 +87,9 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     std::panic::catch_unwind(work).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
         let text = text.unwrap_or_else(|| "no reason given".to_owned());
-        Err(Failure(format!("the CUDA libraries of this machine do not fit: {text}")))
+        Err(Failure(format!(
+            "the CUDA libraries of this machine do not fit: {text}"
+        )))
     })
 }
 
@@ -97,9 +99,18 @@ fn libraries() -> Result<(), Failure> {
     // SAFETY: these load NVIDIA's libraries, whose initialisers are trusted as those of any dependency.
     let present = unsafe {
         [
-            (cudarc::driver::sys::is_culib_present(), "no CUDA driver on this machine (libcuda.so.1"),
-            (cudarc::nvrtc::sys::is_culib_present(), "no NVRTC (libnvrtc.so.13, of the package nvidia-cuda-nvrtc"),
-            (cudarc::cublaslt::sys::is_culib_present(), "no cuBLASLt (libcublasLt.so.13, of the package nvidia-cublas"),
+            (
+                cudarc::driver::sys::is_culib_present(),
+                "no CUDA driver on this machine (libcuda.so.1",
+            ),
+            (
+                cudarc::nvrtc::sys::is_culib_present(),
+                "no NVRTC (libnvrtc.so.13, of the package nvidia-cuda-nvrtc",
+            ),
+            (
+                cudarc::cublaslt::sys::is_culib_present(),
+                "no cuBLASLt (libcublasLt.so.13, of the package nvidia-cublas",
+            ),
         ]
     };
     match present.iter().find(|(is_present, _)| !is_present) {
@@ -120,13 +131,17 @@ fn look(device: usize) -> Result<Device, Failure> {
     let count = CudaContext::device_count().map_err(failed("counting devices"))? as usize;
     if device >= count {
         let found = format!("found {count} CUDA devices");
-        return Err(Failure(format!("{found}, expected device {device}: CUDA_VISIBLE_DEVICES may hide some")));
+        return Err(Failure(format!(
+            "{found}, expected device {device}: CUDA_VISIBLE_DEVICES may hide some"
+        )));
     }
     let context = CudaContext::new(device).map_err(failed("opening the device"))?;
     let asked = failed("asking the device");
     let mut driver = 0;
     // SAFETY: writes one int.
-    unsafe { sys::cuDriverGetVersion(&raw mut driver) }.result().map_err(&asked)?;
+    unsafe { sys::cuDriverGetVersion(&raw mut driver) }
+        .result()
+        .map_err(&asked)?;
     Ok(Device {
         name: context.name().map_err(&asked)?,
         capability: context.compute_capability().map_err(&asked)?,
@@ -143,7 +158,12 @@ mod tests {
         // With the feature and a GPU there is nothing to be told.
         if let Err(failure) = super::probe(0) {
             let text = failure.to_string();
-            let known = ["without CUDA", "could not be loaded", "CUDA devices", "does not start"];
+            let known = [
+                "without CUDA",
+                "could not be loaded",
+                "CUDA devices",
+                "does not start",
+            ];
             assert!(known.iter().any(|part| text.contains(part)), "{text}");
         }
     }

@@ -80,7 +80,8 @@ impl Products {
         let bf16 = sys::cudaDataType::CUDA_R_16BF;
         let f32 = sys::cudaDataType::CUDA_R_32F;
         let result_type = if shape.is_f32 { f32 } else { bf16 };
-        let (inputs, outputs, rows) = (shape.inputs as u64, shape.outputs as u64, shape.rows as u64);
+        let (inputs, outputs, rows) =
+            (shape.inputs as u64, shape.outputs as u64, shape.rows as u64);
         let matrix = |kind, height: u64, width| {
             let made = result::create_matrix_layout(kind, height, width, height as i64);
             made.map_err(failed("describing a matrix"))
@@ -108,11 +109,19 @@ impl Products {
         };
         set.map_err(failed("describing a product"))?;
         let found = self.candidates(&plan)?;
-        let count = if shape.rows <= TIMED_ROWS { found.len() } else { 1 };
+        let count = if shape.rows <= TIMED_ROWS {
+            found.len()
+        } else {
+            1
+        };
         let mut best = None;
         for candidate in &found[..count] {
             plan.algorithm = candidate.algo;
-            let time = if count == 1 { Ok(0.0) } else { self.time(gpu, &plan, operands) };
+            let time = if count == 1 {
+                Ok(0.0)
+            } else {
+                self.time(gpu, &plan, operands)
+            };
             // A guess that does not run is passed over.
             if let Ok(time) = time
                 && best.is_none_or(|(least, _)| time < least)
@@ -120,9 +129,8 @@ impl Products {
                 best = Some((time, candidate.algo));
             }
         }
-        let (_, algorithm) = best.ok_or_else(|| {
-            Failure(format!("cuBLASLt has no algorithm that runs for {shape:?}"))
-        })?;
+        let (_, algorithm) = best
+            .ok_or_else(|| Failure(format!("cuBLASLt has no algorithm that runs for {shape:?}")))?;
         plan.algorithm = algorithm;
         Ok(plan)
     }
@@ -133,10 +141,14 @@ impl Products {
         gpu.time(|| (0..4).try_for_each(|_| self.launch(gpu, plan, operands)))
     }
 
-    fn candidates(&self, plan: &Plan) -> Result<Vec<sys::cublasLtMatmulHeuristicResult_t>, Failure> {
+    fn candidates(
+        &self,
+        plan: &Plan,
+    ) -> Result<Vec<sys::cublasLtMatmulHeuristicResult_t>, Failure> {
         let preference = result::create_matmul_pref().map_err(failed("a preference"))?;
         // SAFETY: plain structs of integers, overwritten by the library.
-        let mut found: [sys::cublasLtMatmulHeuristicResult_t; CANDIDATES] = unsafe { std::mem::zeroed() };
+        let mut found: [sys::cublasLtMatmulHeuristicResult_t; CANDIDATES] =
+            unsafe { std::mem::zeroed() };
         let (mut count, workspace) = (0, WORKSPACE);
         // SAFETY: all descriptors are alive, the array has the room that is named, and the preference goes here only.
         let asked = unsafe {
@@ -167,7 +179,9 @@ impl Products {
         let good = found.into_iter().take(count as usize);
         let good: Vec<_> = good.filter(|one| one.state.result().is_ok()).collect();
         if good.is_empty() {
-            return Err(Failure("cuBLASLt has no algorithm for a product".to_owned()));
+            return Err(Failure(
+                "cuBLASLt has no algorithm for a product".to_owned(),
+            ));
         }
         Ok(good)
     }

@@ -44,13 +44,19 @@ impl CudaWeights {
         model: &ModelConfig,
         source: &WeightSource,
     ) -> Result<CudaWeights, Failure> {
-        let maker = Maker { gpu, kernels, source };
+        let maker = Maker {
+            gpu,
+            kernels,
+            source,
+        };
         let one = |name: &str, shape: &[usize]| maker.stacked(&[(name.to_owned(), shape.to_vec())]);
         let vocabulary = [model.vocab, model.hidden];
         let head = || one("lm_head.weight", &vocabulary);
         Ok(CudaWeights {
             embedding: one("model.embed_tokens.weight", &vocabulary)?,
-            layers: (0..model.layers).map(|layer| maker.layer(model, layer)).collect::<Result<_, _>>()?,
+            layers: (0..model.layers)
+                .map(|layer| maker.layer(model, layer))
+                .collect::<Result<_, _>>()?,
             norm: one("model.norm.weight", &[model.hidden])?,
             head: (!model.is_tied).then(head).transpose()?,
         })
@@ -71,7 +77,8 @@ impl Maker<'_> {
             });
             self.stacked(&parts)
         };
-        let gate_up = ["gate", "up"].map(|part| (name(&format!("mlp.{part}_proj.weight")), vec![ffn, hidden]));
+        let gate_up = ["gate", "up"]
+            .map(|part| (name(&format!("mlp.{part}_proj.weight")), vec![ffn, hidden]));
         let bias = || projections("bias", None);
         let head_norm = |part: &str| {
             let norm = || one(&format!("self_attn.{part}_norm.weight"), &[model.head_dim]);
@@ -93,7 +100,9 @@ impl Maker<'_> {
     /// Tensors one behind the other.
     fn stacked(&self, parts: &[(String, Vec<usize>)]) -> Result<Buffer, Failure> {
         let bytes = |shape: &Vec<usize>| 2 * shape.iter().product::<usize>();
-        let buffer = self.gpu.alloc(parts.iter().map(|(_, shape)| bytes(shape)).sum())?;
+        let buffer = self
+            .gpu
+            .alloc(parts.iter().map(|(_, shape)| bytes(shape)).sum())?;
         let mut offset = 0;
         for (name, shape) in parts {
             self.fill(&buffer, offset, name, shape)?;
@@ -102,7 +111,13 @@ impl Maker<'_> {
         Ok(buffer)
     }
 
-    fn fill(&self, buffer: &Buffer, offset: usize, name: &str, shape: &[usize]) -> Result<(), Failure> {
+    fn fill(
+        &self,
+        buffer: &Buffer,
+        offset: usize,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(), Failure> {
         let WeightSource::Generated(seed) = self.source else {
             let numbers = self.source.tensor(name, shape).map_err(Failure)?;
             let halves: Vec<u16> = numbers.into_iter().map(bf16).collect();
@@ -117,11 +132,14 @@ impl Maker<'_> {
         let to = buffer.at(offset);
         if name.ends_with("norm.weight") {
             let arguments = [to, count, Argument::Float(1.0)];
-            return self.gpu.launch(&self.kernels.constant_weights, grid, &arguments);
+            return self
+                .gpu
+                .launch(&self.kernels.constant_weights, grid, &arguments);
         }
         let state = Argument::Long(Counter::new(*seed, name).state());
         let arguments = [to, state, count, Argument::Float(SIGMA)];
-        self.gpu.launch(&self.kernels.random_weights, grid, &arguments)
+        self.gpu
+            .launch(&self.kernels.random_weights, grid, &arguments)
     }
 }
 
@@ -137,7 +155,12 @@ mod tests {
 
     #[test]
     fn halves_are_rounded_to_even() {
-        for (number, half) in [(1.0, 0x3f80), (1.003_906_3, 0x3f80), (1.011_718_8, 0x3f82), (-0.02, 0xbca4)] {
+        for (number, half) in [
+            (1.0, 0x3f80),
+            (1.003_906_3, 0x3f80),
+            (1.011_718_8, 0x3f82),
+            (-0.02, 0xbca4),
+        ] {
             assert_eq!(bf16(number), half, "{number}");
         }
     }
