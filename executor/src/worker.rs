@@ -15,6 +15,35 @@ pub enum Worker {
     Cuda(Box<CudaExecutor>),
 }
 
+impl Worker {
+    /// Fills all KV blocks with made-up numbers, so that steps can be measured whose context nobody computed.
+    ///
+    /// # Errors
+    /// The device gave up.
+    pub fn fill_kv(&mut self) -> Result<(), ExecutorError> {
+        match self {
+            Worker::Cpu(cpu) => {
+                cpu.fill_kv();
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            Worker::Cuda(cuda) => cuda.fill_kv(),
+        }
+    }
+
+    /// Runs a batch to the end and forgets the tokens: for measurements.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn pass(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
+        match self {
+            Worker::Cpu(cpu) => cpu.logits(batch).map(drop),
+            #[cfg(feature = "cuda")]
+            Worker::Cuda(cuda) => cuda.pass(batch),
+        }
+    }
+}
+
 impl Executor for Worker {
     fn run(&mut self, batch: &Batch) -> Result<Vec<u32>, ExecutorError> {
         match self {
