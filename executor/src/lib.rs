@@ -12,6 +12,8 @@
 //! | `matrix`, `attention` | the two loops that take the time |
 //! | [`cpu`] | the forward pass |
 //! | [`sweep`] | which steps to measure for a calibration |
+//! | [`cuda`] | the same on NVIDIA GPUs, in bf16 (feature `cuda`) |
+//! | [`worker`] | either of them |
 //!
 //! Every number is computed in the same order whatever else is in the batch, however a prompt is cut into chunks and
 //! however many threads take part: a request's tokens are the same, bit for bit, as when it runs alone.
@@ -19,6 +21,7 @@
 mod attention;
 pub mod config;
 pub mod cpu;
+pub mod cuda;
 mod exponential;
 mod kv_pool;
 mod matrix;
@@ -28,6 +31,7 @@ mod rotary;
 pub mod sweep;
 pub mod tokens;
 pub mod weights;
+pub mod worker;
 
 pub use config::ModelConfig;
 pub use cpu::{CpuExecutor, CpuSettings, Model};

@@ -23,6 +23,13 @@ impl Counter {
         Counter(mix(hash ^ mix(seed)))
     }
 
+    /// What the numbers are a function of, besides their index: for the kernel that makes the same ones.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub const fn state(self) -> u64 {
+        self.0
+    }
+
     /// 64 random bits.
     #[must_use]
     pub fn bits(self, index: u64) -> u64 {

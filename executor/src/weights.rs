@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
 
 /// Standard deviation of generated weights.
-const SIGMA: f32 = 0.02;
+pub(crate) const SIGMA: f32 = 0.02;
 
 /// Where weights come from.
 #[derive(Debug)]

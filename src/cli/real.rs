@@ -1,26 +1,22 @@
 //! Real steps: what a scenario must have to be run for real, the workers that run it, and how such a run ends.
 
+mod device;
 pub mod steps;
 
+pub use device::Device;
+
 use super::Failure;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use device::Loaded;
 use engine::{Contents, EngineConfig, Executor, TimingSource};
-use executor::{
-    CpuExecutor, CpuSettings, Memory, Model, ModelConfig, Tokens, WeightSource, available_memory,
-};
+use executor::worker::Worker;
+use executor::{Memory, ModelConfig, Tokens, WeightSource, available_memory};
 use sim::live::{LiveEnd, LiveRun, StopSignal, Stopper, stopper};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sweeps::scenario::{Pool, Scenario};
 use sweeps::simulate::Simulation;
-
-/// What computes the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    /// This machine's processor, in f32
-    Cpu,
-}
 
 /// The workers of a real run.
 #[derive(Debug, Args, Clone, Default)]
@@ -38,8 +34,8 @@ const INTERRUPTED: u8 = 130;
 
 /// A model that is ready to be run.
 pub struct Machine {
-    model: Arc<Model>,
-    threads: usize,
+    device: Device,
+    model: Loaded,
     seed: u64,
     weights: String,
     path: String,
@@ -50,7 +46,12 @@ impl Machine {
     ///
     /// # Errors
     /// All that cannot be run, with exit code 2.
-    pub fn set_up(scenario: &Scenario, args: &WorkerArgs) -> Result<Machine, Failure> {
+    pub fn set_up(
+        scenario: &Scenario,
+        device: Device,
+        args: &WorkerArgs,
+    ) -> Result<Machine, Failure> {
+        let gpu = device.probe()?;
         let mut problems = not_run_for_real(scenario);
         let config = match model_path(scenario) {
             Err(problem) => Err(vec![problem]),
@@ -71,16 +72,20 @@ impl Machine {
             }
         };
         let workers: u32 = scenario.pools.iter().map(|pool| pool.workers).sum();
-        fits(scenario, &config).map_err(|problem| Failure::input([problem]))?;
+        let memory = match &gpu {
+            None => available_memory(),
+            Some(gpu) => Some(gpu.memory * gpu.count as u64),
+        };
+        fits(scenario, &config, device, memory).map_err(|problem| Failure::input([problem]))?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let share = (processors / workers.max(1) as usize).max(1);
         let weights = source.in_words();
-        let model = Model::new(config, &source);
+        let threads = args
+            .worker_threads
+            .map_or(share, |threads| threads as usize);
         Ok(Machine {
-            model: Arc::new(model.map_err(|error| Failure::input([error.to_string()]))?),
-            threads: args
-                .worker_threads
-                .map_or(share, |threads| threads as usize),
+            device,
+            model: Loaded::new(gpu, config, source, threads)?,
             seed: scenario.seed,
             weights,
             path,
@@ -97,21 +102,15 @@ impl Machine {
     ///
     /// # Errors
     /// Memory or threads that cannot be had.
-    pub fn worker(&self, pool: &Pool, tokens: &Arc<Tokens>) -> Result<CpuExecutor, Failure> {
+    pub fn worker(&self, pool: &Pool, tokens: &Arc<Tokens>) -> Result<Worker, Failure> {
         let engine = pool.engine.as_vllm().expect("other engines were refused");
-        let settings = CpuSettings {
-            num_gpu_blocks: engine.num_gpu_blocks,
-            block_size: engine.block_size,
-            threads: self.threads,
-        };
-        CpuExecutor::new(self.model.clone(), tokens.clone(), settings)
-            .map_err(|error| Failure::run(format!("--real: {error}")))
+        self.model.worker(engine, tokens)
     }
 
     /// Where step times come from, for reports.
     pub fn source(&self, scenario: &Scenario) -> TimingSource {
         TimingSource {
-            name: "cpu".to_owned(),
+            name: self.device.name().to_owned(),
             basis: engine::Basis::Measured,
             detail: format!("every step computed on the real clock: {}", self.in_words()),
             guesses: scenario.guesses(),
@@ -121,13 +120,11 @@ impl Machine {
     /// Model, weights and threads in one line.
     pub fn in_words(&self) -> String {
         let parameters = self.model.config().parameters() as f64 / 1e6;
-        let threads = match self.threads {
-            1 => "1 thread".to_owned(),
-            more => format!("{more} threads"),
-        };
         format!(
-            "{} ({parameters:.1} million parameters, f32, {}), {threads} per worker",
-            self.path, self.weights
+            "{} ({parameters:.1} million parameters, {}), {}",
+            self.path,
+            self.weights,
+            self.model.in_words()
         )
     }
 
@@ -244,7 +241,12 @@ fn not_run_for_real(scenario: &Scenario) -> Vec<String> {
 }
 
 /// Whether weights and KV of all workers fit into the memory that is free.
-fn fits(scenario: &Scenario, config: &ModelConfig) -> Result<(), String> {
+fn fits(
+    scenario: &Scenario,
+    config: &ModelConfig,
+    device: Device,
+    available: Option<u64>,
+) -> Result<(), String> {
     let workers = scenario.pools.iter().flat_map(|pool| {
         let engine = pool.engine.as_vllm().expect("other engines were refused");
         let each = (
@@ -255,8 +257,16 @@ fn fits(scenario: &Scenario, config: &ModelConfig) -> Result<(), String> {
         std::iter::repeat_n(each, pool.workers as usize)
     });
     let workers: Vec<(u32, u32, u32)> = workers.collect();
-    let needed = Memory::needed(config, &workers);
-    let Some(available) = available_memory().filter(|available| *available < needed.total()) else {
+    let mut needed = Memory::needed(config, &workers);
+    let mut block = u64::from(workers[0].1) * config.kv_bytes_per_token();
+    if device == Device::Cuda {
+        // bf16 for f32, and each worker has the weights.
+        needed.weights = needed.weights / 2 * workers.len() as u64;
+        needed.kv /= 2;
+        needed.activations /= 2;
+        block /= 2;
+    }
+    let Some(available) = available.filter(|available| *available < needed.total()) else {
         return Ok(());
     };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -264,7 +274,6 @@ fn fits(scenario: &Scenario, config: &ModelConfig) -> Result<(), String> {
     let hint = match (available * 9 / 10).checked_sub(other) {
         None => "take a smaller model or fewer workers".to_owned(),
         Some(left) => {
-            let block = u64::from(workers[0].1) * config.kv_bytes_per_token();
             let most = left / block / workers.len() as u64;
             format!("engine.num_gpu_blocks of {most} would fit")
         }

@@ -193,8 +193,8 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     if args.live {
         steps_alone(&scenario)?;
     }
-    if args.real.is_some() {
-        return run_real(&args, &scenario, overrides);
+    if let Some(device) = args.real {
+        return run_real(&args, device, &scenario, overrides);
     }
     let loaded = workloads::make(&scenario.workload, scenario.seed).map_err(Failure::input)?;
     for warning in &loaded.warnings {
@@ -414,10 +414,11 @@ fn run_live(simulation: &Simulation, speedup: f64) -> Result<Recording, Failure>
 /// Runs for real. What a run that ended early has is reported before why it did.
 fn run_real(
     args: &ReplayArgs,
+    device: Device,
     scenario: &Scenario,
     overrides: Vec<Set>,
 ) -> Result<ExitCode, Failure> {
-    let machine = Machine::set_up(scenario, &args.real_workers)?;
+    let machine = Machine::set_up(scenario, device, &args.real_workers)?;
     let made = workloads::make_with_contents(&scenario.workload, scenario.seed);
     let (loaded, contents) = made.map_err(Failure::input)?;
     for warning in &loaded.warnings {

@@ -221,7 +221,11 @@ fn every_command_in_the_documents_runs() {
         }
         provide_trace(&folder, &args);
         let answer = folder.run(&args);
-        if answer.code != Some(0) {
+        // Without a GPU it can only say so.
+        let is_told = call.contains("--real cuda")
+            && answer.code == Some(2)
+            && answer.stderr.contains("--real cuda: found ");
+        if answer.code != Some(0) && !is_told {
             failed.push(answer.to_string());
         }
     }

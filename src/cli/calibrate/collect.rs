@@ -12,11 +12,11 @@ use crate::cli::{Failure, print};
 use calibration::fit_steps::fit;
 use calibration::step_log::StepLog;
 use clap::Args;
-use executor::CpuExecutor;
 use executor::sweep::{Limits, Point};
+use executor::worker::Worker;
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -74,7 +74,6 @@ struct Swept {
 }
 
 pub fn run(args: &CollectArgs) -> Result<ExitCode, Failure> {
-    let Device::Cpu = args.real;
     let mut problems = Vec::new();
     if !(1.0..=86_400.0).contains(&args.budget_s) {
         let found = args.budget_s;
@@ -92,13 +91,15 @@ pub fn run(args: &CollectArgs) -> Result<ExitCode, Failure> {
             return Err(Failure::input(problems));
         }
     };
-    let machine = Machine::set_up(&scenario, &args.workers)?;
+    let machine = Machine::set_up(&scenario, args.real, &args.workers)?;
     let pool = &scenario.pools[0];
     let limits = limits(&scenario, pool)?;
     let mut workers = Vec::new();
     for _ in 0..pool.workers {
         let mut worker = machine.worker(pool, &machine.tokens(limits.contents()))?;
-        worker.fill_kv();
+        worker
+            .fill_kv()
+            .map_err(|error| Failure::run(format!("--real: {error}")))?;
         workers.push(worker);
     }
     let out = File::create(&args.out).map_err(|error| {
@@ -143,7 +144,7 @@ fn describe(limits: &Limits) -> String {
 
 /// All workers at once.
 fn sweep(
-    workers: Vec<CpuExecutor>,
+    workers: Vec<Worker>,
     limits: &Limits,
     seed: u64,
     budget_s: f64,
@@ -151,7 +152,7 @@ fn sweep(
 ) -> Result<Vec<Swept>, Failure> {
     let rows = Mutex::new(out);
     let start = Instant::now();
-    let swept = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let threads: Vec<_> = workers
             .into_iter()
             .enumerate()
@@ -172,14 +173,13 @@ fn sweep(
         let joined = threads
             .into_iter()
             .map(|thread| thread.join().expect("a sweep does not panic"));
-        joined.collect::<io::Result<Vec<Swept>>>()
-    });
-    swept.map_err(|error| Failure::run(format!("--out: cannot write: {error}")))
+        joined.collect::<Result<Vec<Swept>, Failure>>()
+    })
 }
 
 /// A worker that is measured.
 struct Bench<'a> {
-    executor: CpuExecutor,
+    executor: Worker,
     limits: &'a Limits,
     blocks: Vec<u32>,
     id: u32,
@@ -188,7 +188,12 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn sweep(&mut self, points: &[Point], start: Instant, budget: Duration) -> io::Result<Swept> {
+    fn sweep(
+        &mut self,
+        points: &[Point],
+        start: Instant,
+        budget: Duration,
+    ) -> Result<Swept, Failure> {
         let first_part = budget.mul_f64(1.0 - KEPT_FOR_AGAIN);
         let mut medians = Vec::new();
         for point in points {
@@ -212,24 +217,28 @@ impl Bench<'_> {
     }
 
     /// Measures a point several times, writes a row each, and returns the median.
-    fn measure(&mut self, point: &Point, index: usize, is_again: bool) -> io::Result<f64> {
+    fn measure(&mut self, point: &Point, index: usize, is_again: bool) -> Result<f64, Failure> {
         let batch = point.batch(self.limits, &self.blocks);
         let mut pass = || {
             let start = Instant::now();
-            let logits = self.executor.logits(&batch);
-            logits.expect("prompts of a sweep quote nothing");
-            start.elapsed()
+            let passed = self.executor.pass(&batch);
+            let time = start.elapsed();
+            passed.map_err(|error| Failure::run(format!("--real: {error}")))?;
+            Ok::<Duration, Failure>(time)
         };
-        let first = pass();
+        let first = pass()?;
         let is_long = first * (WARM_UPS + REPEATS) > LONG;
         let (warm_ups, repeats) = match is_long {
             true => (WARM_UPS_OF_LONG, REPEATS_OF_LONG),
             false => (WARM_UPS, REPEATS),
         };
         for _ in 1..warm_ups {
-            pass();
+            pass()?;
         }
-        let mut seconds: Vec<f64> = (0..repeats).map(|_| pass().as_secs_f64()).collect();
+        let mut seconds = Vec::new();
+        for _ in 0..repeats {
+            seconds.push(pass()?.as_secs_f64());
+        }
         let load = load_average();
         let mut text = String::new();
         for one in &seconds {
@@ -250,7 +259,8 @@ impl Bench<'_> {
             .rows
             .lock()
             .expect("nobody panics with the file in hand");
-        file.write_all(text.as_bytes())?;
+        file.write_all(text.as_bytes())
+            .map_err(|error| Failure::run(format!("--out: cannot write: {error}")))?;
         seconds.sort_by(f64::total_cmp);
         Ok(seconds[seconds.len() / 2])
     }

@@ -128,7 +128,6 @@ impl Compared {
 }
 
 pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
-    let Device::Cpu = args.real;
     let mut problems = Vec::new();
     let profile = args.profile.as_deref().map(FittedProfile::read).transpose();
     let profile = profile.map_err(|error| problems.push(error.to_string()));
@@ -152,7 +151,7 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
             pool.unmeasured = None;
         }
     }
-    let machine = Machine::set_up(&scenario, &args.workers)?;
+    let machine = Machine::set_up(&scenario, args.real, &args.workers)?;
     let made = workloads::make_with_contents(&scenario.workload, scenario.seed);
     let (loaded, contents) = made.map_err(Failure::input)?;
     let simulation = Simulation::new(&scenario, &loaded, Steps::Coasting)
