@@ -9,7 +9,7 @@ use calibration::{Precision, TimingSpec};
 use proptest::prelude::*;
 use sim::RouterSpec;
 use sim::disaggregation::conditional::IslBounding;
-use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder};
+use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Overlap};
 use sim::links::NetworkSpec;
 use std::path::{Path, PathBuf};
 use sweeps::scenario::{KvBlocks, Scenario, Source};
@@ -100,6 +100,9 @@ workload: {trace: {path: trace.jsonl}}
         conditional: Some(Conditional::IslOrLoad(bounds, 3.0)),
         network,
         // 2 x 32 layers x 8 heads x 128 bytes.
+        overlap: Overlap::Chunk,
+        topology: None,
+        domain: None,
         kv_bytes_per_token: 65_536,
         failure_rate: 0.01,
     };
@@ -317,6 +320,7 @@ fn sglang_is_read_under_its_own_names() {
             context_length: 8192,
             ignore_eos: false,
             speculation: None,
+            num_reserved_decode_tokens: None,
         }
     );
     let config = unknown.engine.as_sglang().expect("SGLang");

@@ -181,7 +181,10 @@ impl Scheduler {
     /// How many steps the batch just scheduled may take.
     pub(super) fn coast_limit(&self, plan: &StepPlan) -> u32 {
         let only_decodes = plan.prefill.is_empty() && plan.preempted.is_empty();
-        if !only_decodes || !(self.is_full || self.waiting.is_empty()) {
+        if !only_decodes
+            || !(self.is_full || self.waiting.is_empty())
+            || self.handoff.wants_memory()
+        {
             return 1;
         }
         if self.pool.cache.writes_back() {

@@ -76,6 +76,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                         context_length: SglangConfig::UNLIMITED,
                         ignore_eos,
                         speculation: drafts,
+                        num_reserved_decode_tokens: None,
                     },
                     requests,
                     host: None,

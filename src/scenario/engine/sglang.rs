@@ -14,7 +14,7 @@ const POLICIES: [(&str, SglangPolicy); 3] = [
 const OTHER_POLICIES: [&str; 4] = ["lof", "random", "priority", "routing-key"];
 
 /// Its own fields, but for drafts.
-pub const OWN: [&str; 14] = [
+pub const OWN: [&str; 15] = [
     "page_size",
     "max_total_tokens",
     "mem_fraction_static",
@@ -28,6 +28,7 @@ pub const OWN: [&str; 14] = [
     "enable_mixed_chunk",
     "disable_overlap_schedule",
     "ignore_eos",
+    "num_reserved_decode_tokens",
     "version",
 ];
 
@@ -130,6 +131,7 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> (SglangOptions, Op
             .unwrap_or(default.context_length),
         ignore_eos: section.flag("ignore_eos").unwrap_or(false),
         speculation,
+        num_reserved_decode_tokens: section.whole32("num_reserved_decode_tokens", 0..=most),
         ..default
     };
     let options = SglangOptions {
