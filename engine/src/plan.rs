@@ -16,6 +16,8 @@ pub struct StepPlan {
     pub reserved: Vec<Reserved>,
     /// Sequences that start with KV from elsewhere: their first token comes out of this step.
     pub arrived: Vec<RequestId>,
+    /// Sequences that start with KV and first token from elsewhere: that token is out now.
+    pub begun: Vec<RequestId>,
     /// The prefill part of the batch, as timing models see it.
     pub prefill: Vec<Chunk>,
     /// Number of sequences that decode one token.
@@ -134,6 +136,7 @@ impl StepPlan {
         self.preempted.clear();
         self.reserved.clear();
         self.arrived.clear();
+        self.begun.clear();
         self.prefill.clear();
         self.decode_batch = 0;
         self.decode_context = 0;

@@ -192,6 +192,24 @@ impl EngineConfig {
             && self.speculation().is_none()
     }
 
+    /// Whether it can be one of two workers that do a request together.
+    #[must_use]
+    pub const fn hands_over(&self) -> bool {
+        self.does_parts()
+            || (matches!(self, EngineConfig::Sglang(_)) && self.speculation().is_none())
+    }
+
+    /// The same settings for a worker that decodes for others, or for one that does not.
+    #[must_use]
+    pub fn as_decoder(mut self, is_decoder: bool) -> Self {
+        if let EngineConfig::Sglang(config) = &mut self {
+            let reserve = &mut config.num_reserved_decode_tokens;
+            let given = reserve.unwrap_or(SglangConfig::RESERVED_DECODE_TOKENS);
+            *reserve = is_decoder.then_some(given);
+        }
+        self
+    }
+
     /// The same settings, acceptance drawn from `seed` where it is drawn.
     #[must_use]
     pub fn with_draws(mut self, seed: u64) -> Self {
@@ -335,24 +353,30 @@ impl Scheduler {
         }
     }
 
-    /// The same for a part of the request. Only vLLM's scheduler takes parts.
+    /// The same for a part of the request. TensorRT-LLM's scheduler takes none.
     pub fn submit_part(&mut self, id: RequestId, arrival: Time, part: Part) {
         match (self, part) {
             (Scheduler::Vllm(scheduler), part) => scheduler.submit_part(id, arrival, part),
-            (Scheduler::Sglang(scheduler), Part::Whole) => scheduler.submit(id),
+            (Scheduler::Sglang(scheduler), part) => scheduler.submit_part(id, part),
             (Scheduler::Trtllm(scheduler), Part::Whole) => scheduler.submit(id),
-            (Scheduler::Sglang(_) | Scheduler::Trtllm(_), _) => unreachable!("{NO_PARTS}"),
+            (Scheduler::Trtllm(_), _) => unreachable!("{NO_PARTS}"),
         }
     }
 
     /// Gives back the blocks of a request whose prefill was done here; nobody reads them any more.
     pub fn release(&mut self, id: RequestId) {
-        self.with_parts().release(id);
+        match self {
+            Scheduler::Sglang(scheduler) => scheduler.hear(id),
+            Scheduler::Vllm(_) | Scheduler::Trtllm(_) => self.with_parts().release(id),
+        }
     }
 
     /// The KV for which blocks were reserved is there: the request may decode.
     pub fn receive(&mut self, id: RequestId) {
-        self.with_parts().receive(id);
+        match self {
+            Scheduler::Sglang(scheduler) => scheduler.hear(id),
+            Scheduler::Vllm(_) | Scheduler::Trtllm(_) => self.with_parts().receive(id),
+        }
     }
 
     /// The KV for which blocks were reserved will not come: they are given back, and the request is computed here from

@@ -218,6 +218,7 @@ mod tests {
             [family @ ("latency" | "transfers"), metric, statistic] => {
                 vec![format!("{family}.{metric}.*"), format!("*.{statistic}")]
             }
+            ["network", _, member] => vec![format!("network.*.{member}")],
             ["kvbm", tier, member] if ["host", "disk", "object"].contains(&tier) => {
                 vec![format!("kvbm.*.{member}")]
             }

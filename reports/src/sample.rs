@@ -4,6 +4,7 @@ use crate::report::{Provenance, Report, Timing};
 use engine::{Drafted, RequestId, Span, Time};
 use sim::event::WorkerId;
 use sim::kvbm::{FetchRecord, KvbmRecord, TierRecord};
+use sim::links::{LinkKind, LinkRecord, LinkUse};
 use sim::{
     GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, TransferRecord, WorkerRecord,
     summarize,
@@ -119,8 +120,22 @@ pub(crate) fn recording() -> Recording {
         workers: vec![worker, other],
         gaps: vec![gap(100.0, 4), gap(200.0, 2)],
         transfers: vec![moved],
+        links: links(),
         kvbm: Some(tiers()),
     }
+}
+
+/// A network card that carried the transfer.
+fn links() -> Vec<LinkUse> {
+    let record = LinkRecord {
+        bytes: 6_291_456_000,
+        busy: Span::from_ms(50.0),
+    };
+    vec![LinkUse {
+        kind: LinkKind::Nic,
+        bytes_per_s: 200_000_000_000,
+        record,
+    }]
 }
 
 /// The second worker has a host tier, from which its request took a block.

@@ -6,8 +6,9 @@ use crate::report::Report;
 use sim::Regret;
 use sim::regret::Against;
 use sim::summary::{
-    Distribution, Goodput, KvbmUse, SpeculationSummary, Summary, Transfers, WorkerSummary,
+    Distribution, Goodput, KvbmUse, LinksUse, SpeculationSummary, Summary, Transfers, WorkerSummary,
 };
+use std::collections::BTreeMap;
 
 /// Runs with more workers list the pools only.
 const MOST_WORKERS_LISTED: usize = 32;
@@ -214,6 +215,8 @@ fn memory(summary: &Summary) -> String {
         .transfers
         .iter()
         .map(|transfers| ("KV transfers", transfers_in_words(transfers)));
+    let carried =
+        (!summary.network.is_empty()).then(|| ("Links", links_in_words(&summary.network)));
     let drafted = summary
         .speculation
         .iter()
@@ -226,6 +229,7 @@ fn memory(summary: &Summary) -> String {
         &goodput
             .chain([("Prefix reuse", reuse), ("KV cache", used)])
             .chain(moved)
+            .chain(carried)
             .chain(drafted)
             .chain(tiers)
             .collect::<Vec<_>>(),
@@ -277,6 +281,21 @@ fn transfers_in_words(transfers: &Transfers) -> String {
         of(&transfers.exposed_ms),
         of(&transfers.wait_ms),
     )
+}
+
+/// One kind of link after the other.
+fn links_in_words(network: &BTreeMap<&'static str, LinksUse>) -> String {
+    let kind = |(name, links): (&&str, &LinksUse)| {
+        format!(
+            "{name}: {} GB over {} ways, {} used, {} of the busiest",
+            separated(links.bytes as f64 / 1e9, 1),
+            count(links.links),
+            percent(links.utilisation),
+            percent(links.busiest_utilisation),
+        )
+    };
+    let kinds: Vec<String> = network.iter().map(kind).collect();
+    kinds.join("\n")
 }
 
 fn speculation_in_words(speculation: &SpeculationSummary) -> String {

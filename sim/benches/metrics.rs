@@ -32,6 +32,7 @@ fn an_hour() -> Recording {
         workers: vec![worker; 8],
         gaps,
         transfers: Vec::new(),
+        links: Vec::new(),
         kvbm: None,
     }
 }

@@ -12,7 +12,7 @@ use divan::counter::ItemsCount;
 use engine::sglang::{SglangConfig, SglangPolicy};
 use engine::vllm::VllmConfig;
 use engine::{EngineConfig, Span, StepTime, Time, Workload};
-use sim::disaggregation::{DisaggregationSpec, HandoffOrder, Role};
+use sim::disaggregation::{DisaggregationSpec, HandoffOrder, Overlap, Role};
 use sim::event::Event;
 use sim::links::{NetworkSpec, Transport};
 use sim::router::KvRouterSpec;
@@ -247,6 +247,9 @@ fn handover() -> DisaggregationSpec {
             latency: transport.latency,
             setup: Span::ZERO,
         },
+        overlap: Overlap::Chunk,
+        topology: None,
+        domain: None,
         kv_bytes_per_token: 131_072,
         failure_rate: 0.0,
     }
@@ -300,7 +303,7 @@ impl Counts {
             virtual_clock::run_observed(replay.cluster.clone(), &replay.timing, |_, event, _| {
                 match event {
                     Event::Arrival { .. } => counts.arrivals += 1,
-                    Event::Received { .. } | Event::Links => {}
+                    Event::Received { .. } | Event::Links | Event::Began { .. } => {}
                     Event::Plan { .. } => counts.plans += 1,
                     Event::Ran(ran) => {
                         counts.runs += 1;

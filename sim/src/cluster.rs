@@ -5,6 +5,7 @@
 
 mod handoff;
 mod lockstep;
+mod severed;
 mod tiers;
 mod what_if;
 
@@ -121,7 +122,7 @@ impl Cluster {
         let workers: u32 = asked.pools.iter().map(PoolSpec::schedulers).sum();
         assert!(
             asked.disaggregation.is_none()
-                || asked.pools.iter().all(|pool| pool.engine.does_parts()),
+                || asked.pools.iter().all(|pool| pool.engine.hands_over()),
             "ranks and drafts go with workers that do whole requests"
         );
         let (entry, disaggregated) = match &asked.disaggregation {
@@ -269,6 +270,7 @@ impl Cluster {
             Event::Arrival { request } => self.arrive(now, request, actions),
             Event::Received { request } => self.place(now, request, actions),
             Event::Links => self.move_kv(now, actions),
+            Event::Began { worker, lasts } => self.step_begins(now, worker, lasts, actions),
             Event::Plan { worker } if self.steps_together(worker) => {
                 self.plan_together(now, worker, actions)
             }
@@ -285,10 +287,13 @@ impl Cluster {
         let mut reserved = std::mem::take(&mut self.reserved);
         let tiers = self.kvbm.as_ref().and_then(|kvbm| kvbm.view(id));
         let records = &mut self.recording.requests;
-        if worker.plan(now, records, actions, &mut reserved, tiers) {
+        let may_plan_more = worker.plan(now, records, actions, &mut reserved, tiers);
+        let begun = worker.take_begun();
+        if may_plan_more {
             self.wake(now, id, actions);
         }
         self.mind_host(now, id, actions);
+        self.note_begun(now, id, &begun, actions);
         self.fetch_reserved(now, id, &mut reserved, actions);
         self.note_reserved(now, &mut reserved, actions);
         self.reserved = reserved;
@@ -452,7 +457,7 @@ impl Cluster {
                 self.prompt_computed(now, ran.worker, request);
                 self.prefilled(now, request, actions);
             } else {
-                self.complete(now, ran, request, actions);
+                self.complete(now, ran.worker, ran.end(), request, actions);
             }
         }
         self.outputs = outputs;
@@ -463,13 +468,19 @@ impl Cluster {
     }
 
     /// The last token of a request arrived.
-    fn complete(&mut self, now: Time, ran: &Ran, request: RequestId, actions: &mut Vec<Action>) {
-        let worker = ran.worker;
+    fn complete(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        end: Time,
+        request: RequestId,
+        actions: &mut Vec<Action>,
+    ) {
         let engine = &self.pools[self.workers[worker.0 as usize].pool()].engine;
         let asked = self.workload.requests[request.0 as usize];
         let record = &mut self.recording.requests[request.0 as usize];
         record.output_tokens = engine.output_goal(asked.input_tokens, asked.output_tokens);
-        record.finish = ran.end();
+        record.finish = end;
         record.outcome = Outcome::Completed;
         self.answer_computed(now, worker, request);
         let workload = self.workload.clone();
@@ -500,6 +511,7 @@ impl Cluster {
         self.recording.workers = self.workers.iter().map(Worker::closed_record).collect();
         if let Some(parts) = &self.disaggregated {
             self.recording.transfers = parts.handoffs.records();
+            self.recording.links = parts.handoffs.links();
         }
         self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
         if let Some(hosts) = &mut self.hosts {

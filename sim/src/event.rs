@@ -25,6 +25,13 @@ pub enum Event {
         /// Which.
         request: RequestId,
     },
+    /// A step of a worker begins that said it wants to know ([`Cluster::wants_beginnings`](crate::Cluster::wants_beginnings)).
+    Began {
+        /// Where.
+        worker: WorkerId,
+        /// How long it will last.
+        lasts: Span,
+    },
     /// A worker looks for something to do, after everything else of that instant is in.
     Plan {
         /// Which.
@@ -77,7 +84,7 @@ pub(crate) type EventQueue<Entry> = BinaryHeap<Reverse<(Time, Order, Entry)>>;
 
 impl Event {
     /// What happens first at one instant: by rank, then by the stable number of what it concerns. Step finished,
-    /// links, (worker ready, fault or cancel: to come), arrival, received by the router, plan. No two different events of
+    /// links, (worker ready, fault or cancel: to come), arrival, received by the router, plan, step begun. No two different events of
     /// one instant have the same rank and number.
     #[must_use]
     pub fn order(&self) -> Order {
@@ -87,6 +94,7 @@ impl Event {
             Event::Arrival { request } => (4, request.0),
             Event::Received { request } => (5, request.0),
             Event::Plan { worker } => (6, worker.0),
+            Event::Began { worker, .. } => (7, worker.0),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A router numbers its workers from 0 on (their *places*); the cluster numbers all workers.
 
 use crate::cluster::PoolSpec;
+use crate::disaggregation::domains::Near;
 use crate::event::WorkerId;
 use crate::frontend::refusal;
 use crate::host::Below;
@@ -40,6 +41,8 @@ pub(crate) struct Group {
     able: Vec<WorkerId>,
     /// A request and the place that it must not get: what if it went elsewhere?
     barred: Option<(RequestId, WorkerId)>,
+    /// Places that the request to be placed next should rather get, or must.
+    near: Option<Near>,
     /// Requests that have just got a worker, by place.
     placed: Vec<Placement>,
     /// The same, by worker.
@@ -100,6 +103,7 @@ impl Group {
             place_of,
             able: Vec::new(),
             barred: None,
+            near: None,
             placed: Vec::new(),
             settled: VecDeque::new(),
         }
@@ -179,17 +183,27 @@ impl Group {
         Some(place.expect("a request names a worker of this group, or the scenario is refused"))
     }
 
-    /// Fills in what a request's preferences multiply costs by; false if they change nothing.
-    fn prefer(&mut self, said: Option<&Annotations>) -> bool {
+    /// Fills in what preferences multiply costs by, those of a request and for workers nearby; false if they change nothing.
+    fn prefer(&mut self, said: Option<&Annotations>, near: Option<&Near>) -> bool {
         self.cost_factors.clear();
-        let Some(said) = said.filter(|said| !said.preferred_taints.is_empty()) else {
+        let said = said.filter(|said| !said.preferred_taints.is_empty());
+        let nearby = near.and_then(|near| Some((&near.places, near.weight?)));
+        if said.is_none() && nearby.is_none() {
             return false;
-        };
+        }
         for index in 0..self.pools.len() {
             let (pool, workers) = self.pools[index];
-            let factor = taint_multiplier(said.preference(self.taints_of(pool)));
+            let weight = said.map_or(0.0, |said| said.preference(self.taints_of(pool)));
             self.cost_factors
-                .extend(std::iter::repeat_n(factor, workers as usize));
+                .extend(std::iter::repeat_n(weight, workers as usize));
+        }
+        if let Some((places, weight)) = nearby {
+            for place in places.iter() {
+                self.cost_factors[place.0 as usize] += weight;
+            }
+        }
+        for factor in &mut self.cost_factors {
+            *factor = taint_multiplier(*factor);
         }
         self.cost_factors.iter().any(|&factor| factor != 1.0)
     }
@@ -206,8 +220,12 @@ impl Group {
         let refusal = self.find_able(id, workload, pools);
         assert!(refusal.is_none(), "the front end refused it");
         self.leave_out_barred(id);
+        let near = self.near.take();
+        if let Some(near) = &near {
+            self.keep_to(near);
+        }
         let said = workload.annotations_of(id);
-        let (pinned, prefers) = (self.pinned(said), self.prefer(said));
+        let (pinned, prefers) = (self.pinned(said), self.prefer(said, near.as_ref()));
         let workers = if self.able.is_empty() {
             &self.places
         } else {
@@ -227,6 +245,44 @@ impl Group {
         };
         self.router.place(now, &candidate, &mut self.placed);
         self.settle();
+    }
+
+    /// The request to be placed next should rather go there, or must.
+    pub fn keep_near(&mut self, near: Option<Near>) {
+        self.near = near;
+    }
+
+    /// Whether some worker that is near enough can hold the request.
+    pub fn has_able_near(
+        &mut self,
+        id: RequestId,
+        near: Option<&Near>,
+        workload: &Workload,
+        pools: &[PoolSpec],
+    ) -> bool {
+        let Some(near) = near.filter(|near| near.weight.is_none()) else {
+            return true;
+        };
+        let refusal = self.find_able(id, workload, pools);
+        let is_able = |place: &WorkerId| self.able.is_empty() || self.able.contains(place);
+        refusal.is_none() && near.places.iter().any(is_able)
+    }
+
+    /// Leaves only places near enough in `able`, if others are not allowed.
+    fn keep_to(&mut self, near: &Near) {
+        if near.weight.is_some() {
+            return;
+        }
+        if self.able.is_empty() {
+            self.able.extend_from_slice(&near.places);
+        } else {
+            self.able
+                .retain(|place| near.places.binary_search(place).is_ok());
+        }
+        assert!(
+            !self.able.is_empty(),
+            "whoever has nobody near is refused before"
+        );
     }
 
     /// True if its router wants to be told where a request ends first.

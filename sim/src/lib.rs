@@ -20,6 +20,7 @@ pub mod record;
 pub mod regret;
 pub mod router;
 pub mod series;
+pub mod stuck;
 pub mod summary;
 pub mod virtual_clock;
 pub mod worker;

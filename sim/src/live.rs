@@ -331,7 +331,9 @@ impl Driver {
                         Event::Arrival { .. } => EventKey::Arrival,
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
-                        Event::Ran(_) => unreachable!("only workers end steps"),
+                        Event::Ran(_) | Event::Began { .. } => {
+                            unreachable!("only workers run steps")
+                        }
                     };
                     self.timers.push(Reverse((time, event.order(), key)));
                 }

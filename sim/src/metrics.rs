@@ -10,10 +10,11 @@
 
 use crate::disaggregation::TransferRecord;
 use crate::kvbm::{KvbmRecord, TierRecord};
+use crate::links::{LinkKind, LinkUse};
 use crate::quantile::values_at_ranks;
 use crate::record::{GapRun, Outcome, Recording, RequestRecord, WorkerRecord};
 use crate::summary::{
-    Distribution, Goodput, KvUse, KvbmUse, Latency, PrefixReuse, RequestCounts, Sla,
+    Distribution, Goodput, KvUse, KvbmUse, Latency, LinksUse, PrefixReuse, RequestCounts, Sla,
     SpeculationSummary, Summary, Throughput, TierUse, Transfers, WorkerSummary,
 };
 use engine::{Span, Time};
@@ -77,6 +78,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         kv: kv_use(&recording.workers, run),
         extrapolated_share: extrapolated_share(&recording.workers),
         transfers: transfers(recording),
+        network: network(&recording.links, run),
         speculation: speculation(&recording.workers),
         kvbm: recording
             .kvbm
@@ -415,6 +417,28 @@ fn transfers(recording: &Recording) -> Option<Transfers> {
         transfer_ms: spans_in_ms(ended().map(|it| it.ended.since(it.began))),
         exposed_ms: spans_in_ms(ended().map(|it| it.ended.since(it.prefilled))),
     })
+}
+
+/// What the links of each kind that there is carried.
+fn network(links: &[LinkUse], run: Span) -> BTreeMap<&'static str, LinksUse> {
+    let of = |kind: LinkKind| {
+        let all = || links.iter().filter(move |link| link.kind == kind);
+        let could = |link: &LinkUse| link.bytes_per_s as f64 * run.0 as f64 / PS_PER_S;
+        let used = |link: &LinkUse| share(link.record.bytes as f64, could(link));
+        let bytes = all().map(|link| link.record.bytes).sum::<u64>();
+        let links = all().count() as u64;
+        let use_of_kind = LinksUse {
+            links,
+            bytes,
+            utilisation: share(bytes as f64, all().map(could).sum()),
+            busiest_utilisation: all().map(used).fold(0.0, f64::max),
+            busiest_share: all()
+                .map(|link| share(link.record.busy.0 as f64, run.0 as f64))
+                .fold(0.0, f64::max),
+        };
+        (links > 0).then_some((kind.name(), use_of_kind))
+    };
+    LinkKind::ALL.into_iter().filter_map(of).collect()
 }
 
 /// What drafts brought; `None` if no sequence could have any.

@@ -5,6 +5,7 @@
 
 use crate::disaggregation::TransferRecord;
 use crate::kvbm::KvbmRecord;
+use crate::links::LinkUse;
 use engine::{Drafted, RequestId, Span, Time};
 
 /// The life of one request.
@@ -58,6 +59,8 @@ pub enum Rejection {
     PromptExceedsKvCache,
     /// The prompt fits, prompt and output together do not.
     OutputExceedsKvCache,
+    /// No worker of the domain that it is bound to can take it on.
+    NoWorkerInDomain,
     /// A request it waited for was refused, so its prompt cannot exist.
     DependencyRejected,
     /// No worker that could hold it has all taints that it requires.
@@ -72,6 +75,7 @@ impl Rejection {
             Rejection::PromptTooLong => "prompt_too_long",
             Rejection::PromptExceedsKvCache => "prompt_exceeds_kv_cache",
             Rejection::OutputExceedsKvCache => "output_exceeds_kv_cache",
+            Rejection::NoWorkerInDomain => "no_worker_in_domain",
             Rejection::DependencyRejected => "dependency_rejected",
             Rejection::RequiredTaintsUnmet => "required_taints_unmet",
         }
@@ -142,6 +146,8 @@ pub struct Recording {
     pub gaps: Vec<GapRun>,
     /// In the order of requests, those that one worker prefilled for another.
     pub transfers: Vec<TransferRecord>,
+    /// What each link between workers did, one entry for each direction.
+    pub links: Vec<LinkUse>,
     /// What happened below the GPUs' caches, where workers have such tiers.
     pub kvbm: Option<KvbmRecord>,
 }

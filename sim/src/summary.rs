@@ -24,6 +24,10 @@ pub struct Summary {
     /// KV that went from prefill to decode workers; absent where each worker does both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transfers: Option<Transfers>,
+    /// What the links between workers carried, by kind: `worker`, `nvlink`, `nic`, `leaf`, `spine`, `core`; absent where each
+    /// worker does both.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub network: BTreeMap<&'static str, LinksUse>,
     /// What drafts brought; absent where no engine speculates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<SpeculationSummary>,
@@ -168,6 +172,21 @@ pub struct Transfers {
     pub transfer_ms: Distribution,
     /// End of the prefill to the end of the transfer: what the handover adds to TTFT, but for the next step.
     pub exposed_ms: Distribution,
+}
+
+/// What the links of one kind carried over the whole run, each direction a link of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LinksUse {
+    /// How many there are.
+    pub links: u64,
+    /// Bytes of the transfers that crossed them, once for each link they crossed.
+    pub bytes: u64,
+    /// Of these, what they could have carried in the time of the run.
+    pub utilisation: f64,
+    /// The same of the link with the highest.
+    pub busiest_utilisation: f64,
+    /// Share of the run in which something moved over that one which was busy longest.
+    pub busiest_share: f64,
 }
 
 /// What drafts brought over the whole run, warm-up included.

@@ -70,6 +70,8 @@ struct Driver<'a> {
     /// By worker, when its segment ends; `Time::MAX` without one.
     ends: MinTree<Time>,
     reports: Reports,
+    /// By worker: whether the cluster wants to know when its steps begin.
+    announced: Vec<bool>,
 }
 
 /// What stands in the queue.
@@ -79,6 +81,7 @@ enum Entry {
     Arrival,
     Received,
     Plan,
+    Began,
 }
 
 /// The plans of one worker, the one that runs in front.
@@ -165,6 +168,9 @@ impl<'a> Driver<'a> {
             queue: EventQueue::new(),
             ends: MinTree::of(&vec![Time::MAX; cluster.workers().len()]),
             reports: Reports::new(cluster),
+            announced: (cluster.workers().iter())
+                .map(|worker| cluster.wants_beginnings(worker.id()))
+                .collect(),
         }
     }
 
@@ -197,6 +203,13 @@ impl<'a> Driver<'a> {
                 Entry::Plan => Event::Plan {
                     worker: WorkerId(id),
                 },
+                Entry::Began => {
+                    let segment = self.lanes[id as usize].segment;
+                    Event::Began {
+                        worker: WorkerId(id),
+                        lasts: segment.expect("a step that begins runs").first,
+                    }
+                }
             };
             return Some((now, event));
         }
@@ -216,7 +229,9 @@ impl<'a> Driver<'a> {
                         Event::Arrival { .. } => Entry::Arrival,
                         Event::Received { .. } => Entry::Received,
                         Event::Plan { .. } => Entry::Plan,
-                        Event::Ran(_) => unreachable!("only the driver runs steps"),
+                        Event::Ran(_) | Event::Began { .. } => {
+                            unreachable!("only the driver runs steps")
+                        }
                     };
                     self.push(time, &event, entry);
                 }
@@ -319,7 +334,15 @@ impl<'a> Driver<'a> {
         };
         segment.steps = segment.steps.min(due);
         lane.segment = Some(segment);
+        let (begins, first) = (segment.start, segment.first);
         self.enter_end(worker);
+        if self.announced[worker.0 as usize] {
+            let event = Event::Began {
+                worker,
+                lasts: first,
+            };
+            self.push(begins, &event, Entry::Began);
+        }
     }
 
     fn enter_end(&mut self, worker: WorkerId) {

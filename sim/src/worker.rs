@@ -37,6 +37,8 @@ pub struct Worker {
     held_part_ps: u128,
     /// Preemptions since the last output.
     fruitless_preemptions: u32,
+    /// Requests that got their first token while the worker planned.
+    begun: Vec<RequestId>,
     /// Where its newest gaps stand in the books.
     newest_gaps: usize,
 }
@@ -111,6 +113,7 @@ impl Worker {
             held_part_ps: 0,
             fruitless_preemptions: 0,
             newest_gaps: usize::MAX,
+            begun: Vec::new(),
         }
     }
 
@@ -178,6 +181,7 @@ impl Worker {
                 self.fruitless_preemptions += 1;
             }
             reserved.extend_from_slice(&plan.reserved);
+            self.begun.extend_from_slice(&plan.begun);
             for admitted in &plan.admitted {
                 self.record.admissions += 1;
                 self.record.admitted_tokens += u64::from(admitted.known_tokens);
@@ -209,6 +213,11 @@ impl Worker {
             return self.has_place();
         }
         false
+    }
+
+    /// Requests that got their first token, made elsewhere, while the worker planned.
+    pub(crate) fn take_begun(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.begun)
     }
 
     /// Whether its queue of batches takes one more, now or as soon as it looks at the oldest.

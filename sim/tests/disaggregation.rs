@@ -1,11 +1,12 @@
 //! Prefill on one worker, decode on another: hand-computed lives, two measurements of real systems, and random runs in
 //! which nobody is lost, no block is kept, and coasting changes nothing.
 
+use engine::sglang::SglangConfig;
 use engine::vllm::VllmConfig;
-use engine::{NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
+use engine::{EngineConfig, NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
 use proptest::prelude::*;
 use sim::disaggregation::conditional::IslBounding;
-use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Role};
+use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Overlap, Role};
 use sim::links::{NetworkSpec, Transport};
 use sim::router::KvRouterSpec;
 use sim::{
@@ -67,6 +68,9 @@ fn disaggregation() -> DisaggregationSpec {
         order: HandoffOrder::SourceFirst,
         conditional: None,
         network: NETWORK,
+        overlap: Overlap::Chunk,
+        topology: None,
+        domain: None,
         kv_bytes_per_token: 1_000_000,
         failure_rate: 0.0,
     }
@@ -224,6 +228,57 @@ fn short_prompts_stay_whole() {
     assert_eq!(recording.transfers.len(), 1);
     assert_eq!(recording.transfers[0].request.0, 1);
     assert_eq!(ms(recording.requests[0].first_token), 1.0);
+}
+
+/// One SGLang server of each role.
+fn sglang(chunk: u32) -> ClusterSpec {
+    let config = SglangConfig {
+        chunked_prefill_size: Some(chunk),
+        ..SglangConfig::default()
+    };
+    let spec = DisaggregationSpec {
+        order: HandoffOrder::DestinationFirst,
+        ..disaggregation()
+    };
+    let mut spec = cluster(spec, vllm());
+    for (pool, is_decoder) in spec.pools.iter_mut().zip([false, true]) {
+        pool.engine = EngineConfig::from(config.clone()).as_decoder(is_decoder);
+    }
+    spec
+}
+
+#[test]
+fn a_life_between_two_sglang_servers() {
+    // Memory is there at 0 ms. Prefill 0-1 ms; handshake 2 ms, latency 1 ms, 100 MB at 1 GB/s: 104 ms. The first token comes with
+    // the KV, the other nine in a step of 1 ms each: 113 ms.
+    let workload = workload(&[(0, vec![(1, 100)], 10), (500_000, vec![(1, 100)], 1)]);
+    let recording = run(&sglang(8192), one_ms(), &workload);
+    let life = recording.requests[0];
+    assert_eq!(
+        [life.first_scheduled, life.first_token, life.finish].map(ms),
+        [0.0, 104.0, 113.0]
+    );
+    assert_eq!((life.worker, life.output_tokens), (1, 10));
+    let transfer = recording.transfers[0];
+    let times = [transfer.reserved, transfer.prefilled, transfer.ended];
+    assert_eq!(times.map(ms), [0.0, 1.0, 104.0]);
+    let steps: Vec<u64> = recording.workers.iter().map(|it| it.steps).collect();
+    assert_eq!(steps, [2, 9]);
+    // The same prompt again: the prefill server computes its last token, the decode server has kept nothing, and an answer of one
+    // token needs no step there. 1 ms, 1 ms of latency, 100 ms.
+    let again = recording.requests[1];
+    assert_eq!(again.cached_tokens, 99);
+    assert_eq!([again.first_token, again.finish].map(ms), [602.0, 602.0]);
+    assert_eq!(recording.transfers[1].bytes, 100_000_000);
+}
+
+#[test]
+fn an_sglang_server_sends_chunk_by_chunk() {
+    // Chunks of 40 tokens: 40, 80, 100. The first 40 MB leave at 1 ms and take 43 ms; the other 60 follow in 61 ms: 105 ms.
+    let workload = workload(&[(0, vec![(1, 100)], 2)]);
+    let recording = run(&sglang(40), one_ms(), &workload);
+    assert_eq!(ms(recording.transfers[0].ended), 105.0);
+    assert_eq!(ms(recording.requests[0].first_token), 105.0);
 }
 
 #[test]

@@ -266,3 +266,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_source_is_a_link_of_ones_own() {
+    // Three flows over a link of 90 bytes/s; the first has a source of 10: the others get 40 each. With a link of 10 of its own
+    // it is the same. When the source is taken away all have 30.
+    let mut fabric = Fabric::default();
+    let [shared, own] = [90, 10].map(|rate| fabric.add_link(rate));
+    let start = |fabric: &mut Fabric, path: &[LinkId], source| {
+        let flow = NewFlow {
+            tag: 0,
+            path,
+            bytes: 1_000_000,
+            delay: Span::ZERO,
+        };
+        fabric.start_from(Time::ZERO, flow, source)
+    };
+    let first = start(&mut fabric, &[shared], Some(10));
+    let others = [(); 2].map(|()| start(&mut fabric, &[shared], None));
+    fabric.advance(Time::ZERO, &mut Vec::new());
+    let rates = |fabric: &Fabric| [first, others[0], others[1]].map(|flow| fabric.rate(flow));
+    assert_eq!(rates(&fabric), [10, 40, 40]);
+    fabric.unbind(Time::from_ns(1), first);
+    assert_eq!(rates(&fabric), [30, 30, 30]);
+    fabric.cancel(Time::from_ns(2), first);
+    let linked = start(&mut fabric, &[own, shared], None);
+    fabric.advance(Time::from_ns(2), &mut Vec::new());
+    assert_eq!(fabric.rate(linked), 10);
+    assert_eq!(fabric.rate(others[0]), 40);
+}

@@ -98,6 +98,7 @@ fn a_run_of_four_requests() {
             ..WorkerRecord::default()
         }],
         transfers: Vec::new(),
+        links: Vec::new(),
         kvbm: None,
         gaps: vec![
             GapRun {
@@ -415,6 +416,7 @@ fn any_recording() -> impl Strategy<Value = Recording> {
         workers,
         gaps,
         transfers: Vec::new(),
+        links: Vec::new(),
         kvbm: None,
     })
 }

@@ -4,7 +4,7 @@ use super::real::{self, Device, Machine, WorkerArgs};
 use super::{Failure, make_folder, print};
 use crate::scenario::{self, Set};
 use clap::Args;
-use engine::Span;
+use engine::{RequestId, Span};
 use reports::report::{Provenance, Report, Timing};
 use reports::{Error, aiperf, rows, text, timeline};
 use sim::series::MOST_WINDOWS;
@@ -302,6 +302,13 @@ fn against(args: &ReplayArgs, scenario: &Scenario) -> Vec<String> {
             )
         }));
     }
+    let overlap = scenario.disaggregation.as_ref().map(|it| it.overlap);
+    if args.live && matches!(overlap, Some(sim::disaggregation::Overlap::Layer(_))) {
+        problems.push(
+            "--live: found disaggregation.overlap: layer, which needs to know how long a step will last; expected chunk or none"
+                .to_owned(),
+        );
+    }
     if args.regret.is_some() {
         let workers: u32 = scenario.pools.iter().map(|pool| pool.workers).sum();
         if scenario.disaggregation.is_some() {
@@ -503,18 +510,32 @@ fn write_files(
     report.write(&report_json)
 }
 
-/// Why a run ended with requests unfinished.
+/// Places that are named of those where requests stand.
+const MOST_STANDINGS: usize = 5;
+
+/// Where requests stand that a run left unfinished, and why that can be.
 fn stuck(simulation: &Simulation, recording: &Recording) -> String {
-    let unfinished = |record: &&sim::RequestRecord| record.outcome == sim::Outcome::Unfinished;
-    let count = recording.requests.iter().filter(unfinished).count();
-    let first = recording
-        .requests
-        .iter()
-        .position(|record| record.outcome == sim::Outcome::Unfinished);
+    let found = sim::stuck::stuck(recording);
+    let count: usize = found.values().map(Vec::len).sum();
+    let each = |(standing, requests): (&sim::stuck::Standing, &Vec<RequestId>)| match requests[..] {
+        [only] => format!("request {} {standing}", only.0),
+        _ => format!(
+            "{} requests, the first {}: it {standing}",
+            requests.len(),
+            requests[0].0
+        ),
+    };
+    let mut places: Vec<String> = found.iter().take(MOST_STANDINGS).map(each).collect();
+    if found.len() > MOST_STANDINGS {
+        places.push(format!(
+            "others in {} further places",
+            found.len() - MOST_STANDINGS
+        ));
+    }
     format!(
-        "{count} requests were not finished when nothing more could happen (the first is request {}, digest {}): a worker \
-         preempts requests of equal priority and arrival in turn, or a duration limit left turns of a session unsent",
-        first.unwrap_or_default(),
-        simulation.digest()
+        "{count} requests were not finished when nothing more could happen (digest {}): {}. A worker preempts requests of equal \
+         priority and arrival in turn, or a duration limit left turns of a session unsent",
+        simulation.digest(),
+        places.join("; ")
     )
 }

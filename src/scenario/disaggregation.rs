@@ -3,10 +3,14 @@
 use super::network;
 use super::pools::SECTION as POOLS;
 use super::section::Section;
+use super::topology;
 use engine::Span;
 use sim::disaggregation::conditional::IslBounding;
-use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder};
+use sim::disaggregation::{
+    Conditional, DisaggregationSpec, DomainPolicy, Enforcement, HandoffOrder, Overlap,
+};
 use sim::links::NetworkSpec;
+use sim::links::topology::Domain;
 use sim::{Role as Part, RouterSpec};
 use sweeps::scenario::{Pool, Role};
 
@@ -52,10 +56,18 @@ pub fn read(
             );
             None
         }
-        Some(pools) if has_parts(Some(pools)) => both_roles(root, pools)
-            .and_then(|roles| disaggregated(root, &disaggregation, pools, roles, router))
-            .zip(network::read(root, &links, pools))
-            .map(|(spec, network)| DisaggregationSpec { network, ..spec }),
+        Some(pools) if has_parts(Some(pools)) => {
+            let domain = domain(&disaggregation, router);
+            both_roles(root, pools)
+                .and_then(|roles| disaggregated(root, &disaggregation, pools, roles, router))
+                .zip(network::read(root, &links, pools, domain.as_ref()))
+                .map(|(spec, (network, topology))| DisaggregationSpec {
+                    network,
+                    topology,
+                    domain: domain.map(|domain| domain.policy),
+                    ..spec
+                })
+        }
         Some(_) => {
             for name in ["network", "disaggregation"] {
                 if root.has(name) {
@@ -75,8 +87,13 @@ pub fn read(
     if spec.is_none() {
         if root.has("network") {
             network::speed(&links);
+            let wiring = links.section(topology::SECTION);
+            topology::judge(&wiring);
+            wiring.finish();
         }
         order(&disaggregation);
+        domain(&disaggregation, None);
+        overlap_kind(&disaggregation);
         rule(&disaggregation);
         numbers(&disaggregation);
     }
@@ -119,16 +136,20 @@ fn both_roles(root: &Section<'_>, pools: &[Pool]) -> Option<Vec<Part>> {
     if !has(Role::Prefill) {
         return complain("decode pools alone", "a pool of role prefill before them");
     }
-    if pools
-        .iter()
-        .any(|pool| pool.spec().engine.as_vllm().is_none())
-    {
+    let backend = pools[0].engine.backend();
+    if pools.iter().any(|pool| pool.engine.backend() != backend) {
         return complain(
-            "a backend other than vllm in pools of role prefill or decode",
-            "engine.backend vllm: how others hand over is not modelled yet",
+            "different backends in pools of role prefill and decode",
+            "one engine.backend for all: they do not hand KV to each other",
         );
     }
-    if !pools.iter().all(|pool| pool.engine.does_parts()) {
+    if !matches!(backend, "vllm" | "sglang") {
+        return complain(
+            "a backend other than vllm and sglang in pools of role prefill or decode",
+            "engine.backend vllm or sglang: how others hand over is not modelled yet",
+        );
+    }
+    if !pools.iter().all(|pool| pool.engine.hands_over()) {
         return complain(
             "stages, ranks or drafts in pools of role prefill or decode",
             "pp and dp of 1 and no speculative_config: how they hand over is not modelled yet",
@@ -149,7 +170,15 @@ fn disaggregated(
     roles: Vec<Part>,
     router: Option<&RouterSpec>,
 ) -> Option<DisaggregationSpec> {
-    let order = order(section);
+    let is_sglang = pools[0].engine.as_sglang().is_some();
+    let order = order(section).unwrap_or(match is_sglang {
+        true => HandoffOrder::DestinationFirst,
+        false => HandoffOrder::SourceFirst,
+    });
+    if is_sglang && !check_sglang(section, order) {
+        return None;
+    }
+    let overlap = overlap(section, order, pools);
     let rule = rule(section);
     let numbers = numbers(section);
     let asks_for_caches =
@@ -183,8 +212,11 @@ fn disaggregated(
     });
     Some(DisaggregationSpec {
         roles,
-        order: order.unwrap_or(HandoffOrder::SourceFirst),
+        order,
         conditional,
+        overlap: overlap?,
+        topology: None,
+        domain: None,
         network: NetworkSpec {
             bytes_per_s: 1,
             per_gpu: false,
@@ -197,10 +229,166 @@ fn disaggregated(
     })
 }
 
+/// What SGLang's two servers do not do.
+fn check_sglang(section: &Section<'_>, order: HandoffOrder) -> bool {
+    let mut is_fine = order == HandoffOrder::DestinationFirst;
+    if !is_fine {
+        let expected =
+            "destination-first: SGLang's decode server has memory before the prefill begins";
+        section.conflict("order", "another order than SGLang's", expected, "");
+    }
+    let mut refuse = |name, found: &str, expected: &str| {
+        if section.has(name) {
+            section.conflict(name, found, expected, "remove it");
+            is_fine = false;
+        }
+    };
+    refuse(
+        "conditional",
+        "requests that stay whole on an SGLang decode server",
+        "none: such a server computes no prompts",
+    );
+    refuse(
+        "transfer_failure_rate",
+        "transfers that fail between SGLang servers",
+        "none: SGLang gives such requests up, which is not modelled yet",
+    );
+    is_fine
+}
+
 fn order(section: &Section<'_>) -> Option<HandoffOrder> {
     section
         .has("order")
         .then(|| section.choice("order", &ORDERS))?
+}
+
+/// What moves while the rest is computed, before the number of layers is known.
+#[derive(Clone, Copy, PartialEq)]
+enum OverlapKind {
+    None,
+    Chunk,
+    Layer,
+}
+
+fn overlap_kind(section: &Section<'_>) -> Option<OverlapKind> {
+    const KINDS: [(&str, OverlapKind); 3] = [
+        ("none", OverlapKind::None),
+        ("chunk", OverlapKind::Chunk),
+        ("layer", OverlapKind::Layer),
+    ];
+    section.whole32("layers", 2..=10_000);
+    section
+        .has("overlap")
+        .then(|| section.choice("overlap", &KINDS))?
+}
+
+/// What moves while the rest is computed: by default what is possible between steps.
+fn overlap(section: &Section<'_>, order: HandoffOrder, pools: &[Pool]) -> Option<Overlap> {
+    let kind = overlap_kind(section);
+    let reserves_first = order == HandoffOrder::DestinationFirst;
+    if kind.is_some_and(|kind| kind != OverlapKind::None) && !reserves_first {
+        section.conflict(
+            "overlap",
+            "a transfer during the prefill to blocks that are reserved after it",
+            "overlap: none, or order: destination-first, which reserves them before",
+            "",
+        );
+        return None;
+    }
+    if kind != Some(OverlapKind::Layer) && section.has("layers") {
+        section.conflict(
+            "layers",
+            "layers that do not move one by one",
+            "overlap: layer",
+            "",
+        );
+    }
+    match kind {
+        Some(OverlapKind::None) => Some(Overlap::None),
+        Some(OverlapKind::Chunk) | None => Some(Overlap::Chunk),
+        Some(OverlapKind::Layer) => {
+            let of_model = pools.iter().find_map(|pool| pool.model.as_ref());
+            let written = section.whole32("layers", 2..=10_000);
+            let layers = written.or(of_model.map(|model| model.layers));
+            if layers.is_none() && !section.has("layers") {
+                section.mistake(
+                    "layers",
+                    "nothing",
+                    "how many layers there are, or a model",
+                    "",
+                );
+            }
+            layers.map(Overlap::Layer)
+        }
+    }
+}
+
+/// `kv_transfer_*`: where the second worker of a request is looked for.
+pub struct DomainFields<'a> {
+    /// As the cluster wants it.
+    pub policy: DomainPolicy,
+    /// Where it is written.
+    pub section: &'a Section<'a>,
+}
+
+/// Dynamo's `DYN_KV_TRANSFER_DOMAIN`, `_ENFORCEMENT` and `_PREFERRED_WEIGHT`.
+fn domain<'a>(section: &'a Section<'a>, router: Option<&RouterSpec>) -> Option<DomainFields<'a>> {
+    let domains = [Domain::Host, Domain::Rack, Domain::Zone].map(|domain| (domain.name(), domain));
+    let (enforcement, preferred) = ("kv_transfer_enforcement", "kv_transfer_preferred_weight");
+    let kinds = [("required", false), ("preferred", true)];
+    let is_preferred = match section.has(enforcement) {
+        true => section.choice(enforcement, &kinds)?,
+        false => false,
+    };
+    let weight = section.number(preferred, 0.0..=1.0);
+    if !section.has("kv_transfer_domain") {
+        for name in [enforcement, preferred] {
+            if section.has(name) {
+                section.conflict(
+                    name,
+                    "no domain to keep to",
+                    "kv_transfer_domain beside it",
+                    "",
+                );
+            }
+        }
+        return None;
+    }
+    let domain = section.choice("kv_transfer_domain", &domains)?;
+    let enforcement = match (is_preferred, weight) {
+        (false, _) => {
+            if section.has(preferred) {
+                let expected = "kv_transfer_enforcement: preferred beside it";
+                section.conflict(preferred, "a weight of what is required", expected, "");
+            }
+            Enforcement::Required
+        }
+        (true, Some(weight)) => Enforcement::Preferred(weight),
+        (true, None) => {
+            if !section.has(preferred) {
+                let expected = "the weight of workers nearby, 0 to 1";
+                section.mistake(preferred, "nothing", expected, "for example 0.85");
+            }
+            return None;
+        }
+    };
+    let has_costs = router.is_none_or(|router| matches!(router, RouterSpec::Kv(_)));
+    if is_preferred && !has_costs {
+        section.conflict(
+            "kv_transfer_enforcement",
+            "preferred with a router that has no costs",
+            "router.mode kv, whose cost the preference lowers, or required",
+            "",
+        );
+        return None;
+    }
+    Some(DomainFields {
+        policy: DomainPolicy {
+            domain,
+            enforcement,
+        },
+        section,
+    })
 }
 
 /// The rule and its name as written.

@@ -240,7 +240,7 @@ fn fits_pool(section: &Section<'_>, pool: &Pool) -> bool {
     if pool.role != Role::Aggregated {
         return complain(
             "HiCache where prefill and decode are apart",
-            "pools of role aggregated: handing KV over from SGLang is not modelled yet",
+            "pools of role aggregated: handing KV over beside HiCache is not modelled yet",
         );
     }
     true

@@ -23,6 +23,7 @@ mod synth;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod topology;
 mod tree;
 mod workload;
 

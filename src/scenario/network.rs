@@ -1,12 +1,19 @@
 //! `network`: how fast KV gets from pools that prefill to pools that decode.
 
+use super::disaggregation::DomainFields;
 use super::section::Section;
+use super::topology;
 use engine::Span;
-use sim::links::{NetworkSpec, Transport};
+use sim::links::{NetworkSpec, Topology, Transport};
 use sweeps::scenario::Pool;
 
 /// The section `network`.
-pub fn read(root: &Section<'_>, section: &Section<'_>, pools: &[Pool]) -> Option<NetworkSpec> {
+pub fn read(
+    root: &Section<'_>,
+    section: &Section<'_>,
+    pools: &[Pool],
+    domain: Option<&DomainFields>,
+) -> Option<(NetworkSpec, Option<Topology>)> {
     if !root.has("network") {
         root.mistake(
             "network",
@@ -14,6 +21,23 @@ pub fn read(root: &Section<'_>, section: &Section<'_>, pools: &[Pool]) -> Option
             "how KV gets from prefill to decode workers",
             "for example `network: {preset: infiniband-ndr}`",
         );
+        return None;
+    }
+    let wiring = section.section(topology::SECTION);
+    let topology = topology::read(section, &wiring, pools, domain);
+    wiring.finish();
+    if section.has(topology::SECTION) {
+        let spec = speed(section);
+        check_beside_topology(section);
+        return Some((spec?, Some(topology?)));
+    }
+    if let Some(domain) = domain {
+        let name = domain.policy.domain.name();
+        let found = format!("{name}s of a network without places");
+        let expected = "network.topology, which says where workers are";
+        domain
+            .section
+            .conflict("kv_transfer_domain", found, expected, "");
         return None;
     }
     let spec = speed(section);
@@ -40,7 +64,29 @@ pub fn read(root: &Section<'_>, section: &Section<'_>, pools: &[Pool]) -> Option
         );
         return None;
     }
-    spec
+    Some((spec?, None))
+}
+
+/// Fields that say nothing, or something else, where a topology is given.
+fn check_beside_topology(section: &Section<'_>) {
+    if section.has("per_gpu") {
+        let expected = "topology.nics_per_node, which says how many cards there are";
+        section.conflict(
+            "per_gpu",
+            "a speed by GPU beside a topology",
+            expected,
+            "remove it",
+        );
+    }
+    let nvlink = Transport::NvLink.preset().name;
+    if section
+        .text("preset")
+        .is_some_and(|(name, _)| name == nvlink)
+    {
+        let expected = "the network cards' transport: topology.nvlink is for the rest";
+        let hint = "with nics_per_node 0 any will do";
+        section.conflict("preset", "nvlink beside a topology", expected, hint);
+    }
 }
 
 /// A preset, and what is written over it.

@@ -234,6 +234,12 @@ fn read_pool(common: &Common<'_>, sections: &PoolSections<'_>) -> Option<Pool> {
         _ => engine.without_hardware(),
     };
     engine::conflicts(engine_section, &config);
+    let reserve = "num_reserved_decode_tokens";
+    if role == Some(Role::Aggregated) && engine_section.has(reserve) {
+        let found = "memory kept for a decode server's outputs";
+        engine_section.conflict(reserve, found, "a pool of role decode", "");
+    }
+    let config = config.as_decoder(role == Some(Role::Decode));
 
     let mut pool = Pool {
         name: name?,

@@ -9,7 +9,7 @@ use calibration::{Precision, TimingSpec};
 use proptest::prelude::*;
 use sim::RouterSpec;
 use sim::disaggregation::conditional::IslBounding;
-use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder};
+use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Overlap};
 use sim::links::NetworkSpec;
 use std::path::{Path, PathBuf};
 use sweeps::scenario::{KvBlocks, Scenario, Source};
@@ -100,6 +100,9 @@ workload: {trace: {path: trace.jsonl}}
         conditional: Some(Conditional::IslOrLoad(bounds, 3.0)),
         network,
         // 2 x 32 layers x 8 heads x 128 bytes.
+        overlap: Overlap::Chunk,
+        topology: None,
+        domain: None,
         kv_bytes_per_token: 65_536,
         failure_rate: 0.01,
     };

@@ -5,10 +5,12 @@
 //! count differs from point to point, enter as least, mean and greatest over the workers.
 
 use crate::row::{Name, Row, Value};
+use sim::links::LinkKind;
 use sim::summary::{
-    KvUse, KvbmUse, Latency, PrefixReuse, RequestCounts, Throughput, TierUse, Transfers,
+    KvUse, KvbmUse, Latency, LinksUse, PrefixReuse, RequestCounts, Throughput, TierUse, Transfers,
 };
 use sim::{Distribution, Goodput, Recording, Rejection, Summary};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 /// Generated tokens per second and GPU: what the frontier maximises first.
@@ -22,10 +24,11 @@ pub const REJECTED_SHARE: &str = "requests.rejected_share";
 /// Requests that were still running when the simulation ended.
 pub const UNFINISHED: &str = "requests.unfinished";
 
-const REJECTIONS: [Rejection; 5] = [
+const REJECTIONS: [Rejection; 6] = [
     Rejection::PromptTooLong,
     Rejection::PromptExceedsKvCache,
     Rejection::OutputExceedsKvCache,
+    Rejection::NoWorkerInDomain,
     Rejection::DependencyRejected,
     Rejection::RequiredTaintsUnmet,
 ];
@@ -43,6 +46,7 @@ impl Row {
             kv,
             extrapolated_share,
             transfers,
+            network,
             // What was asked for; a constant of the point.
             speculation: _,
             kvbm,
@@ -71,6 +75,7 @@ impl Row {
         row.push("kv.mean_share", *mean_share);
         row.push("extrapolated_share", *extrapolated_share);
         row.transfers(transfers.as_ref());
+        row.network(network);
         row.kvbm(kvbm.as_ref());
         row.push("workers.count", workers.len() as u64);
         row.spread(
@@ -98,6 +103,23 @@ impl Row {
         self.distribution("transfers.wait_ms", times(|it| &it.wait_ms));
         self.distribution("transfers.transfer_ms", times(|it| &it.transfer_ms));
         self.distribution("transfers.exposed_ms", times(|it| &it.exposed_ms));
+    }
+
+    /// Missing where there are no such links.
+    fn network(&mut self, network: &BTreeMap<&'static str, LinksUse>) {
+        for kind in LinkKind::ALL.map(LinkKind::name) {
+            let links = network.get(kind);
+            let count = |of: fn(&LinksUse) -> u64| links.map_or(Value::Missing, |it| of(it).into());
+            let share = |of: fn(&LinksUse) -> f64| links.map_or(Value::Missing, |it| of(it).into());
+            self.push(format!("network.{kind}.links"), count(|it| it.links));
+            self.push(format!("network.{kind}.bytes"), count(|it| it.bytes));
+            let mean = share(|it| it.utilisation);
+            self.push(format!("network.{kind}.utilisation"), mean);
+            let busiest = share(|it| it.busiest_utilisation);
+            self.push(format!("network.{kind}.busiest_utilisation"), busiest);
+            let busy = share(|it| it.busiest_share);
+            self.push(format!("network.{kind}.busiest_share"), busy);
+        }
     }
 
     /// Missing where no worker has tiers below its GPUs.
@@ -395,10 +417,11 @@ mod tests {
             Rejection::PromptTooLong => 0,
             Rejection::PromptExceedsKvCache => 1,
             Rejection::OutputExceedsKvCache => 2,
-            Rejection::DependencyRejected => 3,
-            Rejection::RequiredTaintsUnmet => 4,
+            Rejection::NoWorkerInDomain => 3,
+            Rejection::DependencyRejected => 4,
+            Rejection::RequiredTaintsUnmet => 5,
         };
-        assert!(REJECTIONS.into_iter().map(place).eq(0..5));
+        assert!(REJECTIONS.into_iter().map(place).eq(0..6));
     }
 
     #[test]

@@ -227,6 +227,123 @@ fn handovers_that_cannot_be() {
             ],
         ),
         (
+            format!("{pools}network: {{preset: roce, topology: {{gpus_per_nod: 8}}}}\n{size}"),
+            [
+                "network.topology.gpus_per_nod: found an unknown field",
+                "did you mean `gpus_per_node`?",
+            ],
+        ),
+        (
+            format!("{pools}network: {{preset: roce, topology: {{nvlink: node}}}}\n{size}"),
+            [
+                "network.topology.gpus_per_node: found nothing",
+                "or a preset",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce, topology: {{gpus_per_node: 1, nics_per_node: 0}}}}\n{size}"
+            ),
+            [
+                "no link between p.0 on node 0 and d.0 on node 1",
+                "or network cards",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: efa, topology: {{preset: hgx, nvlink: none}}}}\n{size}"
+            ),
+            [
+                "whose EFA does not reach its own node",
+                "on different nodes",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce, topology: {{gpus_per_node: 1, nodes: 1}}}}\n{size}"
+            ),
+            [
+                "network.topology.nodes: found no room for worker d.0",
+                "nodes enough",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce, topology: {{gpus_per_node: 1, placement: {{p: [0], d: [0]}}}}}}\n{size}"
+            ),
+            [
+                "network.topology.placement: found worker d.0 of 1 GPUs on node 0",
+                "nodes with room",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce, topology: {{gpus_per_node: 1, placement: {{p: [0, 1]}}}}}}\n{size}"
+            ),
+            [
+                "network.topology.placement: found nothing",
+                "the node of each of the 1 workers of pool d",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce, per_gpu: true, topology: {{preset: hgx}}}}\n{size}"
+            ),
+            [
+                "network.per_gpu: found a speed by GPU beside a topology",
+                "nics_per_node",
+            ],
+        ),
+        (
+            format!("{pools}network: {{preset: nvlink, topology: {{preset: hgx}}}}\n{size}"),
+            [
+                "network.preset: found nvlink beside a topology",
+                "topology.nvlink",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce, topology: {{preset: hgx, leaf_oversubscription: 0}}}}\n{size}"
+            ),
+            [
+                "network.topology.leaf_oversubscription: found `0`",
+                "a number above 0",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce}}\ndisaggregation: {{kv_bytes_per_token: 1, kv_transfer_domain: rack}}\n"
+            ),
+            [
+                "disaggregation.kv_transfer_domain: found racks of a network without places",
+                "network.topology",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce, topology: {{preset: hgx}}}}\ndisaggregation: {{kv_bytes_per_token: 1, kv_transfer_domain: rack, kv_transfer_enforcement: preferred}}\n"
+            ),
+            [
+                "disaggregation.kv_transfer_preferred_weight: found nothing",
+                "0 to 1",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce}}\ndisaggregation: {{kv_bytes_per_token: 1, overlap: layer}}\n"
+            ),
+            [
+                "disaggregation.overlap: found a transfer during the prefill",
+                "order: destination-first",
+            ],
+        ),
+        (
+            format!(
+                "{pools}network: {{preset: roce}}\ndisaggregation: {{kv_bytes_per_token: 1, order: destination-first, overlap: layer}}\n"
+            ),
+            ["disaggregation.layers: found nothing", "or a model"],
+        ),
+        (
             "model: meta-llama/Llama-3.1-8B\ngpu: h100_sxm\nnetwork: {preset: nvlink}\n\
              pools: [{name: p, role: prefill, workers: 5}, {name: d, role: decode, workers: 4}]\n"
                 .to_owned(),

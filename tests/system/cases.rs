@@ -10,11 +10,15 @@ use engine::{
     AcceptanceMode, DraftMethod, EngineConfig, HostPool, Span, Speculation, StepTime, WritePolicy,
 };
 use sim::disaggregation::conditional::IslBounding;
-use sim::disaggregation::{Conditional, DisaggregationSpec, HandoffOrder, Role};
+use sim::disaggregation::{
+    Conditional, DisaggregationSpec, DomainPolicy, Enforcement, HandoffOrder, Overlap, Role,
+};
 use sim::host::{PrefetchPolicy, StorageSpec};
 use sim::kvbm::spec::{Medium, OffloadPolicy, Speed, TierSpec};
 use sim::kvbm::{Eviction, FilterSpec};
-use sim::links::NetworkSpec;
+use sim::links::placement::{Nodes, Placement};
+use sim::links::topology::{Domain, NvLink, NvLinkReach};
+use sim::links::{NetworkSpec, Topology};
 use sim::router::KvRouterSpec;
 use sim::{HostSpec, KvbmSpec, PoolSpec, RouterSpec};
 
@@ -116,10 +120,98 @@ pub fn disaggregated(seed: u64) -> Case {
             latency: Span::from_ns(dice.pick(&[0, 1_000, 500_000])),
             setup: Span::from_ns(dice.pick(&[0, 0, 5_000_000])),
         },
+        overlap: Overlap::Chunk,
+        topology: None,
+        domain: None,
         kv_bytes_per_token: dice.pick(&[1, 100, 1_000]),
         failure_rate: dice.pick(&[0.0, 0.0, 0.0, 0.2]),
     });
+    wire(&mut dice, &mut case);
+    if dice.chance(35) {
+        hand_over_as_sglang(&mut dice, &mut case);
+    }
     case
+}
+
+/// The same sizes in SGLang's two servers.
+fn hand_over_as_sglang(dice: &mut Dice, case: &mut Case) {
+    for (index, pool) in case.spec.pools.iter_mut().enumerate() {
+        let vllm = pool.engine.as_vllm().expect("both run vLLM").clone();
+        let page_size = dice.pick(&[1, vllm.block_size]);
+        let chunk = page_size * dice.between(1, 30) as u32;
+        let config = SglangConfig {
+            max_total_tokens: vllm.usable_blocks() * vllm.block_size,
+            max_running_requests: vllm.max_num_seqs,
+            chunked_prefill_size: dice.chance(75).then_some(chunk),
+            max_prefill_tokens: vllm.max_num_batched_tokens,
+            schedule_policy: dice.pick(&[SglangPolicy::Fcfs, SglangPolicy::Lpm]),
+            schedule_conservativeness: dice.pick(&[0.1, 1.0]),
+            disable_radix_cache: dice.chance(20),
+            mixed_chunk: false,
+            page_size,
+            context_length: vllm.max_model_len.max(8),
+            ignore_eos: dice.chance(25),
+            num_reserved_decode_tokens: Some(dice.pick(&[0, 1, 8, 40])),
+            ..SglangConfig::default()
+        };
+        pool.engine = EngineConfig::from(config).as_decoder(index > 0);
+    }
+    let spec = case.spec.disaggregation.as_mut().expect("it hands over");
+    spec.order = HandoffOrder::DestinationFirst;
+    spec.conditional = None;
+    spec.failure_rate = 0.0;
+}
+
+/// Half of the cases get nodes, racks and zones; some keep both workers of a request together, some move layer by layer.
+fn wire(dice: &mut Dice, case: &mut Case) {
+    let spec = case.spec.disaggregation.as_mut().expect("it hands over");
+    let overlaps = [
+        Overlap::None,
+        Overlap::Chunk,
+        Overlap::Layer(2),
+        Overlap::Layer(32),
+    ];
+    spec.overlap = dice.pick(&overlaps);
+    if dice.chance(50) {
+        return;
+    }
+    let pools = &mut case.spec.pools;
+    for pool in pools.iter_mut() {
+        pool.gpus_per_worker = dice.pick(&[1, 1, 2, 3, 4]);
+    }
+    let gpus: Vec<u32> = (pools.iter())
+        .flat_map(|pool| std::iter::repeat_n(pool.gpus_per_worker, pool.workers as usize))
+        .collect();
+    let gpus_per_node = dice.pick(&[1, 2, 4]);
+    let nodes = Nodes {
+        gpus: gpus_per_node,
+        count: None,
+    };
+    let how = dice.pick(&[0, 1]);
+    let placement = [Placement::Packed, Placement::Spread][how].place(&gpus, nodes);
+    let reach = dice.pick(&[None, Some(NvLinkReach::Node), Some(NvLinkReach::Rack)]);
+    spec.topology = Some(Topology {
+        gpus_per_node,
+        nics_per_node: dice.pick(&[1, gpus_per_node, 2 * gpus_per_node]),
+        nics_reach_own_node: true,
+        nvlink: reach.map(|reach| NvLink {
+            reach,
+            bytes_per_s: 20_000_000,
+            latency: Span::from_ns(700),
+        }),
+        nodes_per_rack: dice.pick(&[None, Some(1), Some(2)]),
+        racks_per_zone: dice.pick(&[None, Some(1), Some(2)]),
+        has_rails: dice.chance(50),
+        leaf_oversubscription: dice.pick(&[None, Some(1.0), Some(3.5)]),
+        spine_oversubscription: dice.pick(&[None, Some(2.0)]),
+        placement: placement.expect("there are nodes enough"),
+    });
+    let enforcement = dice.pick(&[Enforcement::Required, Enforcement::Preferred(0.85)]);
+    let domain = dice.pick(&[Domain::Host, Domain::Rack, Domain::Zone]);
+    spec.domain = dice.chance(40).then_some(DomainPolicy {
+        domain,
+        enforcement,
+    });
 }
 
 /// The case of a seed with stages, ranks and drafts, as far as its engines have them; expected acceptance more often than drawn.

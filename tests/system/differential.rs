@@ -13,6 +13,7 @@ use sim::{PoolSpec, Recording, RouterSpec};
 use crate::cases::{case, disaggregated, parallel, tiered};
 use crate::fast::{Case, difference};
 use crate::seeds::{caught, in_parallel, seeds};
+use sim::disaggregation::Overlap;
 
 const CASES: u64 = 1_000;
 
@@ -41,6 +42,8 @@ fn coasting_threads_and_block_ids_change_nothing() {
     }
 }
 
+const NOBODY_NEAR: sim::Outcome = sim::Outcome::Rejected(sim::Rejection::NoWorkerInDomain);
+
 #[test]
 fn disaggregation_changes_nothing_of_that() {
     let seeds = seeds("DYNOSIM_DISAGGREGATED", CASES);
@@ -48,6 +51,7 @@ fn disaggregation_changes_nothing_of_that() {
         caught(|| compare(&disaggregated(seed)).map(|_| disaggregated(seed).run()))
     });
     let (mut moved, mut failed, mut waited, mut whole) = (0, 0, 0, 0);
+    let (mut apart, mut layered, mut shared) = (0, 0, 0);
     for (seed, verdict) in &verdicts {
         let recording = match verdict {
             Ok(Ok(recording)) => recording,
@@ -62,14 +66,26 @@ fn disaggregation_changes_nothing_of_that() {
         failed += u64::from(transfers.iter().any(|it| it.has_failed));
         waited += u64::from(transfers.iter().any(|it| it.reserved > it.prefilled));
         whole += u64::from(done > transfers.len());
+        let is_alone = |record: &sim::RequestRecord| record.outcome == NOBODY_NEAR;
+        apart += u64::from(recording.requests.iter().any(is_alone));
+        let early = |it: &sim::TransferRecord| it.began < it.prefilled;
+        let spec = disaggregated(*seed)
+            .spec
+            .disaggregation
+            .expect("it hands over");
+        let is_layered = matches!(spec.overlap, Overlap::Layer(_));
+        layered += u64::from(is_layered && transfers.iter().any(early));
+        shared += u64::from(spec.topology.is_some() && !transfers.is_empty());
     }
     println!(
-        "{} cases: KV moved in {moved}, failed in {failed}, waited for blocks in {waited}, stayed in {whole}",
+        "{} cases: KV moved in {moved}, failed in {failed}, waited for blocks in {waited}, stayed in {whole}, \
+         nobody was near in {apart}, layers moved alone in {layered}, links were shared in {shared}",
         verdicts.len()
     );
     let least = (seeds.end - seeds.start) / 50;
+    assert!(apart > 0);
     assert!(
-        [moved, failed, waited, whole]
+        [moved, failed, waited, whole, layered, shared]
             .iter()
             .all(|&cases| cases >= least)
     );

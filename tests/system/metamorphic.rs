@@ -111,6 +111,7 @@ fn doubled_recording(recording: &Recording) -> Recording {
         workers: recording.workers.iter().map(worker).collect(),
         gaps: recording.gaps.iter().map(gap).collect(),
         transfers: recording.transfers.clone(),
+        links: recording.links.clone(),
         kvbm: recording.kvbm.clone(),
     }
 }

@@ -188,8 +188,11 @@ impl Scheduler {
     /// How many steps the batch just scheduled may take.
     pub(super) fn coast_limit(&self, plan: &StepPlan) -> u32 {
         let only_decodes = plan.prefill.is_empty() && plan.preempted.is_empty();
-        let is_staged = self.config.pp_size > 1;
-        if is_staged || !only_decodes || !(self.is_full || self.waiting.is_empty()) {
+        if self.config.pp_size > 1
+            || !only_decodes
+            || !(self.is_full || self.waiting.is_empty())
+            || self.handoff.wants_memory()
+        {
             return 1;
         }
         if self.pool.cache.writes_back() {

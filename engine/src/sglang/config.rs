@@ -35,6 +35,9 @@ pub struct SglangConfig {
     pub pp_max_micro_batch_size: Option<u32>,
     /// Ranks with a scheduler and a pool of their own that step together. The other settings are those of one rank.
     pub dp_size: u32,
+    /// Of a decode server: tokens that it keeps free for the outputs of each request, and the sign that it is one; `None` for all
+    /// others.
+    pub num_reserved_decode_tokens: Option<u32>,
 }
 
 /// Order of the waiting queue (S10).
@@ -67,6 +70,7 @@ impl Default for SglangConfig {
             pp_size: 1,
             pp_max_micro_batch_size: None,
             dp_size: 1,
+            num_reserved_decode_tokens: None,
         }
     }
 }
@@ -74,6 +78,9 @@ impl Default for SglangConfig {
 impl SglangConfig {
     /// A `context_length` that no request reaches.
     pub const UNLIMITED: u32 = u32::MAX >> 1;
+
+    /// `num_reserved_decode_tokens` of a decode server unless it is given.
+    pub const RESERVED_DECODE_TOKENS: u32 = 512;
 
     /// Outputs beyond which nothing more is reserved for a request (`SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION`).
     pub const CLIP_MAX_NEW_TOKENS: u32 = 4096;
@@ -156,7 +163,9 @@ impl SglangConfig {
         if drafts > 0 && computed + u64::from(drafts) > pool {
             return false;
         }
-        if self.disable_radix_cache && self.ignore_eos {
+        if let Some(reserve) = self.num_reserved_decode_tokens {
+            paged + u64::from(clipped.max(reserve)) <= pool
+        } else if self.disable_radix_cache && self.ignore_eos {
             paged <= pool && paged + u64::from(output_goal) + 1 < pool
         } else {
             input + u64::from(clipped) + page < pool

@@ -95,8 +95,11 @@ impl Scheduler {
     fn retract(&mut self, plan: &mut StepPlan, running: &mut Vec<SequenceId>) {
         self.sort_for_retraction(running);
         let mut retracted = Vec::new();
-        while running.len() > 1 && (retracted.is_empty() || !self.has_room_for_decode(running)) {
-            let id = running.pop().expect("there are two");
+        // A decode server keeps memory for others, who end; it may have to retract the last one.
+        let least = usize::from(self.config.num_reserved_decode_tokens.is_none());
+        while running.len() > least && (retracted.is_empty() || !self.has_room_for_decode(running))
+        {
+            let id = running.pop().expect("there is one");
             self.retract_one(plan, id);
             // What it leaves is put to use at once.
             self.pool
@@ -118,7 +121,10 @@ impl Scheduler {
         let asked = running.iter().map(|id| u64::from(of(id).output_goal)).sum();
         self.ratio.retracted(running.len() as u32, outputs, asked);
         for id in retracted {
-            self.waiting.push(id);
+            match self.config.num_reserved_decode_tokens {
+                None => self.waiting.push(id),
+                Some(_) => self.handoff.retracted.push_back(id),
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod coast;
 mod config;
 mod decode;
 pub mod defaults;
+mod handoff;
 mod place;
 mod policy;
 mod pool;
@@ -42,11 +43,12 @@ use crate::host_pool::HostPool;
 use crate::kv_cache::KvEvent;
 use crate::plan::{Admitted, Scheduled, StepPlan};
 use crate::prefix_tree::NodeId;
-use crate::scheduler::Tracking;
+use crate::scheduler::{Part, Tracking};
 use crate::speculation::{Acceptance, Drafted};
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
 use admission::{Admission, Admitter, Stop};
+use handoff::Handoff;
 use policy::WaitingQueue;
 use prefetch::Prefetches;
 use sequence::{Sequence, SequenceId};
@@ -78,6 +80,7 @@ pub struct Scheduler {
     batch_cut: Option<SequenceId>,
     /// Micro-batches that wait for their turn (S14).
     other_batches: VecDeque<MicroBatch>,
+    handoff: Handoff,
     /// Oldest first.
     flights: VecDeque<Flight>,
     spare: StepPlan,
@@ -120,6 +123,7 @@ impl Scheduler {
             prefilled: Vec::new(),
             cut: None,
             batch_cut: None,
+            handoff: Handoff::default(),
             flights: VecDeque::new(),
             spare: StepPlan::default(),
             active: 0,
@@ -163,7 +167,7 @@ impl Scheduler {
     /// Sequences in the queue.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.handoff.waiting()
     }
 
     /// The requests in the queue, head first.
@@ -203,10 +207,16 @@ impl Scheduler {
 
     /// Takes a request in; it waits until a plan admits it. The front end has refused what can never be admitted.
     pub fn submit(&mut self, id: RequestId) {
+        let slot = self.enter(id, Part::Whole);
+        self.waiting.push(slot);
+    }
+
+    /// Gives a request a slot.
+    fn enter(&mut self, id: RequestId, part: Part) -> SequenceId {
         let request = &self.workload.requests[id.0 as usize];
         let goal = self
             .config
-            .output_goal(request.input_tokens, request.output_tokens);
+            .output_goal(request.input_tokens, part.output_tokens(request));
         assert!(
             goal > 0 && self.config.can_admit(request.input_tokens, goal),
             "the front end refuses what an idle worker cannot take"
@@ -215,8 +225,9 @@ impl Scheduler {
         let path = slot.map_or_else(Vec::new, |slot| {
             std::mem::take(&mut self.sequences[slot as usize].path)
         });
-        let sequence = Sequence::new(id, request, goal, &self.workload, path);
-        let slot = match slot {
+        let mut sequence = Sequence::new(id, request, goal, &self.workload, path);
+        sequence.part = part;
+        match slot {
             Some(slot) => {
                 self.sequences[slot as usize] = sequence;
                 slot
@@ -225,8 +236,7 @@ impl Scheduler {
                 self.sequences.push(sequence);
                 (self.sequences.len() - 1) as SequenceId
             }
-        };
-        self.waiting.push(slot);
+        }
     }
 
     /// Decides the next step, or `None` if there is nothing to run. A plan that schedules nobody comes back only when the
@@ -237,7 +247,12 @@ impl Scheduler {
         self.take_turns();
         let mut plan = std::mem::take(&mut self.spare);
         plan.clear();
+        match self.config.num_reserved_decode_tokens {
+            Some(reserve) => self.allocate(&mut plan, reserve),
+            None => self.give_back_read(),
+        }
         self.settle_last_step();
+        self.seat_come(&mut plan);
         if !self.plan_prefill(&mut plan) {
             self.plan_decode(&mut plan);
         }
@@ -245,8 +260,10 @@ impl Scheduler {
             if self.flights.is_empty() {
                 self.ratio.reset();
             }
+            let has_news =
+                !plan.reserved.is_empty() || !plan.begun.is_empty() || !plan.preempted.is_empty();
             self.spare = plan;
-            return (!self.spare.preempted.is_empty()).then_some(&self.spare);
+            return has_news.then_some(&self.spare);
         }
         let set_aside = self.slots_for(plan.decode_batch as usize);
         self.note_peak(set_aside);
@@ -282,7 +299,8 @@ impl Scheduler {
         let (sequences, vacant) = (&self.sequences, &mut self.vacant);
         batch.retain(|&id| {
             let is_finished = sequences[id as usize].is_finished();
-            if is_finished {
+            // Who was prefilled for another worker keeps its slot until that has read it.
+            if is_finished && sequences[id as usize].part != Part::Prefill {
                 vacant.push(id);
             }
             !is_finished
@@ -444,9 +462,12 @@ impl Scheduler {
             }
             let sequence = &mut self.sequences[part.sequence as usize];
             if sequence.is_finished() {
-                self.pool.finish(sequence);
                 self.active -= 1;
                 ended.push(sequence.request);
+                match sequence.part {
+                    Part::Prefill => self.hold(part.sequence),
+                    Part::Whole | Part::Decode => self.pool.finish(sequence),
+                }
             } else if index < prefills {
                 self.pool.checkpoint(sequence, true);
             }

@@ -37,7 +37,7 @@ impl KvPool {
             usable: config.usable_tokens(),
             free: config.usable_tokens(),
             cache: RadixCache::new(workload, config.page_size, tracks_events),
-            is_caching: !config.disable_radix_cache,
+            is_caching: !config.disable_radix_cache && config.num_reserved_decode_tokens.is_none(),
             uncached_tail: u32::from(config.speculation.is_some()),
             loaded: 0,
         }

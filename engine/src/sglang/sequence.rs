@@ -4,6 +4,7 @@ use super::place::{Place, place_of, places};
 use super::radix_cache::{RadixCache, RadixId};
 use crate::host_pool::Prefetch;
 use crate::prefix_tree::NodeId;
+use crate::scheduler::Part;
 use crate::workload::{Request, RequestId, Workload};
 
 /// Index of a sequence in the scheduler.
@@ -30,6 +31,8 @@ pub(super) struct Sequence {
     pub fraction: u32,
     /// What a storage is asked for while it waits.
     pub prefetch: Option<Prefetch>,
+    /// What of the request is done here.
+    pub part: Part,
     /// The places of its content.
     pub path: Vec<Place>,
 }
@@ -55,6 +58,7 @@ impl Sequence {
             was_retracted: false,
             fraction: 0,
             prefetch: None,
+            part: Part::Whole,
             path,
         }
     }

@@ -3,5 +3,6 @@
 #[path = "../naive/acceptance.rs"]
 mod acceptance;
 mod golden;
+mod handoff;
 mod naive;
 mod oracle;

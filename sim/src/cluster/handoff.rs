@@ -4,13 +4,15 @@
 
 use super::{Cluster, ClusterSpec};
 use crate::disaggregation::conditional::Circumstances;
+use crate::disaggregation::domains::{Domains, Near};
 use crate::disaggregation::{DisaggregationSpec, HandoffOrder, Handoffs, Role};
 use crate::event::{Action, WorkerId};
 use crate::group::{Group, GroupSpec};
 use crate::host::Below;
 use crate::random::{Purpose, unit};
+use crate::record::Rejection;
 use crate::router::Placement;
-use engine::{Part, RequestId, Reserved, Time, Workload};
+use engine::{Part, RequestId, Reserved, Span, Time, Workload};
 
 /// What a deployment has besides its prefill workers.
 #[derive(Debug, Clone)]
@@ -19,10 +21,11 @@ pub(super) struct Disaggregated {
     pub decode: Group,
     pub handoffs: Handoffs,
     /// By worker: prompt tokens placed there and not computed.
-    prefill_tokens: Vec<u64>,
+    pub prefill_tokens: Vec<u64>,
     /// By worker: prompt tokens it batches.
     batched_tokens: Vec<u64>,
     is_decode: Vec<bool>,
+    domains: Option<Domains>,
     complete: Vec<RequestId>,
 }
 
@@ -55,9 +58,16 @@ impl Disaggregated {
             let pools = pools.iter().zip(&disaggregation.roles);
             pools.flat_map(|pool| std::iter::repeat_n(pool, pool.0.workers as usize))
         };
-        let is_decode: Vec<bool> = each_worker()
-            .map(|(_, role)| *role == Role::Decode)
-            .collect();
+        let roles: Vec<Role> = each_worker().map(|(_, role)| *role).collect();
+        let is_decode: Vec<bool> = roles.iter().map(|role| *role == Role::Decode).collect();
+        let domains = disaggregation.domain.map(|policy| {
+            let topology = disaggregation.topology.as_ref();
+            Domains::new(
+                policy,
+                topology.expect("domains are those of a topology"),
+                &roles,
+            )
+        });
         let gpus: Vec<u32> = each_worker()
             .map(|(pool, _)| pool.gpus_per_worker)
             .collect();
@@ -78,6 +88,7 @@ impl Disaggregated {
                 .map(|(pool, _)| u64::from(pool.engine.max_num_batched_tokens()))
                 .collect(),
             is_decode,
+            domains,
             complete: Vec::new(),
         };
         (group(Role::Prefill, Part::Prefill, true), parts)
@@ -91,8 +102,15 @@ impl Disaggregated {
         self.handoffs.spec.chooses_decode_first()
     }
 
-    fn reserves_first(&self) -> bool {
+    pub fn reserves_first(&self) -> bool {
         self.handoffs.spec.order == HandoffOrder::DestinationFirst
+    }
+
+    /// Where the partner of a worker is looked for, if not everywhere.
+    pub fn near(&self, worker: WorkerId, partner: Role) -> Option<Near> {
+        self.domains
+            .as_ref()
+            .map(|domains| domains.near(worker, partner))
     }
 
     /// Whether a request that could go to this decode worker stays there whole.
@@ -152,6 +170,12 @@ impl Cluster {
         }
         let stays = parts.keeps_whole(placement, &self.workload, &self.entry);
         let reserves = parts.reserves_first();
+        let near = parts.near(worker, Role::Prefill);
+        if !stays
+            && !(self.entry).has_able_near(request, near.as_ref(), &self.workload, &self.pools)
+        {
+            return self.refuse_placed(now, placement, actions);
+        }
         self.note_placed(now, placement);
         if stays {
             return self.submit(now, request, worker, Part::Whole, actions);
@@ -161,8 +185,43 @@ impl Cluster {
             self.submit(now, request, worker, Part::Decode, actions);
         }
         let tiers = Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers);
+        self.entry.keep_near(near);
         self.entry
             .place(now, request, &self.workload, &self.pools, tiers);
+    }
+
+    /// Refuses a request that has just got a worker, since nobody near could do the other part.
+    fn refuse_placed(&mut self, now: Time, placement: &Placement, actions: &mut Vec<Action>) {
+        let Placement {
+            request, worker, ..
+        } = *placement;
+        let workload = self.workload.clone();
+        self.group_of(worker).ended(now, worker, request, &workload);
+        self.refuse(now, request, Rejection::NoWorkerInDomain, actions);
+    }
+
+    /// True if the worker wants to be told when a step begins, and how long it will last.
+    #[must_use]
+    pub fn wants_beginnings(&self, worker: WorkerId) -> bool {
+        let parts = self.disaggregated.as_ref();
+        parts.is_some_and(|parts| {
+            parts.handoffs.wants_beginnings() && !parts.is_decode_worker(worker)
+        })
+    }
+
+    /// A step of a prefill worker begins whose layers move one by one.
+    pub(super) fn step_begins(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        lasts: Span,
+        actions: &mut Vec<Action>,
+    ) {
+        let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
+        let plan = self.workers[worker.0 as usize].scheduler.oldest();
+        let plan = plan.expect("a step that begins was planned");
+        parts.handoffs.begins(now, plan, lasts);
+        self.ask_for_links(actions);
     }
 
     /// A prefill worker is chosen.
@@ -170,6 +229,13 @@ impl Cluster {
         let Placement {
             request, worker, ..
         } = *placement;
+        let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
+        if !parts.handoffs.has_decode_worker(request) {
+            let near = parts.near(worker, Role::Decode);
+            if !(parts.decode).has_able_near(request, near.as_ref(), &self.workload, &self.pools) {
+                return self.refuse_placed(now, placement, actions);
+            }
+        }
         let record = &mut self.recording.requests[request.0 as usize];
         record.placed = record.placed.min(now);
         record.router_overlap_tokens = placement.overlap_tokens;
@@ -196,12 +262,41 @@ impl Cluster {
         for reserved in reserved.drain(..) {
             let parts = self.parts();
             parts.handoffs.reserved(now, &reserved);
+            if parts.handoffs.is_lost(reserved.request) {
+                self.compute_after_all(now, reserved.request, actions);
+                continue;
+            }
             if parts.reserves_first() && parts.handoffs.has_prefill_worker(reserved.request) {
                 let (from, _) = parts.handoffs.ends_of(reserved.request);
                 self.submit(now, reserved.request, from, Part::Prefill, actions);
             }
         }
         self.ask_for_links(actions);
+    }
+
+    /// Requests whose first token came with their KV.
+    pub(super) fn note_begun(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        begun: &[RequestId],
+        actions: &mut Vec<Action>,
+    ) {
+        for &request in begun {
+            let index = request.0 as usize;
+            self.recording.requests[index].first_token = now;
+            self.last_token[index] = now;
+            let workload = self.workload.clone();
+            self.group_of(worker).prefill_done(now, request, &workload);
+            let engine = &self.pools[self.workers[worker.0 as usize].pool()].engine;
+            let asked = self.workload.requests[index];
+            if engine.output_goal(asked.input_tokens, asked.output_tokens) <= 1 {
+                self.complete(now, worker, now, request, actions);
+            }
+        }
+        if !begun.is_empty() {
+            self.submit_placed(now, actions);
+        }
     }
 
     /// A prefill worker has computed so many tokens of a prompt.
@@ -222,6 +317,8 @@ impl Cluster {
         self.entry.ended(now, from, request, &self.workload);
         if !has_decode_worker {
             let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
+            let near = parts.near(from, Role::Decode);
+            parts.decode.keep_near(near);
             parts
                 .decode
                 .place(now, request, &self.workload, &self.pools, None);

@@ -3,11 +3,15 @@
 //! A transfer starts when there are blocks to put it into and something to move: the whole prompt once it is computed or,
 //! if blocks were reserved before, what its chunks have completed so far. Of one request one part moves at a time; what is
 //! completed meanwhile moves next.
+//!
+//! Layer by layer, what a step computes begins to move when its first layer is done, no faster than the layers come: a source
+//! of (bytes of the step) / (time of the step), which leaves the last layer's share to be moved when the step ends. Then the
+//! source is taken away.
 
-use super::{DisaggregationSpec, HandoffOrder, TransferRecord};
+use super::{DisaggregationSpec, HandoffOrder, Overlap, TransferRecord};
 use crate::event::{Action, Event, WorkerId};
-use crate::links::Network;
-use engine::{RequestId, Reserved, Time};
+use crate::links::{LinkUse, Network, NewTransfer};
+use engine::{RequestId, Reserved, Span, StepPlan, Time};
 
 /// All handoffs of a run.
 #[derive(Debug, Clone)]
@@ -30,6 +34,27 @@ struct Handoff {
     computed_tokens: u32,
     sent_tokens: u32,
     moving_tokens: u32,
+    /// Its prompt was computed on a worker that is gone.
+    is_lost: bool,
+    /// The step that computes it now, where that is looked at.
+    step: Option<Step>,
+}
+
+/// A step that computes a part of a prompt.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    began: Time,
+    lasts: Span,
+    /// Tokens that can be moved when it is over.
+    ready_tokens: u32,
+}
+
+/// A part of a transfer that can begin.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    tokens: u32,
+    delay: Span,
+    source: Option<u64>,
 }
 
 const NOBODY: WorkerId = WorkerId(u32::MAX);
@@ -53,9 +78,11 @@ impl Handoffs {
             computed_tokens: 0,
             sent_tokens: 0,
             moving_tokens: 0,
+            is_lost: false,
+            step: None,
         };
         Handoffs {
-            network: Network::new(spec.network, gpus),
+            network: Network::new(spec.network, spec.topology.as_ref(), gpus),
             spec,
             block_size,
             all: (0..requests).map(blank).collect(),
@@ -89,10 +116,49 @@ impl Handoffs {
         self.all[id.0 as usize].record.to = worker;
     }
 
+    /// Whether the beginnings of steps are to be told.
+    pub fn wants_beginnings(&self) -> bool {
+        self.layers().is_some()
+    }
+
+    /// Layers that move one by one.
+    fn layers(&self) -> Option<u32> {
+        match self.spec.overlap {
+            Overlap::Layer(layers)
+                if self.spec.order == HandoffOrder::DestinationFirst && layers > 1 =>
+            {
+                Some(layers)
+            }
+            _ => None,
+        }
+    }
+
+    /// A step of a prefill worker begins, and will last so long.
+    pub fn begins(&mut self, now: Time, plan: &StepPlan, lasts: Span) {
+        for part in &plan.scheduled {
+            let id = part.request;
+            let computed = part.computed_before + part.new_tokens;
+            let whole = computed / self.block_size * self.block_size;
+            let handoff = &mut self.all[id.0 as usize];
+            let ready_tokens = if part.samples {
+                handoff.missing_tokens
+            } else {
+                whole.saturating_sub(handoff.record.hit_tokens)
+            };
+            handoff.step = Some(Step {
+                began: now,
+                lasts,
+                ready_tokens,
+            });
+            self.proceed(now, id);
+        }
+    }
+
     /// So many prompt tokens are computed.
     pub fn computed(&mut self, now: Time, id: RequestId, tokens: u32) {
-        if self.spec.order == HandoffOrder::DestinationFirst {
+        if self.spec.order == HandoffOrder::DestinationFirst && self.spec.overlap != Overlap::None {
             self.all[id.0 as usize].computed_tokens = tokens;
+            self.step_is_over(now, id);
             self.proceed(now, id);
         }
     }
@@ -100,7 +166,15 @@ impl Handoffs {
     /// All prompt tokens are computed.
     pub fn prefilled(&mut self, now: Time, id: RequestId) {
         self.all[id.0 as usize].record.prefilled = now;
+        self.step_is_over(now, id);
         self.proceed(now, id);
+    }
+
+    fn step_is_over(&mut self, now: Time, id: RequestId) {
+        let step = self.all[id.0 as usize].step.take();
+        if step.is_some() {
+            self.network.unbind(now, id.0);
+        }
     }
 
     /// The decode worker has the blocks.
@@ -116,7 +190,7 @@ impl Handoffs {
     fn proceed(&mut self, now: Time, id: RequestId) {
         let handoff = &mut self.all[id.0 as usize];
         let record = &mut handoff.record;
-        if record.reserved == Time::MAX || handoff.moving_tokens > 0 {
+        if record.reserved == Time::MAX || handoff.moving_tokens > 0 || handoff.is_lost {
             return;
         }
         let ready = if record.prefilled != Time::MAX {
@@ -125,15 +199,57 @@ impl Handoffs {
             let whole = handoff.computed_tokens / self.block_size * self.block_size;
             whole.saturating_sub(record.hit_tokens)
         };
-        if ready <= handoff.sent_tokens {
-            return;
+        let sent = handoff.sent_tokens;
+        let is_there = Part {
+            tokens: ready.saturating_sub(sent),
+            delay: Span::ZERO,
+            source: None,
+        };
+        let part = Some(is_there).filter(|part| part.tokens > 0);
+        if let Some(part) = part.or_else(|| self.layer_by_layer(now, id)) {
+            self.move_on(now, id, part);
         }
-        handoff.moving_tokens = ready - handoff.sent_tokens;
-        let bytes = u64::from(handoff.moving_tokens) * self.spec.kv_bytes_per_token;
+    }
+
+    /// What the step that runs brings of a request, if that moves layer by layer.
+    fn layer_by_layer(&self, now: Time, id: RequestId) -> Option<Part> {
+        let layers = u128::from(self.layers()?);
+        let handoff = &self.all[id.0 as usize];
+        let step = handoff.step?;
+        let tokens = step.ready_tokens.saturating_sub(handoff.sent_tokens);
+        let first = step.began + Span((u128::from(step.lasts.0) / layers) as u64);
+        let from = now.max(first);
+        let end = step.began + step.lasts;
+        if tokens == 0 || from >= end {
+            return None;
+        }
+        // All but the last layer has come at the end of the step.
+        let bytes = u128::from(tokens) * u128::from(self.spec.kv_bytes_per_token);
+        let coming = bytes * (layers - 1) / layers;
+        let rate = coming * 1_000_000_000_000 / u128::from(end.since(from).0);
+        Some(Part {
+            tokens,
+            delay: from.since(now),
+            source: Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1)),
+        })
+    }
+
+    fn move_on(&mut self, now: Time, id: RequestId, part: Part) {
+        let handoff = &mut self.all[id.0 as usize];
+        let record = &mut handoff.record;
+        let bytes = u64::from(part.tokens) * self.spec.kv_bytes_per_token;
+        handoff.moving_tokens = part.tokens;
         record.bytes += bytes;
-        record.began = record.began.min(now);
-        let (from, to) = (record.from, record.to);
-        self.network.send(now, id.0, from, to, bytes);
+        record.began = record.began.min(now + part.delay);
+        let transfer = NewTransfer {
+            tag: id.0,
+            from: record.from,
+            to: record.to,
+            bytes,
+            delay: part.delay,
+            source: part.source,
+        };
+        self.network.send(now, transfer);
     }
 
     /// Something happens on the links. Appends requests whose KV is all there.
@@ -156,6 +272,79 @@ impl Handoffs {
         }
     }
 
+    /// Handovers that are not over and of which a worker has a part.
+    pub fn unfinished_of(&self, worker: WorkerId) -> Vec<RequestId> {
+        let all = self.all.iter().map(|handoff| handoff.record);
+        let meant =
+            all.filter(|it| it.ended == Time::MAX && (it.from == worker || it.to == worker));
+        meant.map(|record| record.request).collect()
+    }
+
+    pub fn is_prefilled(&self, id: RequestId) -> bool {
+        self.all[id.0 as usize].record.prefilled != Time::MAX
+    }
+
+    /// Whether its prompt was computed on a worker that is gone.
+    pub fn is_lost(&self, id: RequestId) -> bool {
+        self.all[id.0 as usize].is_lost
+    }
+
+    /// Ends what moves.
+    fn cut_off(&mut self, now: Time, id: RequestId) {
+        let handoff = &mut self.all[id.0 as usize];
+        let tokens = std::mem::take(&mut handoff.moving_tokens);
+        if tokens > 0 {
+            handoff.record.bytes -= u64::from(tokens) * self.spec.kv_bytes_per_token;
+            self.network.cancel(now, id.0);
+        }
+    }
+
+    /// The decode worker is gone, and what it had.
+    pub fn lose_sink(&mut self, now: Time, id: RequestId) {
+        self.cut_off(now, id);
+        let handoff = &mut self.all[id.0 as usize];
+        handoff.missing_tokens = 0;
+        handoff.sent_tokens = 0;
+        handoff.record = TransferRecord {
+            to: NOBODY,
+            reserved: Time::MAX,
+            began: Time::MAX,
+            hit_tokens: 0,
+            bytes: 0,
+            ..handoff.record
+        };
+    }
+
+    /// The prefill worker is gone, and the prompt is not computed.
+    pub fn lose_source(&mut self, now: Time, id: RequestId) {
+        self.cut_off(now, id);
+        let handoff = &mut self.all[id.0 as usize];
+        handoff.computed_tokens = 0;
+        handoff.step = None;
+        handoff.record.from = NOBODY;
+    }
+
+    /// The prefill worker is gone, and with it the prompt that it had computed.
+    pub fn lose_prompt(&mut self, now: Time, id: RequestId) {
+        self.cut_off(now, id);
+        self.all[id.0 as usize].is_lost = true;
+    }
+
+    /// Nothing more is moved of it.
+    pub fn give_up(&mut self, now: Time, id: RequestId) {
+        let record = &mut self.all[id.0 as usize].record;
+        record.began = record.began.min(now);
+        record.prefilled = record.prefilled.min(now);
+        record.ended = now;
+        record.has_failed = true;
+    }
+
+    /// Whether nothing moves.
+    #[cfg(test)]
+    pub fn is_quiet(&self) -> bool {
+        self.network.next_event().is_none()
+    }
+
     pub fn note_failure(&mut self, id: RequestId) {
         self.all[id.0 as usize].record.has_failed = true;
     }
@@ -169,6 +358,11 @@ impl Handoffs {
                 event: Event::Links,
             });
         }
+    }
+
+    /// What each link did.
+    pub fn links(&self) -> Vec<LinkUse> {
+        self.network.links()
     }
 
     /// Handoffs that were begun, in the order of requests.

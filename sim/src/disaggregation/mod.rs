@@ -13,6 +13,9 @@
 //! sees. Generated KV lives on the decode worker only: a later turn that quotes an answer finds its prompt on a prefill
 //! worker, not the answer. Whether a request is handed over at all is for a [policy](conditional) to say.
 //!
+//! What moves while a prompt is computed is for [`Overlap`] to say, where blocks are reserved before. Where workers are and
+//! which links they share is a [topology](crate::links::topology); [domains] keep both workers of a request near each other.
+//!
 //! A transfer that fails gives its blocks back on both sides, and the decode worker computes the prompt itself (vLLM's
 //! `kv_load_failure_policy: recompute`).
 //!
@@ -20,19 +23,23 @@
 //! decode workers gives no credit for overlap, tracks no prefill and shares no blocks between requests, as in the replay of
 //! the real one.
 
+// Model: with layers, messages of single layers take no latency of their own, and what comes of a step when a part of the
+// transfer ends within it moves as if it had come at an even rate since: at most one latency and a layer's share early.
 // Model: messages between front end, routers and workers take no time beyond the front end's. A prefill worker that has
 // planned at the instant at which blocks are reserved for it elsewhere sees the request one step later.
 // Model: a failure shows when the last byte should have come.
 // Model: nobody gives up waiting: vLLM frees blocks that were not read within 480 s.
 
 pub mod conditional;
+pub mod domains;
 mod handoffs;
 
 pub use conditional::Conditional;
+pub use domains::{DomainPolicy, Enforcement};
 pub(crate) use handoffs::Handoffs;
 
 use crate::event::WorkerId;
-use crate::links::NetworkSpec;
+use crate::links::{NetworkSpec, Topology};
 use crate::router::{KvRouterSpec, Retention, RouterSpec};
 use engine::{RequestId, Time};
 
@@ -45,8 +52,14 @@ pub struct DisaggregationSpec {
     pub order: HandoffOrder,
     /// Which requests stay whole on the decode worker; `None` hands all over.
     pub conditional: Option<Conditional>,
+    /// What of a prompt moves while the rest is computed, where blocks are reserved before.
+    pub overlap: Overlap,
     /// Between all workers.
     pub network: NetworkSpec,
+    /// Who shares which links; `None` where each worker has ways of its own.
+    pub topology: Option<Topology>,
+    /// Where the second worker of a request is looked for; `None` for everywhere. Needs a topology.
+    pub domain: Option<DomainPolicy>,
     /// Size of the KV of one token, over all GPUs of a worker.
     pub kv_bytes_per_token: u64,
     /// Share of the transfers that fail.
@@ -71,6 +84,21 @@ pub enum HandoffOrder {
     DecodeFirst,
     /// SGLang: blocks are reserved first (bootstrap); the prompt's KV is pushed as each chunk of it is computed.
     DestinationFirst,
+}
+
+/// What of a prompt moves while the rest is computed.
+///
+/// With a step of `T` that computes a whole prompt of `L` layers, whose KV takes `X` on the links alone, the transfer is over
+/// at `T + X` (none, chunk) or at `max(T + X / L, T / L + X)` (layer) after the start of the step. A prompt that is cut into
+/// steps moves the KV of each step behind it (chunk), or that of each layer of each step behind the layer (layer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// Nothing: all of it moves when all of it is computed.
+    None,
+    /// What steps before have computed.
+    Chunk,
+    /// What the layers before have computed, in a model of so many layers.
+    Layer(u32),
 }
 
 /// The way of one request's KV. Times are `Time::MAX` for what did not happen.

@@ -1,7 +1,8 @@
 //! Progressive filling: the max-min fair rates of flows over links.
 //!
 //! All rates grow together from nothing. The first link to be full is the one with the smallest capacity per flow; its
-//! flows have what they get and leave, taking it off their other links. Then the rest grows on, until nobody is left.
+//! flows have what they get and leave, taking it off their other links. Then the rest grows on, until nobody is left. A flow
+//! with a source leaves when it has what the source gives.
 //!
 //! Only the flows that the path of one flow connects are looked at: flows on its links, the links of these, and so on.
 
@@ -37,7 +38,7 @@ impl FairShare {
     }
 
     /// Finds the flows connected with the path of `around`, and their rates.
-    pub fn solve(&mut self, links: &[Link], flows: &[Flow], around: FlowId) {
+    pub fn solve(&mut self, links: &[Link], flows: &[Flow], around: FlowId, has_sources: bool) {
         self.reach(links, flows, around);
         self.is_settled.clear();
         self.is_settled.resize(self.rates.len(), false);
@@ -52,21 +53,42 @@ impl FairShare {
                 flows: sharers,
             } = self.links[full];
             let rate = (bytes_per_s / sharers).max(1);
+            if has_sources && let Some((at, source)) = self.first_spent(flows, rate) {
+                self.settle(flows, at, source);
+                continue;
+            }
             for &flow in &links[link.0 as usize].flows {
                 let at = self.flow_seen[flow.0 as usize] as usize;
-                if std::mem::replace(&mut self.is_settled[at], true) {
-                    continue;
-                }
-                self.rates[at].1 = rate;
-                for other in &flows[flow.0 as usize].path {
-                    let other = &mut self.links[self.place[other.0 as usize] as usize];
-                    other.bytes_per_s = other.bytes_per_s.saturating_sub(rate);
-                    other.flows -= 1;
+                if !self.is_settled[at] {
+                    self.settle(flows, at, rate);
                 }
             }
         }
         for (flow, _) in &self.rates {
             self.flow_seen[flow.0 as usize] = 0;
+        }
+    }
+
+    /// Of the flows that still grow, the one whose source gives least, if that is no more than `rate`.
+    fn first_spent(&self, flows: &[Flow], rate: u64) -> Option<(usize, u64)> {
+        let growing = self.rates.iter().enumerate();
+        let growing = growing.filter(|&(at, _)| !self.is_settled[at]);
+        let sources = growing.filter_map(|(at, (flow, _))| {
+            let source = flows[flow.0 as usize].source?;
+            (source <= rate).then_some((at, source))
+        });
+        sources.min_by_key(|&(_, source)| source)
+    }
+
+    /// A flow has what it gets, and takes it off its links.
+    fn settle(&mut self, flows: &[Flow], at: usize, rate: u64) {
+        self.is_settled[at] = true;
+        self.rates[at].1 = rate;
+        let flow = self.rates[at].0;
+        for other in &flows[flow.0 as usize].path {
+            let other = &mut self.links[self.place[other.0 as usize] as usize];
+            other.bytes_per_s = other.bytes_per_s.saturating_sub(rate);
+            other.flows -= 1;
         }
     }
 

@@ -3,7 +3,8 @@
 //! A *flow* carries bytes over a *path* of links. At every moment the rates of all flows are max-min fair: no flow can get
 //! more without one getting less that has no more than it. [Progressive filling](fair_share) finds them. Rates change only
 //! when a flow begins or ends, and then only those of flows that share a link with it, directly or through others; all
-//! other flows keep rate and end. A flow first waits for its latency and set-up, in which it occupies nothing.
+//! other flows keep rate and end. A flow first waits for its latency and set-up, in which it occupies nothing. A flow whose
+//! bytes come into being while it moves may have a source of so many bytes per second, as if that were a link of its own.
 //!
 //! Everything is an integer: rates are whole bytes per second, and what is left of a flow is counted in 10^-12 bytes, so
 //! that a rate times picoseconds is exact and a flow may be looked at any number of times without changing its end.
@@ -16,10 +17,13 @@
 
 mod fair_share;
 mod network;
+pub mod placement;
 mod preset;
+pub mod topology;
 
-pub use network::{Network, NetworkSpec};
+pub use network::{Network, NetworkSpec, NewTransfer};
 pub use preset::{Transport, TransportPreset};
+pub use topology::Topology;
 
 use engine::{Span, Time};
 use fair_share::FairShare;
@@ -33,9 +37,52 @@ pub struct LinkId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(u32);
 
+/// What kind of link it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkKind {
+    /// All that a worker sends, or all that it receives.
+    Worker,
+    /// NVLink of a worker's GPUs.
+    NvLink,
+    /// A network card.
+    Nic,
+    /// Between a rack's leaf switch and the spine.
+    Leaf,
+    /// Between a zone's spine and the others.
+    Spine,
+    /// What all share.
+    Core,
+}
+
+impl LinkKind {
+    /// All of them.
+    pub const ALL: [LinkKind; 6] = [
+        LinkKind::Worker,
+        LinkKind::NvLink,
+        LinkKind::Nic,
+        LinkKind::Leaf,
+        LinkKind::Spine,
+        LinkKind::Core,
+    ];
+
+    /// Its name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            LinkKind::Worker => "worker",
+            LinkKind::NvLink => "nvlink",
+            LinkKind::Nic => "nic",
+            LinkKind::Leaf => "leaf",
+            LinkKind::Spine => "spine",
+            LinkKind::Core => "core",
+        }
+    }
+}
+
 /// One direction of a link.
 #[derive(Debug, Clone)]
 struct Link {
+    kind: LinkKind,
     /// What it carries at most.
     bytes_per_s: u64,
     /// Moving flows that cross it.
@@ -51,6 +98,17 @@ pub struct LinkRecord {
     pub bytes: u64,
     /// Time in which some flow moved over it.
     pub busy: Span,
+}
+
+/// A link, one way, and what it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkUse {
+    /// What it is.
+    pub kind: LinkKind,
+    /// What it carries at most.
+    pub bytes_per_s: u64,
+    /// What it did.
+    pub record: LinkRecord,
 }
 
 /// What a flow is to do.
@@ -77,6 +135,8 @@ struct Flow {
     left: u128,
     since: Time,
     bytes_per_s: u64,
+    /// Bytes per second that there are to be carried at most.
+    source: Option<u64>,
     /// When its delay is over or, moving, when it ends at this rate.
     due: Time,
 }
@@ -89,6 +149,8 @@ pub struct Fabric {
     links: Vec<Link>,
     flows: Vec<Flow>,
     vacant: Vec<FlowId>,
+    /// Flows that a source limits.
+    sources: u32,
     /// Of all flows, what happens next to them.
     agenda: BTreeSet<(Time, FlowId)>,
     share: FairShare,
@@ -97,8 +159,14 @@ pub struct Fabric {
 impl Fabric {
     /// Adds a link, one way.
     pub fn add_link(&mut self, bytes_per_s: u64) -> LinkId {
+        self.add_link_of(LinkKind::Worker, bytes_per_s)
+    }
+
+    /// Adds a link of this kind, one way.
+    pub fn add_link_of(&mut self, kind: LinkKind, bytes_per_s: u64) -> LinkId {
         assert!(bytes_per_s > 0, "a link carries something");
         self.links.push(Link {
+            kind,
             bytes_per_s,
             flows: Vec::new(),
             busy_since: Time::ZERO,
@@ -111,6 +179,15 @@ impl Fabric {
     #[must_use]
     pub fn record(&self, link: LinkId) -> LinkRecord {
         self.links[link.0 as usize].record
+    }
+
+    /// What each link did, up to when it was last idle.
+    pub fn uses(&self) -> impl Iterator<Item = LinkUse> {
+        self.links.iter().map(|link| LinkUse {
+            kind: link.kind,
+            bytes_per_s: link.bytes_per_s,
+            record: link.record,
+        })
     }
 
     /// Flows that wait or move.
@@ -145,7 +222,15 @@ impl Fabric {
 
     /// Starts a flow; everything due by `now` has been [advanced](Fabric::advance) over.
     pub fn start(&mut self, now: Time, new: NewFlow<'_>) -> FlowId {
+        self.start_from(now, new, None)
+    }
+
+    /// The same for a flow whose source gives it so many bytes per second at most, until it is [unbound](Fabric::unbind).
+    pub fn start_from(&mut self, now: Time, new: NewFlow<'_>, source: Option<u64>) -> FlowId {
+        assert!(source != Some(0), "a source gives something");
+        self.sources += u32::from(source.is_some());
         let flow = Flow {
+            source,
             tag: new.tag,
             path: new.path.to_vec(),
             bytes: new.bytes,
@@ -179,9 +264,27 @@ impl Fabric {
         self.end(now, id);
     }
 
+    /// Takes the limit off a flow under way that its source set.
+    pub fn unbind(&mut self, now: Time, id: FlowId) {
+        let flow = &mut self.flows[id.0 as usize];
+        if flow.source.take().is_some() {
+            self.sources -= 1;
+            if self.flows[id.0 as usize].is_moving {
+                self.share_around(now, id);
+            }
+        }
+    }
+
     /// Lets flows begin and end that are due by `now`, in the order of their times. Appends the tags of those that ended,
     /// of one instant in the order of tags.
     pub fn advance(&mut self, now: Time, ended: &mut Vec<u32>) {
+        let mut flows = Vec::new();
+        self.advance_flows(now, &mut flows);
+        ended.extend(flows.iter().map(|&(tag, _)| tag));
+    }
+
+    /// The same; each tag with its flow.
+    pub fn advance_flows(&mut self, now: Time, ended: &mut Vec<(u32, FlowId)>) {
         while let Some(time) = self.next_event().filter(|&time| time <= now) {
             let from = ended.len();
             while let Some(&(due, id)) = self.agenda.first()
@@ -192,7 +295,7 @@ impl Fabric {
                 if !flow.is_moving && flow.left > 0 && !flow.path.is_empty() {
                     self.begin(time, id);
                 } else {
-                    ended.push(flow.tag);
+                    ended.push((flow.tag, id));
                     self.end(time, id);
                 }
             }
@@ -221,6 +324,7 @@ impl Fabric {
     fn end(&mut self, now: Time, id: FlowId) {
         let flow = &mut self.flows[id.0 as usize];
         let was_moving = std::mem::replace(&mut flow.is_moving, false);
+        self.sources -= u32::from(flow.source.take().is_some());
         flow.bytes_per_s = 0;
         let bytes = flow.bytes;
         self.vacant.push(id);
@@ -249,14 +353,15 @@ impl Fabric {
             .all(|link| link.flows.iter().all(|&other| other == id))
         {
             // Nobody else is concerned.
-            let rate = links.clone().map(|link| link.bytes_per_s).min();
+            let rates = links.clone().map(|link| link.bytes_per_s);
+            let rate = rates.chain(flow.source).min();
             if let Some(rate) = rate.filter(|_| links.any(|link| !link.flows.is_empty())) {
                 self.set_rate(now, id, rate);
             }
             return;
         }
         let mut share = std::mem::take(&mut self.share);
-        share.solve(&self.links, &self.flows, id);
+        share.solve(&self.links, &self.flows, id, self.sources > 0);
         for &(flow, rate) in share.rates() {
             self.set_rate(now, flow, rate);
         }

@@ -1,20 +1,24 @@
-//! The network between workers: each worker has one way out and one way in, and all of them may share a core.
+//! The network between workers.
 //!
-//! A transfer crosses the sender's way out, the core if it is limited, and the receiver's way in. The first transfer between
-//! two workers also waits for them to get acquainted.
+//! Without a [topology](Topology) each worker has one way out and one way in, and all of them may share a core: a transfer
+//! crosses the sender's way out, the core if it is limited, and the receiver's way in. With a topology it is cut into
+//! *strands* that each take a way of their own, and is over when the last of them is. The first transfer between two workers
+//! also waits for them to get acquainted.
 
-// Model: a worker's network cards are one link each way, as fast as all of them together: transports that stripe over
-// cards (NIXL over libfabric or UCX) do that for transfers of megabytes.
+// Model: without a topology a worker's network cards are one link each way, as fast as all of them together: transports that
+// stripe over cards (NIXL over libfabric or UCX) do that for transfers of megabytes.
 
-use super::{Fabric, LinkId, LinkRecord, NewFlow};
+use super::topology::{Strand, Wiring};
+use super::{Fabric, FlowId, LinkId, LinkKind, LinkUse, NewFlow, Topology};
 use crate::event::WorkerId;
 use engine::{Span, Time};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::Arc;
 
 /// Speeds and costs of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetworkSpec {
-    /// What a worker sends at most, and what it receives at most.
+    /// What a worker sends at most, and what it receives at most; in a topology, what a network card does.
     pub bytes_per_s: u64,
     /// Whether that is for each of its GPUs.
     pub per_gpu: bool,
@@ -31,55 +35,134 @@ pub struct NetworkSpec {
 pub struct Network {
     spec: NetworkSpec,
     fabric: Fabric,
-    /// By worker.
-    out: Vec<LinkId>,
-    into: Vec<LinkId>,
-    core: Option<LinkId>,
+    ways: Ways,
     acquainted: FxHashSet<(WorkerId, WorkerId)>,
+    /// By tag: flows of a transfer under way.
+    under_way: FxHashMap<u32, Vec<FlowId>>,
+    ended: Vec<(u32, FlowId)>,
+}
+
+#[derive(Debug, Clone)]
+enum Ways {
+    Flat {
+        /// By worker.
+        out: Vec<LinkId>,
+        into: Vec<LinkId>,
+        core: Option<LinkId>,
+    },
+    Wired {
+        wiring: Box<Wiring>,
+        known: FxHashMap<(WorkerId, WorkerId), Arc<[Strand]>>,
+    },
+}
+
+/// A transfer to be started.
+#[derive(Debug, Clone, Copy)]
+pub struct NewTransfer {
+    /// The caller's name for it, of which none other is under way.
+    pub tag: u32,
+    /// Who sends.
+    pub from: WorkerId,
+    /// Who receives.
+    pub to: WorkerId,
+    /// How much.
+    pub bytes: u64,
+    /// How long there is nothing to be sent yet.
+    pub delay: Span,
+    /// Bytes per second that there are to be sent at most, until it is [unbound](Network::unbind); `None` if all is there.
+    pub source: Option<u64>,
 }
 
 impl Network {
     /// An idle network between workers of so many GPUs each.
     #[must_use]
-    pub fn new(spec: NetworkSpec, gpus: &[u32]) -> Network {
+    pub fn new(spec: NetworkSpec, topology: Option<&Topology>, gpus: &[u32]) -> Network {
         let mut fabric = Fabric::default();
+        let ways = match topology {
+            Some(topology) => Ways::Wired {
+                wiring: Box::new(Wiring::new(topology, &spec, gpus, &mut fabric)),
+                known: FxHashMap::default(),
+            },
+            None => Network::flat(spec, gpus, &mut fabric),
+        };
+        Network {
+            ways,
+            spec,
+            fabric,
+            acquainted: FxHashSet::default(),
+            under_way: FxHashMap::default(),
+            ended: Vec::new(),
+        }
+    }
+
+    fn flat(spec: NetworkSpec, gpus: &[u32], fabric: &mut Fabric) -> Ways {
         let mut ways = || -> Vec<LinkId> {
             let capacity = |&gpus: &u32| match spec.per_gpu {
                 true => spec.bytes_per_s * u64::from(gpus.max(1)),
                 false => spec.bytes_per_s,
             };
-            gpus.iter()
-                .map(|gpus| fabric.add_link(capacity(gpus)))
-                .collect()
+            let add = |gpus| fabric.add_link_of(LinkKind::Worker, capacity(gpus));
+            gpus.iter().map(add).collect()
         };
-        Network {
+        Ways::Flat {
             out: ways(),
             into: ways(),
-            core: spec.core_bytes_per_s.map(|core| fabric.add_link(core)),
-            spec,
-            fabric,
-            acquainted: FxHashSet::default(),
+            core: spec
+                .core_bytes_per_s
+                .map(|core| fabric.add_link_of(LinkKind::Core, core)),
         }
     }
 
-    /// Starts a transfer of so many bytes; [`Network::advance`] returns `tag` when it is over.
-    pub fn send(&mut self, now: Time, tag: u32, from: WorkerId, to: WorkerId, bytes: u64) {
-        let mut delay = self.spec.latency;
+    /// Starts a transfer; [`Network::advance`] returns its tag when it is over.
+    pub fn send(&mut self, now: Time, new: NewTransfer) {
+        let NewTransfer { tag, from, to, .. } = new;
+        let mut delay = new.delay;
         if self.acquainted.insert((from, to)) {
             delay += self.spec.setup;
         }
-        let path = [self.out[from.0 as usize], self.into[to.0 as usize]];
-        let all = [path[0], path[1], self.core.unwrap_or(path[1])];
-        let path = if self.core.is_some() { &all[..] } else { &path };
-        self.fabric.start(
-            now,
-            NewFlow {
-                tag,
-                path,
-                bytes,
-                delay,
-            },
-        );
+        let flows = match &mut self.ways {
+            Ways::Flat { out, into, core } => {
+                let path = [out[from.0 as usize], into[to.0 as usize]];
+                let all = [path[0], path[1], core.unwrap_or(path[1])];
+                let path = if core.is_some() { &all[..] } else { &path };
+                let flow = NewFlow {
+                    tag,
+                    path,
+                    bytes: new.bytes,
+                    delay: delay + self.spec.latency,
+                };
+                vec![self.fabric.start_from(now, flow, new.source)]
+            }
+            Ways::Wired { wiring, known } => {
+                let strands = known.entry((from, to)).or_insert_with(|| {
+                    let strands = wiring.strands(from.0 as usize, to.0 as usize);
+                    strands.into()
+                });
+                start_strands(
+                    &mut self.fabric,
+                    now,
+                    strands,
+                    &NewTransfer { delay, ..new },
+                )
+            }
+        };
+        let before = self.under_way.insert(tag, flows);
+        assert!(before.is_none(), "one transfer of a name at a time");
+    }
+
+    /// All that a transfer has left to send is there, if it is under way.
+    pub fn unbind(&mut self, now: Time, tag: u32) {
+        for &flow in self.under_way.get(&tag).into_iter().flatten() {
+            self.fabric.unbind(now, flow);
+        }
+    }
+
+    /// Ends a transfer before its time; what it has moved is lost.
+    pub fn cancel(&mut self, now: Time, tag: u32) {
+        let flows = self.under_way.remove(&tag);
+        for flow in flows.expect("only a transfer under way is cancelled") {
+            self.fabric.cancel(now, flow);
+        }
     }
 
     /// When something happens next, if nothing is sent before.
@@ -90,18 +173,47 @@ impl Network {
 
     /// Appends the tags of the transfers that are over by `now`.
     pub fn advance(&mut self, now: Time, ended: &mut Vec<u32>) {
-        self.fabric.advance(now, ended);
+        self.fabric.advance_flows(now, &mut self.ended);
+        for (tag, flow) in self.ended.drain(..) {
+            let flows = self.under_way.get_mut(&tag);
+            let flows = flows.expect("what ends was under way");
+            flows.retain(|&other| other != flow);
+            if flows.is_empty() {
+                self.under_way.remove(&tag);
+                ended.push(tag);
+            }
+        }
     }
 
-    /// What a worker has sent.
+    /// What each link did.
     #[must_use]
-    pub fn sent(&self, worker: WorkerId) -> LinkRecord {
-        self.fabric.record(self.out[worker.0 as usize])
+    pub fn links(&self) -> Vec<LinkUse> {
+        self.fabric.uses().collect()
     }
+}
 
-    /// What a worker has received.
-    #[must_use]
-    pub fn received(&self, worker: WorkerId) -> LinkRecord {
-        self.fabric.record(self.into[worker.0 as usize])
-    }
+/// Each strand carries its shards' part of the bytes.
+fn start_strands(
+    fabric: &mut Fabric,
+    now: Time,
+    strands: &[Strand],
+    new: &NewTransfer,
+) -> Vec<FlowId> {
+    let all: u64 = strands.iter().map(|strand| strand.shards).sum();
+    let part =
+        |shards: u64, whole: u64| (u128::from(whole) * u128::from(shards) / u128::from(all)) as u64;
+    let mut behind = 0;
+    let mut start = |strand: &Strand| {
+        let before = part(behind, new.bytes);
+        behind += strand.shards;
+        let flow = NewFlow {
+            tag: new.tag,
+            path: &strand.path,
+            bytes: part(behind, new.bytes) - before,
+            delay: new.delay + strand.latency,
+        };
+        let source = new.source.map(|rate| part(strand.shards, rate).max(1));
+        fabric.start_from(now, flow, source)
+    };
+    strands.iter().map(&mut start).collect()
 }

@@ -53,6 +53,9 @@ fn run(decode_writes: bool) -> Recording {
     let spec = ClusterSpec {
         pools: vec![pool("prefill"), pool("decode")],
         disaggregation: Some(DisaggregationSpec {
+            overlap: sim::disaggregation::Overlap::Chunk,
+            topology: None,
+            domain: None,
             roles: vec![Role::Prefill, Role::Decode],
             order: HandoffOrder::SourceFirst,
             conditional: None,

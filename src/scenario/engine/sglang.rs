@@ -14,7 +14,7 @@ const POLICIES: [(&str, SglangPolicy); 3] = [
 const OTHER_POLICIES: [&str; 4] = ["lof", "random", "priority", "routing-key"];
 
 /// Its own fields, but for drafts.
-pub const OWN: [&str; 15] = [
+pub const OWN: [&str; 16] = [
     "page_size",
     "max_total_tokens",
     "mem_fraction_static",
@@ -29,6 +29,7 @@ pub const OWN: [&str; 15] = [
     "disable_overlap_schedule",
     "ignore_eos",
     "pp_max_micro_batch_size",
+    "num_reserved_decode_tokens",
     "version",
 ];
 
@@ -133,6 +134,7 @@ pub fn read(section: &Section<'_>, model_len: Option<u32>) -> (SglangOptions, Op
         ignore_eos: section.flag("ignore_eos").unwrap_or(false),
         speculation,
         pp_max_micro_batch_size: section.whole32("pp_max_micro_batch_size", 1..=most),
+        num_reserved_decode_tokens: section.whole32("num_reserved_decode_tokens", 0..=most),
         ..default
     };
     let options = SglangOptions {
