@@ -189,6 +189,17 @@ impl AnnotationTable {
             })
     }
 
+    /// The same for so many copies of `rows` rows, one behind the other.
+    #[must_use]
+    pub fn repeated(&self, rows: usize, copies: u32) -> AnnotationTable {
+        let mut repeated = self.clone();
+        if !self.is_empty() {
+            repeated.rows.resize(rows, 0);
+            repeated.rows = repeated.rows.repeat(copies as usize);
+        }
+        repeated
+    }
+
     /// Rows stand in another order: what was row `order[i]` is row `i`.
     pub fn reorder(&mut self, order: &[u32]) {
         if self.is_empty() {

@@ -27,7 +27,7 @@ pub use contents::{Contents, TokenSource};
 pub use executor::{Batch, Executor, ExecutorError};
 pub use host_pool::{HostPool, HostUse, WritePolicy};
 pub use kv_cache::KvEvent;
-pub use plan::{Drafts, HostCopies, Reserved, StepPlan};
+pub use plan::{Drafts, HostCopies, Reserved, Scheduled, StepPlan};
 pub use prefix_tree::{NodeId, PrefixTree, PrefixTreeBuilder, Run};
 pub use scheduler::{EngineConfig, Part, Scheduler, Tracking};
 pub use speculation::{AcceptanceMode, DraftMethod, Drafted, Speculation};

@@ -7,7 +7,7 @@
 use crate::connector::Connector;
 use crate::host_pool::{HostPool, HostUse};
 use crate::kv_cache::{KvEvent, Stretch};
-use crate::plan::StepPlan;
+use crate::plan::{Scheduled, StepPlan};
 use crate::sglang::{self, SglangConfig};
 use crate::speculation::{AcceptanceMode, Drafted, Speculation};
 use crate::time::Time;
@@ -361,6 +361,63 @@ impl Scheduler {
             (Scheduler::Trtllm(scheduler), Part::Whole) => scheduler.submit(id),
             (Scheduler::Trtllm(_), _) => unreachable!("{NO_PARTS}"),
         }
+    }
+
+    /// Takes in a whole request of which another worker generated so many tokens, that are part of its prompt here.
+    pub fn submit_from(&mut self, id: RequestId, arrival: Time, generated: u32) {
+        match self {
+            Scheduler::Vllm(scheduler) => {
+                scheduler.submit_from(id, arrival, Part::Whole, generated);
+            }
+            Scheduler::Sglang(scheduler) => scheduler.submit_from(id, generated),
+            Scheduler::Trtllm(scheduler) => scheduler.submit_from(id, generated),
+        }
+    }
+
+    /// Drops a request that nobody wants any more, when the next step is planned; steps that are not scheduled yet have to be
+    /// [forbidden](Scheduler::stop_coasting) until then. All its blocks are given back. One that is not here, or not any
+    /// more, is none that could be dropped. SGLang reports it as ended nevertheless.
+    pub fn abort(&mut self, id: RequestId) {
+        any!(self, scheduler => scheduler.abort(id));
+    }
+
+    /// True if some part of a plan in flight may belong to a request that was aborted.
+    #[must_use]
+    pub fn has_leaving(&self) -> bool {
+        any!(self, scheduler => scheduler.has_leaving())
+    }
+
+    /// True if this part of a plan in flight belongs to a request that was aborted: its output reaches nobody.
+    #[must_use]
+    pub fn is_leaving(&self, part: &Scheduled) -> bool {
+        any!(self, scheduler => scheduler.is_leaving(part))
+    }
+
+    /// Tokens of a request that this worker has delivered; `None` if it is not here.
+    #[must_use]
+    pub fn outputs_of(&self, id: RequestId) -> Option<u32> {
+        any!(self, scheduler => scheduler.outputs_of(id))
+    }
+
+    /// Tokens of a sequence of the newest plan that come with plans in flight before it.
+    #[must_use]
+    pub fn outputs_before(&self, part: &Scheduled) -> u32 {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler.outputs_before(part),
+            Scheduler::Sglang(_) | Scheduler::Trtllm(_) => 0,
+        }
+    }
+
+    /// The requests that are here, in no order that means anything. Those that were aborted may be among them.
+    #[must_use]
+    pub fn requests(&self) -> Vec<RequestId> {
+        any!(self, scheduler => scheduler.requests())
+    }
+
+    /// Tokens of a sequence in flight that this worker has delivered.
+    #[must_use]
+    pub fn outputs_of_part(&self, part: &Scheduled) -> u32 {
+        any!(self, scheduler => scheduler.outputs_of_part(part))
     }
 
     /// Gives back the blocks of a request whose prefill was done here; nobody reads them any more.

@@ -31,6 +31,22 @@ pub struct Request {
     pub dependency_count: u16,
 }
 
+impl Request {
+    /// What is left to do when so many of its output tokens are there already: they are part of the prompt then.
+    #[must_use]
+    pub fn after(self, generated: u32) -> Request {
+        assert!(
+            generated < self.output_tokens || generated == 0,
+            "something is left to generate"
+        );
+        Request {
+            input_tokens: self.input_tokens + generated,
+            output_tokens: self.output_tokens - generated,
+            ..self
+        }
+    }
+}
+
 /// One thing a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dependency {

@@ -189,10 +189,13 @@ mod tests {
             seed: 0,
             horizon: Span::ZERO,
         };
-        let report = super::Report {
+        let adverse = sample::adverse();
+        let mut report = super::Report {
             regret: Some(Regret::new(sample, &[])),
             ..sample::report()
         };
+        report.summary.requests = adverse.requests;
+        report.summary.adversity = adverse.adversity;
         let mut found = BTreeSet::new();
         let report = serde_json::from_str(&report.json()).unwrap();
         paths(&report, "", &mut found);
@@ -230,7 +233,9 @@ mod tests {
                 format!("regret.*.{statistic}"),
             ],
             [family @ ("overrides" | "engines"), ..] => vec![format!("{family}.*")],
-            ["requests", "rejected_by", _] => vec!["requests.rejected_by.*".to_owned()],
+            ["requests", by @ ("rejected_by" | "failed_by"), _] => {
+                vec![format!("requests.{by}.*")]
+            }
             _ => vec![field.to_owned()],
         }
     }

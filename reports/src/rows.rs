@@ -62,12 +62,14 @@ pub fn requests(recording: &Recording, pool_names: &[String]) -> Table {
     table
 }
 
-/// The stable name of an outcome and, for a rejected request, of the reason.
+/// The stable name of an outcome and, for a rejected or failed request, of the reason.
 pub(crate) fn outcome(outcome: Outcome) -> (&'static str, Option<&'static str>) {
     match outcome {
         Outcome::Completed => ("completed", None),
         Outcome::Unfinished => ("unfinished", None),
         Outcome::Rejected(reason) => ("rejected", Some(reason.name())),
+        Outcome::Cancelled => ("cancelled", None),
+        Outcome::Failed(reason) => ("failed", Some(reason.name())),
     }
 }
 
@@ -104,6 +106,7 @@ pub fn windows(series: &Series) -> Table {
         "arrivals",
         "completions",
         "rejections",
+        "given_up",
         "queued",
         "running",
         "ttft_mean_ms",
@@ -117,6 +120,7 @@ pub fn windows(series: &Series) -> Table {
             window.arrivals.into(),
             window.completions.into(),
             window.rejections.into(),
+            window.given_up.into(),
             window.queued.into(),
             window.running.into(),
             window.ttft_mean_ms.into(),
@@ -160,7 +164,7 @@ input_tokens,output_tokens,cached_tokens,router_overlap_tokens,preemptions,queue
         // first: 490 + 100 ms, in the second 10 + 400 + 189.5 ms. Tokens: 1 at 110 and 4 more by 510, of which
         // 390 * 4 / 400 = 3 by 500; request 1 has its first at 500 and two more by 900; request 3 its only one at 1000.
         let expected = "\
-start_s,arrivals,completions,rejections,queued,running,ttft_mean_ms,ttft_p90_ms,output_tokens_per_s
+start_s,arrivals,completions,rejections,given_up,queued,running,ttft_mean_ms,ttft_p90_ms,output_tokens_per_s
 0,3,0,1,0.42,1.18,205,300,8
 0.5,1,2,0,0.02,1.199,199.5,199.5,8
 1,0,0,0,0,0,0,0,2

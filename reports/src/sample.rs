@@ -2,12 +2,14 @@
 
 use crate::report::{Provenance, Report, Timing};
 use engine::{Drafted, RequestId, Span, Time};
+use sim::adversity::faults::FaultKind;
+use sim::adversity::record::{AdversityRecord, FaultRecord};
 use sim::event::WorkerId;
 use sim::kvbm::{FetchRecord, KvbmRecord, TierRecord};
 use sim::links::{LinkKind, LinkRecord, LinkUse};
 use sim::{
-    GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, TransferRecord, WorkerRecord,
-    summarize,
+    GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, Summary, TransferRecord,
+    WorkerRecord, summarize,
 };
 
 pub(crate) fn pools() -> Vec<String> {
@@ -122,6 +124,41 @@ pub(crate) fn recording() -> Recording {
         transfers: vec![moved],
         links: links(),
         kvbm: Some(tiers()),
+        adversity: None,
+    }
+}
+
+/// The first worker crashed with two requests, of which one was saved, and the router missed events of the second.
+fn adversity_record() -> AdversityRecord {
+    let fault = |kind, worker| FaultRecord {
+        kind,
+        worker: Some(worker),
+        began: Time::from_ns(500_000_000),
+        ended: Time::from_ns(700_000_000),
+        requests: 2,
+        migrated: 0,
+        lost: 0,
+        recomputed_tokens: 0,
+        missed_events: 0,
+    };
+    AdversityRecord {
+        retries: 3,
+        ttft_timeouts: 1,
+        timeouts: 1,
+        shed: 2,
+        wasted_tokens: 17,
+        faults: vec![
+            FaultRecord {
+                migrated: 1,
+                lost: 1,
+                recomputed_tokens: 1_234,
+                ..fault(FaultKind::Crash, 0)
+            },
+            FaultRecord {
+                missed_events: 5,
+                ..fault(FaultKind::EventLoss, 1)
+            },
+        ],
     }
 }
 
@@ -162,6 +199,17 @@ fn tiers() -> KvbmRecord {
         fetches: vec![fetch],
         is_settled: true,
     }
+}
+
+/// What a run says in which that went wrong, and one request failed.
+pub(crate) fn adverse() -> Summary {
+    let recording = Recording {
+        adversity: Some(adversity_record()),
+        ..recording()
+    };
+    let mut summary = summarize(&recording, &pools(), Some(Sla::default()));
+    summary.requests.failed_by = [("timeout", 1)].into();
+    summary
 }
 
 pub(crate) fn report() -> Report {

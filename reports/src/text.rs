@@ -6,7 +6,8 @@ use crate::report::Report;
 use sim::Regret;
 use sim::regret::Against;
 use sim::summary::{
-    Distribution, Goodput, KvbmUse, LinksUse, SpeculationSummary, Summary, Transfers, WorkerSummary,
+    AdversitySummary, Distribution, FaultSummary, Goodput, KvbmUse, LinksUse, SpeculationSummary,
+    Summary, Transfers, WorkerSummary,
 };
 use std::collections::BTreeMap;
 
@@ -98,6 +99,18 @@ fn requests(summary: &Summary) -> String {
             reasons.collect::<Vec<_>>().join(", ")
         ));
     }
+    if counts.cancelled > 0 {
+        ends.push(format!("{} cancelled", count(counts.cancelled)));
+    }
+    if counts.failed > 0 {
+        let reasons = counts.failed_by.iter();
+        let reasons = reasons.map(|(reason, n)| format!("{} {reason}", count(*n)));
+        ends.push(format!(
+            "{} failed ({})",
+            count(counts.failed),
+            reasons.collect::<Vec<_>>().join(", ")
+        ));
+    }
     if counts.unfinished > 0 {
         ends.push(format!("{} unfinished", count(counts.unfinished)));
     }
@@ -121,7 +134,56 @@ fn requests(summary: &Summary) -> String {
             ),
         ));
     }
+    if let Some(adversity) = &summary.adversity {
+        lines.extend(adversities(adversity));
+    }
     facts(&lines)
+}
+
+/// What went wrong, by what did.
+fn adversities(adversity: &AdversitySummary) -> Vec<(&'static str, String)> {
+    let told = |parts: &[(u64, &str)]| {
+        let parts = parts.iter().filter(|(number, _)| *number > 0);
+        let parts = parts.map(|(number, what)| format!("{} {what}", count(*number)));
+        parts.collect::<Vec<_>>().join(" · ")
+    };
+    let mut lines = Vec::new();
+    let clients = told(&[
+        (adversity.ttft_timeouts, "time-outs before the first token"),
+        (adversity.timeouts, "time-outs after it"),
+        (adversity.shed, "turned away for load"),
+        (adversity.retries, "tried again"),
+        (adversity.wasted_tokens, "tokens for nothing"),
+    ]);
+    if !clients.is_empty() {
+        lines.push(("Attempts", clients));
+    }
+    let mut kinds: Vec<&str> = adversity.faults.iter().map(|fault| fault.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for kind in kinds {
+        let of_kind = adversity.faults.iter().filter(|fault| fault.kind == kind);
+        let sum = |of: fn(&FaultSummary) -> u64| of_kind.clone().map(of).sum::<u64>();
+        let effects = told(&[
+            (sum(|it| it.requests), "requests there"),
+            (sum(|it| it.migrated), "moved"),
+            (sum(|it| it.lost), "lost"),
+            (sum(|it| it.recomputed_tokens), "tokens to compute again"),
+            (sum(|it| it.missed_events), "KV events missed"),
+            (
+                sum(|it| it.sla_minutes_missed.unwrap_or(0)),
+                "minutes beyond the SLA",
+            ),
+        ]);
+        let effects = if effects.is_empty() {
+            "nobody there"
+        } else {
+            &effects
+        };
+        let times = count(of_kind.clone().count() as u64);
+        lines.push(("Fault", format!("{times} x {kind}: {effects}")));
+    }
+    lines
 }
 
 fn latency(summary: &Summary) -> String {
@@ -470,5 +532,30 @@ mod tests {
             7
         );
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+    }
+
+    #[test]
+    fn what_went_wrong_is_told_by_what_did() {
+        let adversity = sample::adverse().adversity.unwrap();
+        let lines = adversities(&adversity);
+        let expected = [
+            (
+                "Attempts",
+                "1 time-outs before the first token · 1 time-outs after it · 2 turned away for load · 3 tried again · \
+                 17 tokens for nothing",
+            ),
+            (
+                "Fault",
+                "1 x crash: 2 requests there · 1 moved · 1 lost · 1,234 tokens to compute again",
+            ),
+            (
+                "Fault",
+                "1 x event_loss: 2 requests there · 5 KV events missed",
+            ),
+        ];
+        assert_eq!(
+            lines,
+            expected.map(|(topic, words)| (topic, words.to_owned()))
+        );
     }
 }

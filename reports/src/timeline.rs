@@ -166,8 +166,14 @@ fn write_front_end<W: Write>(by_process: &[Vec<Life>], events: &mut Events<W>) -
         )?;
     }
     for life in &by_process[FRONT_END] {
-        if let Outcome::Rejected(_) = life.request.outcome {
-            let event = Event::new(Kind::Instant, "rejected", FRONT_END, life.args());
+        let ended = match life.request.outcome {
+            Outcome::Rejected(_) => Some("rejected"),
+            Outcome::Cancelled => Some("cancelled"),
+            Outcome::Failed(_) => Some("failed"),
+            Outcome::Completed | Outcome::Unfinished => None,
+        };
+        if let Some(ended) = ended {
+            let event = Event::new(Kind::Instant, ended, FRONT_END, life.args());
             events.push(&Event {
                 tid: Some(0),
                 ts: Some(us(life.finish)),

@@ -3,12 +3,15 @@
 //! [`Cluster::handle`] holds the one `match` on everything that can happen. It does no I/O, reads no clock and draws no
 //! time: a driver (virtual or live) owns time, runs the steps and hands events in, ordered by [`Event::order`].
 
+mod clients;
+mod faults;
 mod handoff;
 mod lockstep;
 mod severed;
 mod tiers;
 mod what_if;
 
+use crate::adversity::Adversity;
 use crate::disaggregation::DisaggregationSpec;
 use crate::event::{Action, Event, Ran, WorkerId};
 use crate::frontend::{Frontend, FrontendSpec};
@@ -19,7 +22,7 @@ use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Placement, RouterSpec};
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
-use engine::{EngineConfig, Part, RequestId, Reserved, Time, Workload};
+use engine::{EngineConfig, Part, RequestId, Reserved, Scheduler, StepPlan, Time, Workload};
 use handoff::Disaggregated;
 use std::sync::Arc;
 
@@ -77,6 +80,7 @@ pub struct Cluster {
     disaggregated: Option<Box<Disaggregated>>,
     kvbm: Option<Box<Kvbm>>,
     hosts: Option<Box<Hosts>>,
+    adversity: Option<Box<Adversity>>,
     workers: Vec<Worker>,
     recording: Recording,
     last_token: Vec<Time>,
@@ -89,6 +93,8 @@ pub struct Cluster {
     newcomers: Vec<(WorkerId, RequestId)>,
     seed: u64,
     warmup_requests: u32,
+    /// Requests of clients; beyond them are further attempts.
+    clients: u32,
 }
 
 impl Cluster {
@@ -104,6 +110,17 @@ impl Cluster {
     pub fn with_kvbm(
         asked: &ClusterSpec,
         kvbm: &[Option<KvbmSpec>],
+        workload: Arc<Workload>,
+    ) -> Self {
+        let load = Load::new(asked.load, workload.clone());
+        Cluster::with_load(asked, kvbm, load, workload)
+    }
+
+    /// The same with clients who may know of fewer requests than there are attempts in the workload.
+    fn with_load(
+        asked: &ClusterSpec,
+        kvbm: &[Option<KvbmSpec>],
+        load: Load,
         workload: Arc<Workload>,
     ) -> Self {
         assert!(
@@ -134,13 +151,14 @@ impl Cluster {
         };
         let roles = asked.disaggregation.as_ref().map(|it| &it.roles[..]);
         let mut cluster = Cluster {
-            load: Load::new(asked.load, workload.clone()),
+            load,
             frontend: Frontend::new(asked.frontend),
             pools: asked.pools.clone(),
             entry,
             disaggregated,
             kvbm: Kvbm::new(&asked.pools, kvbm, roles).map(Box::new),
             hosts: None,
+            adversity: None,
             workers: Vec::with_capacity(workers as usize),
             recording: Recording::default(),
             last_token: vec![Time::MAX; workload.requests.len()],
@@ -150,6 +168,7 @@ impl Cluster {
             newcomers: Vec::new(),
             seed: asked.seed,
             warmup_requests: asked.load.warmup_requests,
+            clients: workload.requests.len().max(1) as u32,
             workload,
         };
         for (pool, spec) in asked.pools.iter().enumerate() {
@@ -258,6 +277,7 @@ impl Cluster {
     /// Opens the doors.
     pub fn start(&mut self, actions: &mut Vec<Action>) {
         self.load.start(actions);
+        self.start_faults(actions);
     }
 
     /// Takes note of an event and appends what is to be done about it.
@@ -268,6 +288,8 @@ impl Cluster {
             }
             Event::Ran(ran) => self.ran(now, &ran, actions),
             Event::Arrival { request } => self.arrive(now, request, actions),
+            Event::Fault { end } => self.fault(now, end, actions),
+            Event::Patience { request } => self.lose_patience(now, request, actions),
             Event::Received { request } => self.place(now, request, actions),
             Event::Links => self.move_kv(now, actions),
             Event::Began { worker, lasts } => self.step_begins(now, worker, lasts, actions),
@@ -287,7 +309,11 @@ impl Cluster {
         let mut reserved = std::mem::take(&mut self.reserved);
         let tiers = self.kvbm.as_ref().and_then(|kvbm| kvbm.view(id));
         let records = &mut self.recording.requests;
-        let may_plan_more = worker.plan(now, records, actions, &mut reserved, tiers);
+        let adversity = self.adversity.as_deref();
+        let limit = |plan: &StepPlan, scheduler: &Scheduler| {
+            adversity.and_then(|it| it.steps_until_cancel(plan, scheduler))
+        };
+        let may_plan_more = worker.plan(now, records, actions, &mut reserved, tiers, limit);
         let begun = worker.take_begun();
         if may_plan_more {
             self.wake(now, id, actions);
@@ -302,13 +328,21 @@ impl Cluster {
     /// A client sends a request: refuse it, or let the front end have it.
     fn arrive(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
         let index = id.0 as usize;
-        if self.recording.requests[index].outcome != Outcome::Unfinished {
-            // Refused together with a request it waited for.
+        let is_first = self.is_first_attempt(id);
+        if self.is_over(id) {
+            // Refused together with a request it waited for, or not wanted any more.
+            if is_first {
+                self.load.unsent();
+            }
             return;
         }
-        self.recording.requests[index].arrival = now;
-        self.load.sent(now, id, actions);
-        if let Some(reason) = self.find_able_workers(id) {
+        let arrival = &mut self.recording.requests[index].arrival;
+        *arrival = now.min(*arrival);
+        if is_first {
+            self.load.sent(now, id, actions);
+        }
+        self.begin_patience(now, id, actions);
+        if let Some(reason) = self.find_able_workers(id).or_else(|| self.sheds(id)) {
             self.refuse(now, id, reason, actions);
             return;
         }
@@ -324,6 +358,13 @@ impl Cluster {
 
     /// A router gives a request that some worker can hold to one.
     fn place(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
+        if self.is_over(id) {
+            // Its client left.
+            return;
+        }
+        if self.adversity.is_some() && !self.enters_router(now, id, actions) {
+            return;
+        }
         match &mut self.disaggregated {
             Some(parts) if parts.chooses_decode_first() => {
                 parts
@@ -347,6 +388,9 @@ impl Cluster {
             return self.submit_parts(now, actions);
         }
         while let Some(placement) = self.entry.next_placed() {
+            if self.adversity.is_some() && !self.may_be_placed(now, &placement, actions) {
+                continue;
+            }
             self.note_placed(now, &placement);
             self.submit(
                 now,
@@ -364,6 +408,11 @@ impl Cluster {
         record.worker = placement.worker.0;
         record.router_overlap_tokens = placement.overlap_tokens;
         self.workers[placement.worker.0 as usize].record.requests += 1;
+        self.note_prefill(
+            placement.request,
+            placement.worker,
+            placement.overlap_tokens,
+        );
     }
 
     fn submit(
@@ -375,7 +424,13 @@ impl Cluster {
         actions: &mut Vec<Action>,
     ) {
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
-        scheduler.submit_part(request, now, part);
+        match &self.adversity {
+            Some(adversity) => {
+                let generated = adversity.attempts.generated(request);
+                scheduler.submit_from(request, now, generated);
+            }
+            None => scheduler.submit_part(request, now, part),
+        }
         if self.hosts.is_some() || self.kvbm.is_some() {
             self.newcomers.push((worker, request));
         }
@@ -408,17 +463,26 @@ impl Cluster {
 
     /// Refuses a request, and with it all that wait for it.
     fn refuse(&mut self, now: Time, id: RequestId, reason: Rejection, actions: &mut Vec<Action>) {
+        if self.adversity.is_some() && self.recording.requests[id.0 as usize].was_sent() {
+            return self.turn_away(now, id, reason, actions);
+        }
         let record = &mut self.recording.requests[id.0 as usize];
         record.arrival = record.arrival.min(now);
         record.finish = now;
         record.outcome = Outcome::Rejected(reason);
+        self.refuse_dependents(now, id, actions);
+        self.load.ended(now, id, actions);
+    }
+
+    /// Refuses all that wait for a request which will have no answer, and were not sent when it was.
+    fn refuse_dependents(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
         let dependents: Vec<RequestId> = self.load.waiting_for(id).collect();
         for dependent in dependents {
-            if self.recording.requests[dependent.0 as usize].outcome == Outcome::Unfinished {
+            let record = &self.recording.requests[dependent.0 as usize];
+            if !self.is_over(dependent) && !record.was_sent() {
                 self.refuse(now, dependent, Rejection::DependencyRejected, actions);
             }
         }
-        self.load.ended(now, id, actions);
     }
 
     /// Steps of a worker ended.
@@ -429,6 +493,15 @@ impl Cluster {
             last_token: &mut self.last_token,
             gaps: &mut self.recording.gaps,
             warmup_requests: self.warmup_requests,
+            clients: self.clients,
+        };
+        let satisfied = match &mut self.adversity {
+            Some(adversity) => {
+                adversity.fruitless_faults = 0;
+                let scheduler = &self.workers[ran.worker.0 as usize].scheduler;
+                adversity.satisfied(scheduler, ran.steps)
+            }
+            None => Vec::new(),
         };
         if let Some(hosts) = &mut self.hosts {
             hosts.note_ran(&self.workers[ran.worker.0 as usize], ran);
@@ -436,6 +509,7 @@ impl Cluster {
         self.workers[ran.worker.0 as usize].ran(ran, &mut books, &mut outputs);
         let workload = self.workload.clone();
         for &request in &outputs.started {
+            self.note_first_token(ran.end(), request);
             self.prompt_computed(now, ran.worker, request);
         }
         self.evicted(now, ran.worker, &outputs.events);
@@ -462,6 +536,7 @@ impl Cluster {
         }
         self.outputs = outputs;
         self.mind_host(now, ran.worker, actions);
+        self.dismiss(now, satisfied, actions);
         self.wake(now, ran.worker, actions);
         self.submit_placed(now, actions);
         self.ask_for_links(actions);
@@ -479,12 +554,17 @@ impl Cluster {
         let engine = &self.pools[self.workers[worker.0 as usize].pool()].engine;
         let asked = self.workload.requests[request.0 as usize];
         let record = &mut self.recording.requests[request.0 as usize];
+        if record.outcome != Outcome::Unfinished {
+            // Its client left while the last step ran.
+            return;
+        }
         record.output_tokens = engine.output_goal(asked.input_tokens, asked.output_tokens);
         record.finish = end;
         record.outcome = Outcome::Completed;
         self.answer_computed(now, worker, request);
         let workload = self.workload.clone();
         self.group_of(worker).ended(now, worker, request, &workload);
+        let request = self.fold(request);
         self.load.ended(now, request, actions);
     }
 
@@ -518,6 +598,7 @@ impl Cluster {
             let books = self.recording.kvbm.get_or_insert_default();
             hosts.finish(&self.workers, books);
         }
+        self.close_attempts();
         self.recording
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that can happen to a serving system, everything it can ask for, and the one order of events.
 
+use crate::adversity::faults::Disturbance;
 use engine::{RequestId, Span, Time};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,6 +19,16 @@ pub enum Event {
     /// A client sends a request.
     Arrival {
         /// Which.
+        request: RequestId,
+    },
+    /// A fault begins or is over.
+    Fault {
+        /// Twice its number at its beginning, one more at its end.
+        end: u32,
+    },
+    /// A client may have waited too long.
+    Patience {
+        /// For which of its requests.
         request: RequestId,
     },
     /// The front end is done with a request and hands it to the router.
@@ -84,17 +95,19 @@ pub(crate) type EventQueue<Entry> = BinaryHeap<Reverse<(Time, Order, Entry)>>;
 
 impl Event {
     /// What happens first at one instant: by rank, then by the stable number of what it concerns. Step finished,
-    /// links, (worker ready, fault or cancel: to come), arrival, received by the router, plan, step begun. No two different events of
+    /// links, (worker ready: to come), fault, cancel or time-out, arrival, received by the router, plan, step begun. No two different events of
     /// one instant have the same rank and number.
     #[must_use]
     pub fn order(&self) -> Order {
         match self {
             Event::Ran(ran) => (0, ran.worker.0),
             Event::Links => (1, 0),
-            Event::Arrival { request } => (4, request.0),
-            Event::Received { request } => (5, request.0),
-            Event::Plan { worker } => (6, worker.0),
-            Event::Began { worker, .. } => (7, worker.0),
+            Event::Fault { end } => (3, *end),
+            Event::Patience { request } => (4, request.0),
+            Event::Arrival { request } => (5, request.0),
+            Event::Received { request } => (6, request.0),
+            Event::Plan { worker } => (7, worker.0),
+            Event::Began { worker, .. } => (8, worker.0),
         }
     }
 }
@@ -116,6 +129,13 @@ pub enum Action {
     Cut {
         /// Where.
         worker: WorkerId,
+    },
+    /// Something is wrong with a worker from now on, or not any more.
+    Disturb {
+        /// Where.
+        worker: WorkerId,
+        /// What.
+        how: Disturbance,
     },
     /// Hand this event back at that time.
     At {

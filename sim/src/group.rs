@@ -13,6 +13,7 @@ use crate::router::cost::taint_multiplier;
 use crate::router::min_tree::MinTree;
 use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
 use engine::{Annotations, KvEvent, Part, RequestId, Time, Workload};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 
 /// Workers with a router in front.
@@ -39,6 +40,16 @@ pub(crate) struct Group {
     /// By worker: its place.
     place_of: Vec<WorkerId>,
     able: Vec<WorkerId>,
+    /// By place: nothing may be sent there. Empty while all are there.
+    away: Vec<bool>,
+    /// By place: KV events that did not reach the router, where none do. Empty while all do.
+    deaf: Vec<Option<u64>>,
+    /// Tokens that requests brought along from other workers.
+    generated: FxHashMap<RequestId, u32>,
+    /// Requests that the router has forgotten.
+    forgotten: FxHashSet<RequestId>,
+    /// What the router is made from.
+    made_from: (RouterSpec, u64, Fleet),
     /// A request and the place that it must not get: what if it went elsewhere?
     barred: Option<(RequestId, WorkerId)>,
     /// Places that the request to be placed next should rather get, or must.
@@ -89,10 +100,16 @@ impl Group {
                 .map(|pool| pool.engine.usable_blocks())
                 .collect(),
         };
+        let made_from = (spec.router.clone(), spec.seed, fleet.clone());
         Group {
             reads_names: spec.router.reads_names(),
             taints: Vec::new(),
             cost_factors: Vec::new(),
+            away: Vec::new(),
+            deaf: Vec::new(),
+            generated: FxHashMap::default(),
+            forgotten: FxHashSet::default(),
+            made_from,
             router: Router::new(spec.router, spec.seed, fleet),
             part: spec.part,
             listens: spec.listens,
@@ -139,10 +156,13 @@ impl Group {
         self.able.clear();
         let mut request = workload.requests[id.0 as usize];
         request.output_tokens = self.part.output_tokens(&request);
+        if let Some(&generated) = self.generated.get(&id) {
+            request = request.after(generated);
+        }
         let refusals = |pool: usize| refusal(&request, &pools[pool].engine);
         let said = workload.annotations_of(id);
         let mut reasons = self.pools.iter().map(|&(pool, _)| refusals(pool));
-        if said.is_none() && reasons.all(|reason| reason.is_none()) {
+        if said.is_none() && reasons.all(|reason| reason.is_none()) && self.away.is_empty() {
             return None;
         }
         let pinned = self.pinned(said);
@@ -166,6 +186,13 @@ impl Group {
                 Some(refused) => reason = reason.max(Some(refused)),
             }
             first += workers;
+        }
+        if !self.away.is_empty() && !self.able.is_empty() {
+            let away = &self.away;
+            self.able.retain(|place| !away[place.0 as usize]);
+            if self.able.is_empty() {
+                return Some(Rejection::NoWorker);
+            }
         }
         if self.able.is_empty() { reason } else { None }
     }
@@ -377,6 +404,9 @@ impl Group {
 
     /// What these workers do of a request is done.
     pub fn ended(&mut self, now: Time, worker: WorkerId, request: RequestId, workload: &Workload) {
+        if !self.forgotten.is_empty() && self.forgotten.remove(&request) {
+            return;
+        }
         let place = self.place_of[worker.0 as usize].0 as usize;
         self.active.set(place, self.active.get(place) - 1);
         self.router.ended(now, request, workload, &mut self.placed);
@@ -393,7 +423,81 @@ impl Group {
     ) {
         if self.wants_kv_events() {
             let place = self.place_of[worker.0 as usize];
+            if let Some(Some(missed)) = self.deaf.get_mut(place.0 as usize) {
+                *missed += events.len() as u64;
+                return self.router.miss(place, events, workload);
+            }
             self.router.observe(now, place, events, workload);
         }
+    }
+
+    /// True if each worker that the request may go to is one of those.
+    pub fn are_all(
+        &mut self,
+        id: RequestId,
+        workload: &Workload,
+        pools: &[PoolSpec],
+        mut is: impl FnMut(WorkerId) -> bool,
+    ) -> bool {
+        if self.find_able(id, workload, pools).is_some() {
+            return false;
+        }
+        let places = if self.able.is_empty() {
+            &self.places
+        } else {
+            &self.able
+        };
+        let mut workers = places.iter().map(|place| self.workers[place.0 as usize]);
+        workers.all(&mut is)
+    }
+
+    /// Nothing is sent to this worker any more, and what the router knew of its cache is forgotten; or it is back.
+    pub fn set_away(&mut self, worker: WorkerId, is_away: bool) {
+        let place = self.place_of[worker.0 as usize];
+        self.away.resize(self.workers.len(), false);
+        self.away[place.0 as usize] = is_away;
+        if is_away {
+            self.router.forget_worker(place);
+        }
+        if !self.away.contains(&true) {
+            self.away.clear();
+        }
+    }
+
+    /// This worker's KV events do not reach the router any more, or do again: then how many did not.
+    pub fn set_deaf(&mut self, worker: WorkerId, is_deaf: bool) -> u64 {
+        let place = self.place_of[worker.0 as usize].0 as usize;
+        self.deaf.resize(self.workers.len(), None);
+        if is_deaf {
+            self.deaf[place].get_or_insert(0);
+            return 0;
+        }
+        let missed = self.deaf[place].take().unwrap_or(0);
+        if self.deaf.iter().all(Option::is_none) {
+            self.deaf.clear();
+        }
+        missed
+    }
+
+    /// The request goes on after so many tokens of another worker.
+    pub fn note_generated(&mut self, request: RequestId, generated: u32) {
+        if generated > 0 {
+            self.generated.insert(request, generated);
+        }
+    }
+
+    /// The router will have to know what workers hold without having heard of it.
+    pub fn keep_true_index(&mut self) {
+        self.router.keep_true_index();
+    }
+
+    /// The router forgets all it knew, requests under way included.
+    pub fn restart_router(&mut self, under_way: Vec<RequestId>, reads_caches: bool) {
+        let (spec, seed, fleet) = self.made_from.clone();
+        let fresh = Router::new(spec, seed, fleet);
+        let old = std::mem::replace(&mut self.router, fresh);
+        self.router.take_over(old, reads_caches);
+        self.active = MinTree::of(&vec![0; self.workers.len()]);
+        self.forgotten.extend(under_way);
     }
 }

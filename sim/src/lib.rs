@@ -1,5 +1,6 @@
 //! The serving system on a clock: cluster, routers, drivers, metrics.
 
+pub mod adversity;
 pub mod cluster;
 pub mod disaggregation;
 pub mod event;
@@ -25,6 +26,7 @@ pub mod summary;
 pub mod virtual_clock;
 pub mod worker;
 
+pub use adversity::AdversitySpec;
 pub use cluster::{Cluster, ClusterSpec, PoolSpec};
 pub use disaggregation::{DisaggregationSpec, HandoffOrder, Role, TransferRecord};
 pub use frontend::FrontendSpec;
@@ -32,7 +34,7 @@ pub use host::HostSpec;
 pub use kvbm::KvbmSpec;
 pub use load::LoadSpec;
 pub use metrics::summarize;
-pub use record::{GapRun, Outcome, Recording, Rejection, RequestRecord, WorkerRecord};
+pub use record::{Failure, GapRun, Outcome, Recording, Rejection, RequestRecord, WorkerRecord};
 pub use regret::Regret;
 pub use router::RouterSpec;
 pub use series::{Series, Window, series};

@@ -26,6 +26,9 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+/// Why nothing breaks here.
+const NO_FAULTS: &str = "a real clock cannot break workers at will";
+
 /// What a live run leaves behind.
 #[derive(Debug)]
 pub struct LiveRun {
@@ -197,6 +200,7 @@ struct Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EventKey {
     Links,
+    Patience,
     Arrival,
     Received,
     Plan,
@@ -328,6 +332,8 @@ impl Driver {
                 Action::At { time, event } => {
                     let key = match event {
                         Event::Links => EventKey::Links,
+                        Event::Patience { .. } => EventKey::Patience,
+                        Event::Fault { .. } => unreachable!("{NO_FAULTS}"),
                         Event::Arrival { .. } => EventKey::Arrival,
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
@@ -343,6 +349,7 @@ impl Driver {
                 }
                 // Nothing runs on unasked.
                 Action::Cut { .. } => {}
+                Action::Disturb { .. } => unreachable!("{NO_FAULTS}"),
             }
         }
     }
@@ -424,6 +431,8 @@ pub struct Accounted {
     pub completed: usize,
     /// Refused.
     pub rejected: usize,
+    /// Cancelled by their clients, or failed.
+    pub given_up: usize,
     /// Sent, and in progress when the run ended.
     pub in_progress: usize,
     /// Never sent.
@@ -439,6 +448,7 @@ impl LiveRun {
             match request.outcome {
                 Outcome::Completed => sum.completed += 1,
                 Outcome::Rejected(_) => sum.rejected += 1,
+                Outcome::Cancelled | Outcome::Failed(_) => sum.given_up += 1,
                 Outcome::Unfinished if request.was_sent() => sum.in_progress += 1,
                 Outcome::Unfinished => sum.unsent += 1,
             }
@@ -450,6 +460,9 @@ impl LiveRun {
 fn event(id: u32, key: EventKey) -> Event {
     match key {
         EventKey::Links => Event::Links,
+        EventKey::Patience => Event::Patience {
+            request: engine::RequestId(id),
+        },
         EventKey::Arrival => Event::Arrival {
             request: engine::RequestId(id),
         },

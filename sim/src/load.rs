@@ -32,6 +32,8 @@ pub struct Load {
     dependents: Dependents,
     /// By request: how many dependencies are open, and when it may be sent at the earliest. Empty without dependencies.
     open: Vec<(u16, Time)>,
+    /// Requests that are to arrive and have not.
+    sending: u32,
     /// Empty in an open loop.
     conversations: Conversations,
 }
@@ -75,6 +77,7 @@ impl Load {
             } else {
                 Vec::new()
             },
+            sending: 0,
             conversations,
             workload,
         }
@@ -96,11 +99,17 @@ impl Load {
 
     /// `request` was sent.
     pub fn sent(&mut self, now: Time, request: RequestId, actions: &mut Vec<Action>) {
+        self.sending = self.sending.saturating_sub(1);
         let is_root = self.workload.requests[request.0 as usize].dependency_count == 0;
         if self.spec.concurrency.is_none() && is_root {
             self.send_next(now, actions);
         }
         self.trigger(now, request, Trigger::Dispatch, actions);
+    }
+
+    /// A request was refused before it was sent.
+    pub fn unsent(&mut self) {
+        self.sending -= 1;
     }
 
     /// `request` ended: its last token arrived, or it was refused.
@@ -109,6 +118,12 @@ impl Load {
         if self.spec.concurrency.is_some() && self.conversations.ended(request) {
             self.send_next(now, actions);
         }
+    }
+
+    /// True if a request is to arrive that has not.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        self.sending > 0
     }
 
     /// Requests that wait for `request`.
@@ -137,12 +152,13 @@ impl Load {
         }
     }
 
-    fn send(&self, time: Time, request: RequestId, actions: &mut Vec<Action>) {
+    fn send(&mut self, time: Time, request: RequestId, actions: &mut Vec<Action>) {
         if self
             .spec
             .duration
             .is_none_or(|duration| time <= Time::ZERO + duration)
         {
+            self.sending += 1;
             actions.push(Action::At {
                 time,
                 event: Event::Arrival { request },
@@ -160,7 +176,8 @@ impl Load {
         if self.open.is_empty() {
             return;
         }
-        for &(waiting, on, delay) in self.dependents.of(request) {
+        for index in 0..self.dependents.of(request).len() {
+            let (waiting, on, delay) = self.dependents.of(request)[index];
             if on != trigger {
                 continue;
             }

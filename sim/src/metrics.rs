@@ -8,14 +8,16 @@
 //! sum over n. TPOT, a ratio, is a float per request; floats are summed as fixed-point integers, so that the order of the
 //! requests does not matter. A number without a base (no request, no time) is 0, never NaN or infinite.
 
+use crate::adversity::record::{AdversityRecord, FaultRecord};
 use crate::disaggregation::TransferRecord;
 use crate::kvbm::{KvbmRecord, TierRecord};
 use crate::links::{LinkKind, LinkUse};
 use crate::quantile::values_at_ranks;
 use crate::record::{GapRun, Outcome, Recording, RequestRecord, WorkerRecord};
 use crate::summary::{
-    Distribution, Goodput, KvUse, KvbmUse, Latency, LinksUse, PrefixReuse, RequestCounts, Sla,
-    SpeculationSummary, Summary, Throughput, TierUse, Transfers, WorkerSummary,
+    AdversitySummary, Distribution, FaultSummary, Goodput, KvUse, KvbmUse, Latency, LinksUse,
+    PrefixReuse, RequestCounts, Sla, SpeculationSummary, Summary, Throughput, TierUse, Transfers,
+    WorkerSummary,
 };
 use engine::{Span, Time};
 use std::collections::BTreeMap;
@@ -84,6 +86,10 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
             .kvbm
             .as_ref()
             .map(|kvbm| kvbm_use(kvbm, &recording.workers)),
+        adversity: recording
+            .adversity
+            .as_ref()
+            .map(|record| adversity(record, &counted, sla)),
         workers: (0..)
             .zip(&recording.workers)
             .map(|(index, worker)| worker_summary(index, worker, pool_names, run))
@@ -147,6 +153,9 @@ fn count_requests(requests: &[&RequestRecord]) -> RequestCounts {
         completed: 0,
         rejected: 0,
         rejected_by: BTreeMap::new(),
+        cancelled: 0,
+        failed: 0,
+        failed_by: BTreeMap::new(),
         unfinished: 0,
         warmup: 0,
         preemptions: 0,
@@ -156,6 +165,11 @@ fn count_requests(requests: &[&RequestRecord]) -> RequestCounts {
         match request.outcome {
             Outcome::Completed => counts.completed += 1,
             Outcome::Unfinished => counts.unfinished += 1,
+            Outcome::Cancelled => counts.cancelled += 1,
+            Outcome::Failed(reason) => {
+                counts.failed += 1;
+                *counts.failed_by.entry(reason.name()).or_default() += 1;
+            }
             Outcome::Rejected(reason) => {
                 counts.rejected += 1;
                 *counts.rejected_by.entry(reason.name()).or_default() += 1;
@@ -337,24 +351,33 @@ fn window_of(request: &RequestRecord) -> u64 {
     request.arrival.0 / SLA_WINDOW.0
 }
 
-fn goodput(counted: &[&RequestRecord], sla: Sla, measured: Span) -> Goodput {
-    let mut requests = 0;
-    // Window → (requests that arrived in it, those that met the SLA). Arrivals mostly come in order, so the window at
-    // hand is looked up once for many requests.
+/// SLA window → (requests that arrived in it, those that met the SLA).
+fn sla_windows(counted: &[&RequestRecord], sla: Sla) -> BTreeMap<u64, (u64, u64)> {
+    // Arrivals mostly come in order, so the window at hand is looked up once for many requests.
     let mut windows: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     for of_window in counted.chunk_by(|a, b| window_of(a) == window_of(b)) {
         let met = of_window
             .iter()
             .filter(|request| sla.is_met_by(request))
             .count() as u64;
-        requests += met;
         let window = windows.entry(window_of(of_window[0])).or_default();
         window.0 += of_window.len() as u64;
         window.1 += met;
     }
+    windows
+}
+
+/// Whether enough of the requests that arrived in a window met the SLA.
+fn is_good_window((all, met): &(u64, u64)) -> bool {
+    100 * met >= WINDOW_PERCENT * all
+}
+
+fn goodput(counted: &[&RequestRecord], sla: Sla, measured: Span) -> Goodput {
+    let windows = sla_windows(counted, sla);
+    let requests: u64 = windows.values().map(|(_, met)| met).sum();
     let good_windows = windows
         .values()
-        .filter(|(all, met)| 100 * met >= WINDOW_PERCENT * all)
+        .filter(|window| is_good_window(window))
         .count();
     Goodput {
         ttft_ms: sla.ttft_ms,
@@ -363,6 +386,46 @@ fn goodput(counted: &[&RequestRecord], sla: Sla, measured: Span) -> Goodput {
         share: share(requests as f64, counted.len() as f64),
         requests_per_s: share(requests as f64, measured.as_s()),
         window_share: share(good_windows as f64, windows.len() as f64),
+    }
+}
+
+fn adversity(
+    record: &AdversityRecord,
+    counted: &[&RequestRecord],
+    sla: Option<Sla>,
+) -> AdversitySummary {
+    let windows = sla.map(|sla| sla_windows(counted, sla));
+    let fault = |fault: &FaultRecord| {
+        let missed = |windows: &BTreeMap<u64, (u64, u64)>| {
+            let overlapped = fault.began.0 / SLA_WINDOW.0..=fault.ended.0 / SLA_WINDOW.0;
+            let overlapped = windows.range(overlapped);
+            overlapped.filter(|(_, it)| !is_good_window(it)).count() as u64
+        };
+        FaultSummary {
+            kind: fault.kind.name(),
+            worker: fault.worker,
+            began_s: fault.began.as_s(),
+            ended_s: fault.ended.as_s(),
+            requests: u64::from(fault.requests),
+            migrated: u64::from(fault.migrated),
+            lost: u64::from(fault.lost),
+            recomputed_tokens: fault.recomputed_tokens,
+            missed_events: fault.missed_events,
+            sla_minutes_missed: windows.as_ref().map(missed),
+        }
+    };
+    let faults: Vec<FaultSummary> = record.faults.iter().map(fault).collect();
+    let sum = |of: fn(&FaultSummary) -> u64| faults.iter().map(of).sum();
+    AdversitySummary {
+        retries: record.retries,
+        ttft_timeouts: record.ttft_timeouts,
+        timeouts: record.timeouts,
+        shed: record.shed,
+        wasted_tokens: record.wasted_tokens,
+        migrated: sum(|it| it.migrated),
+        lost: sum(|it| it.lost),
+        recomputed_tokens: sum(|it| it.recomputed_tokens),
+        faults,
     }
 }
 

@@ -15,6 +15,14 @@ pub enum Purpose {
     KvEventDelay = 5,
     /// Whether a transfer fails, by request.
     TransferFailure = 6,
+    /// Whether a client cancels, by its request.
+    Cancel = 17,
+    /// When it does, by its request.
+    CancelTime = 18,
+    /// How long a client waits before it tries again, by attempt.
+    Backoff = 19,
+    /// When a part breaks next, by rule, part and number.
+    Fault = 20,
     /// Whether a decision is among those asked for their regret, by request.
     Regret = 16,
 }

@@ -3,6 +3,7 @@
 //! Everything printed later is a function of these, so that a summary cannot differ between stepping and coasting
 //! unless the records do.
 
+use crate::adversity::record::AdversityRecord;
 use crate::disaggregation::TransferRecord;
 use crate::kvbm::KvbmRecord;
 use crate::links::LinkUse;
@@ -19,7 +20,7 @@ pub struct RequestRecord {
     pub first_scheduled: Time,
     /// End of the step that produced its first token.
     pub first_token: Time,
-    /// End of the step that produced its last token; for a rejected request the time of the refusal.
+    /// End of the step that produced its last token; for a request without an answer, when it was given up.
     pub finish: Time,
     /// Index of its worker, `u32::MAX` if it never got one.
     pub worker: u32,
@@ -48,6 +49,33 @@ pub enum Outcome {
     Completed,
     /// Refused at the front end.
     Rejected(Rejection),
+    /// Its client did not want it any more.
+    Cancelled,
+    /// Given up by its client or lost by the system, after all retries.
+    Failed(Failure),
+}
+
+/// Why a request that was accepted has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Failure {
+    /// The first token did not come in time.
+    TtftTimeout,
+    /// The last token did not come in time.
+    Timeout,
+    /// Its worker was lost, and no other went on with it.
+    WorkerLost,
+}
+
+impl Failure {
+    /// Stable name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Failure::TtftTimeout => "ttft_timeout",
+            Failure::Timeout => "timeout",
+            Failure::WorkerLost => "worker_lost",
+        }
+    }
 }
 
 /// Why a request was refused.
@@ -65,6 +93,10 @@ pub enum Rejection {
     DependencyRejected,
     /// No worker that could hold it has all taints that it requires.
     RequiredTaintsUnmet,
+    /// All workers that could take it are busy.
+    Overloaded,
+    /// All workers that could take it are gone.
+    NoWorker,
 }
 
 impl Rejection {
@@ -78,6 +110,8 @@ impl Rejection {
             Rejection::NoWorkerInDomain => "no_worker_in_domain",
             Rejection::DependencyRejected => "dependency_rejected",
             Rejection::RequiredTaintsUnmet => "required_taints_unmet",
+            Rejection::Overloaded => "overloaded",
+            Rejection::NoWorker => "no_worker",
         }
     }
 }
@@ -150,6 +184,8 @@ pub struct Recording {
     pub links: Vec<LinkUse>,
     /// What happened below the GPUs' caches, where workers have such tiers.
     pub kvbm: Option<KvbmRecord>,
+    /// What went wrong, where something can.
+    pub adversity: Option<AdversityRecord>,
 }
 
 impl RequestRecord {

@@ -29,6 +29,8 @@ pub struct Window {
     pub completions: u64,
     /// Requests refused.
     pub rejections: u64,
+    /// Requests cancelled or failed.
+    pub given_up: u64,
     /// Requests between arrival and their first step, averaged over the window.
     pub queued: f64,
     /// Requests between their first step and their last token, averaged over the window; preempted ones included.
@@ -76,6 +78,9 @@ pub fn series(recording: &Recording, window: Span) -> Series {
         match request.outcome {
             Outcome::Completed => windows[index(request.finish)].completions += 1,
             Outcome::Rejected(_) => windows[index(request.finish)].rejections += 1,
+            Outcome::Cancelled | Outcome::Failed(_) => {
+                windows[index(request.finish)].given_up += 1;
+            }
             Outcome::Unfinished => {}
         }
         let left_queue = request.first_scheduled.min(request.finish).min(end);

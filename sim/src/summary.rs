@@ -34,11 +34,14 @@ pub struct Summary {
     /// KV below the GPUs' caches; absent where no worker has such tiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kvbm: Option<KvbmUse>,
+    /// What went wrong; absent where nothing can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adversity: Option<AdversitySummary>,
     /// By worker index.
     pub workers: Vec<WorkerSummary>,
 }
 
-/// How many requests ended how; `total = completed + rejected + unfinished`.
+/// How many requests ended how; `total = completed + rejected + cancelled + failed + unfinished`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RequestCounts {
     /// All requests of the workload that were part of the run.
@@ -49,6 +52,12 @@ pub struct RequestCounts {
     pub rejected: u64,
     /// Refused, by reason.
     pub rejected_by: BTreeMap<&'static str, u64>,
+    /// Not wanted any more by their clients.
+    pub cancelled: u64,
+    /// Given up by their clients or lost by the system, after all retries.
+    pub failed: u64,
+    /// The same, by reason.
+    pub failed_by: BTreeMap<&'static str, u64>,
     /// Neither, when the run ended.
     pub unfinished: u64,
     /// Left out of the statistics.
@@ -252,6 +261,56 @@ pub struct TierUse {
     pub filtered_blocks: u64,
     /// Blocks that found no room.
     pub dropped_blocks: u64,
+}
+
+/// What went wrong, warm-up requests included.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdversitySummary {
+    /// Times that a client tried again.
+    pub retries: u64,
+    /// Attempts that ran into the limit on the first token.
+    pub ttft_timeouts: u64,
+    /// Attempts that ran into the limit on the last token.
+    pub timeouts: u64,
+    /// Attempts that were turned away because all workers were busy.
+    pub shed: u64,
+    /// Tokens delivered to attempts that were cancelled, failed or repeated.
+    pub wasted_tokens: u64,
+    /// Moves of requests to another worker after theirs was lost.
+    pub migrated: u64,
+    /// Attempts that were lost with their worker.
+    pub lost: u64,
+    /// Tokens of prompts and answers whose KV was lost and that were computed again after a move, if no cache had them.
+    pub recomputed_tokens: u64,
+    /// In the order in which they began.
+    pub faults: Vec<FaultSummary>,
+}
+
+/// One fault and what it did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FaultSummary {
+    /// What broke, by the name it has in scenarios.
+    pub kind: &'static str,
+    /// Which worker; absent for a router.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u32>,
+    /// When.
+    pub began_s: f64,
+    /// Until when.
+    pub ended_s: f64,
+    /// Attempts that were there, or under way at the router.
+    pub requests: u64,
+    /// Of these, those that another worker went on with.
+    pub migrated: u64,
+    /// Of these, those that were lost.
+    pub lost: u64,
+    /// See [`AdversitySummary::recomputed_tokens`].
+    pub recomputed_tokens: u64,
+    /// KV events that the router missed.
+    pub missed_events: u64,
+    /// One-minute windows (by arrival) that it overlaps and in which less than 90 % of requests met the SLA; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sla_minutes_missed: Option<u64>,
 }
 
 /// What one worker did.

@@ -10,6 +10,7 @@
 //! (`pipeline.rs`). Ranks that step together share the lane of the first: a step takes what the slowest takes for its own
 //! tokens, and what all compute together.
 
+mod disturbed;
 mod reports;
 
 mod look_ahead;
@@ -23,6 +24,7 @@ use crate::pipeline::Pipeline;
 use crate::pricing::{Line, Shape, upper_edge};
 use crate::record::Recording;
 use crate::router::min_tree::MinTree;
+use disturbed::Disturbed;
 use engine::{HostCopies, Span, StepPlan, StepTime, Time};
 use reports::Reports;
 use std::cmp::Reverse;
@@ -78,6 +80,8 @@ struct Driver<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Entry {
     Links,
+    Fault,
+    Patience,
     Arrival,
     Received,
     Plan,
@@ -97,6 +101,8 @@ struct Lane {
     segment: Option<Segment>,
     /// Time of the steps that ended and were priced beyond the measurements.
     extrapolated: Span,
+    /// What is wrong with the worker, if anything.
+    disturbed: Option<Disturbed>,
 }
 
 /// A plan with what is left of it.
@@ -191,9 +197,28 @@ impl<'a> Driver<'a> {
             if is_routed && self.report_steps_until(now, cluster) {
                 continue;
             }
+            let looks = match entry {
+                Entry::Fault => true,
+                Entry::Patience => {
+                    let worker = cluster.worker_of_client(engine::RequestId(id));
+                    if worker.is_some_and(|worker| self.report_worker_until(now, worker)) {
+                        continue;
+                    }
+                    false
+                }
+                Entry::Arrival => cluster.looks_at_blocks(),
+                _ => false,
+            };
+            if looks && self.report_all_until(now) {
+                continue;
+            }
             self.queue.pop();
             let event = match entry {
                 Entry::Links => Event::Links,
+                Entry::Fault => Event::Fault { end: id },
+                Entry::Patience => Event::Patience {
+                    request: engine::RequestId(id),
+                },
                 Entry::Arrival => Event::Arrival {
                     request: engine::RequestId(id),
                 },
@@ -226,6 +251,8 @@ impl<'a> Driver<'a> {
                 Action::At { time, event } => {
                     let entry = match event {
                         Event::Links => Entry::Links,
+                        Event::Fault { .. } => Entry::Fault,
+                        Event::Patience { .. } => Entry::Patience,
                         Event::Arrival { .. } => Entry::Arrival,
                         Event::Received { .. } => Entry::Received,
                         Event::Plan { .. } => Entry::Plan,
@@ -247,6 +274,7 @@ impl<'a> Driver<'a> {
                     }
                 }
                 Action::Cut { worker } => self.cut(worker, now),
+                Action::Disturb { worker, how } => self.disturb(worker, now, how),
             }
         }
     }
@@ -333,6 +361,9 @@ impl<'a> Driver<'a> {
             1
         };
         segment.steps = segment.steps.min(due);
+        if let Some(disturbed) = &lane.disturbed {
+            disturbed.delay(&mut segment);
+        }
         lane.segment = Some(segment);
         let (begins, first) = (segment.start, segment.first);
         self.enter_end(worker);
@@ -422,17 +453,31 @@ impl<'a> Driver<'a> {
         self.reports.find(now, &self.lanes, cluster, &mut with_news);
         let mut any = false;
         for worker in with_news.drain(..) {
-            let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
-                continue;
-            };
-            let ended = segment.ended_by(now);
-            if (1..segment.steps).contains(&ended) {
-                segment.steps = ended;
-                self.enter_end(worker);
-                any = true;
-            }
+            any |= self.report_worker_until(now, worker);
         }
         self.reports.with_news = with_news;
         any
+    }
+
+    /// The same for one worker.
+    fn report_worker_until(&mut self, now: Time, worker: WorkerId) -> bool {
+        let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
+            return false;
+        };
+        let ended = segment.ended_by(now);
+        let has_news = (1..segment.steps).contains(&ended);
+        if has_news {
+            segment.steps = ended;
+            self.enter_end(worker);
+        }
+        has_news
+    }
+
+    /// The same for all workers.
+    fn report_all_until(&mut self, now: Time) -> bool {
+        let workers = 0..self.lanes.len() as u32;
+        workers.fold(false, |any, worker| {
+            self.report_worker_until(now, WorkerId(worker)) | any
+        })
     }
 }

@@ -5,7 +5,7 @@ use crate::kvbm::View;
 use crate::record::{GapRun, RequestRecord, WorkerRecord};
 use engine::speculation::PARTS;
 use engine::{
-    EngineConfig, KvEvent, RequestId, Reserved, Scheduler, Span, Time, Tracking, Workload,
+    EngineConfig, KvEvent, RequestId, Reserved, Scheduler, Span, StepPlan, Time, Tracking, Workload,
 };
 use std::sync::Arc;
 
@@ -19,6 +19,9 @@ pub struct Worker {
     /// Since when the coast in flight must not go on. Steps that ended before may be reported later than that.
     pub(crate) cut_at: Option<Time>,
     id: WorkerId,
+    /// What its scheduler is made from.
+    config: EngineConfig,
+    tracking: Tracking,
     /// The first of the ranks it steps together with, itself if it steps alone, and how many they are.
     pub(crate) leader: WorkerId,
     pub(crate) ranks: u32,
@@ -55,6 +58,15 @@ pub(crate) struct Books<'a> {
     pub last_token: &'a mut [Time],
     pub gaps: &'a mut Vec<GapRun>,
     pub warmup_requests: u32,
+    /// Requests of clients; beyond them are further attempts.
+    pub clients: u32,
+}
+
+impl Books<'_> {
+    fn is_warmup(&self, request: RequestId) -> bool {
+        request.0 < self.warmup_requests
+            || (request.0 >= self.clients && request.0 % self.clients < self.warmup_requests)
+    }
 }
 
 /// What the end of a step means for others.
@@ -96,7 +108,9 @@ impl Worker {
             events: options.track_kv_events,
         };
         Worker {
-            scheduler: Scheduler::new(config, workload, tracking),
+            scheduler: Scheduler::new(config.clone(), workload, tracking),
+            config,
+            tracking,
             record,
             is_woken: false,
             cut_at: None,
@@ -129,6 +143,21 @@ impl Worker {
         self.only_prefills
     }
 
+    /// Drops a request that nobody wants any more.
+    pub(crate) fn abort(&mut self, request: RequestId) {
+        self.scheduler.abort(request);
+        self.fruitless_preemptions = 0;
+    }
+
+    /// Everything it had is gone.
+    pub(crate) fn restart(&mut self, workload: Arc<Workload>) {
+        self.scheduler = Scheduler::new(self.config.clone(), workload, self.tracking);
+        self.cut_at = None;
+        self.steps_together = 0;
+        self.empty_batches.clear();
+        self.fruitless_preemptions = 0;
+    }
+
     /// Its index in the cluster.
     #[must_use]
     pub fn id(&self) -> WorkerId {
@@ -156,6 +185,7 @@ impl Worker {
         actions: &mut Vec<Action>,
         reserved: &mut Vec<Reserved>,
         tiers: Option<View<'_>>,
+        limit: impl Fn(&StepPlan, &Scheduler) -> Option<u32>,
     ) -> bool {
         if self.cut_at.take_if(|at| *at <= now).is_some() {
             self.scheduler.stop_coasting();
@@ -186,8 +216,10 @@ impl Worker {
                 self.record.admissions += 1;
                 self.record.admitted_tokens += u64::from(admitted.known_tokens);
                 self.record.hit_tokens += u64::from(admitted.hit_tokens);
-                if !admitted.is_resumed {
-                    records[admitted.request.0 as usize].cached_tokens = admitted.hit_tokens;
+                let record = &mut records[admitted.request.0 as usize];
+                // What another worker found before is what the request found first.
+                if !admitted.is_resumed && record.first_scheduled == Time::MAX {
+                    record.cached_tokens = admitted.hit_tokens;
                 }
             }
             if plan.scheduled.is_empty() {
@@ -201,6 +233,12 @@ impl Worker {
                 return false;
             }
             let up_to = if self.coasts { plan.up_to } else { 1 };
+            let plan = self.scheduler.newest().expect("it was made just now");
+            let up_to = match limit(plan, &self.scheduler) {
+                // What is in flight behind the last step that matters has been scheduled before.
+                Some(steps) => up_to.min(steps + depth - 1),
+                None => up_to,
+            };
             if !self.coasts {
                 self.scheduler.stop_coasting();
             }
@@ -261,7 +299,8 @@ impl Worker {
         let (start, end) = (ran.start, ran.end());
         if delivered == 0 {
             for admitted in plan.admitted.iter().filter(|admitted| !admitted.is_resumed) {
-                books.records[admitted.request.0 as usize].first_scheduled = start;
+                let first = &mut books.records[admitted.request.0 as usize].first_scheduled;
+                *first = (*first).min(start);
             }
         }
         self.record.steps += u64::from(ran.steps);
@@ -295,13 +334,18 @@ impl Worker {
             outputs.progress.extend(progress);
         }
         let (mut regular, mut late) = (0, 0);
+        let some_leave = self.scheduler.has_leaving();
         for part in plan.scheduled.iter().filter(|part| part.samples) {
+            if some_leave && self.scheduler.is_leaving(part) {
+                continue;
+            }
             let last = &mut books.last_token[part.request.0 as usize];
             let before = std::mem::replace(last, end);
             if before == Time::MAX {
                 outputs.started.push(part.request);
-                books.records[part.request.0 as usize].first_token = end;
-            } else if part.request.0 < books.warmup_requests {
+                let first = &mut books.records[part.request.0 as usize].first_token;
+                *first = (*first).min(end);
+            } else if books.is_warmup(part.request) {
                 continue;
             } else if before == start {
                 regular += 1;
@@ -358,7 +402,8 @@ impl Worker {
         }
         self.scheduler.finish(ran.steps, &mut outputs.ended);
         self.scheduler.drain_events(&mut outputs.events);
-        self.record.peak_blocks = u64::from(self.scheduler.peak_blocks());
+        let peak = u64::from(self.scheduler.peak_blocks());
+        self.record.peak_blocks = self.record.peak_blocks.max(peak);
         if self.speculates {
             self.record.drafted = self.scheduler.drafted();
             self.record.decode_tokens = self.record.drafted.tokens;

@@ -514,6 +514,9 @@ proptest! {
                     prop_assert!(moments.is_sorted(), "{:?}", record);
                 }
                 Outcome::Rejected(_) => {}
+                Outcome::Cancelled | Outcome::Failed(_) => {
+                    prop_assert!(false, "nothing goes wrong here: {:?}", record)
+                }
                 Outcome::Unfinished => prop_assert!(false, "a request was left: {:?}", record),
             }
         }

@@ -254,6 +254,9 @@ proptest! {
                     prop_assert_eq!(record.output_tokens, goal);
                 }
                 Outcome::Rejected(_) => {}
+                Outcome::Cancelled | Outcome::Failed(_) => {
+                    prop_assert!(false, "nothing goes wrong here: {:?}", record)
+                }
                 Outcome::Unfinished => prop_assert!(false, "a request was left: {:?}", record),
             }
         }

@@ -3,6 +3,7 @@
 //! Judged are the deployment, its traffic (the trace is read, the generator run) and every value of the section `sweep`.
 //! Nothing is simulated.
 
+mod adversity;
 mod disaggregation;
 mod host_memory;
 mod kvbm;
@@ -133,6 +134,9 @@ impl Resolved {
             line("Handover", disaggregation::handover(spec));
             line("Network", disaggregation::network(spec));
         }
+        for (topic, words) in adversity::in_words(&self.scenario.adversity) {
+            line(topic, words);
+        }
         line("SLA", sla(&self.scenario));
         line("Seed", self.scenario.seed.to_string());
         line("Sweep", format!("{} points", self.points));
@@ -170,6 +174,7 @@ impl Resolved {
             "warnings": self.traffic.warnings,
             "useless_tiers": self.scenario.pools.iter().flat_map(Pool::useless_tiers).collect::<Vec<_>>(), "pools": pools.map(pool).collect::<Vec<_>>(),
             "disaggregation": self.scenario.disaggregation.as_ref().map(disaggregation::json),
+            "adversity": adversity::json(&self.scenario.adversity),
             "gpus": self.scenario.gpus(), "router": router(&self.scenario.router),
             "ttft_ms": self.scenario.sla.and_then(|sla| sla.ttft_ms), "itl_ms": self.scenario.sla.and_then(|sla| sla.itl_ms),
             "seed": self.scenario.seed, "sweep_points": self.points, "guesses": self.guesses,

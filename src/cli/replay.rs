@@ -309,6 +309,24 @@ fn against(args: &ReplayArgs, scenario: &Scenario) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if args.live && scenario.adversity.faults.breaks() {
+        problems.push(
+            "--live: found faults, expected none: a real clock cannot break workers at will"
+                .to_owned(),
+        );
+    }
+    if args.real.is_some() && !scenario.adversity.is_nothing() {
+        problems.push(
+            "--real: found clients, admission or faults, expected a deployment in which nothing goes wrong"
+                .to_owned(),
+        );
+    }
+    if args.regret.is_some() && !scenario.adversity.is_nothing() {
+        problems.push(
+            "--regret: found clients, admission or faults, expected a deployment in which nothing goes wrong"
+                .to_owned(),
+        );
+    }
     if args.regret.is_some() {
         let workers: u32 = scenario.pools.iter().map(|pool| pool.workers).sum();
         if scenario.disaggregation.is_some() {

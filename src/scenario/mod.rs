@@ -6,8 +6,10 @@
 //! reports what does not go together. Nothing is ignored: a field that is written is used or refused.
 
 mod annotations;
+mod clients;
 mod disaggregation;
 mod engine;
+mod faults;
 mod hicache;
 mod host_cache;
 mod kvbm;
@@ -31,11 +33,12 @@ pub use patch::Set;
 pub use problem::{Kind, Problem, Problems};
 pub use sweep::{Axes, sweep};
 
+use faults::Deployment;
 use problem::Log;
 use section::{Section, UNKNOWN_FIELD};
-use sim::Sla;
+use sim::{AdversitySpec, RouterSpec, Sla};
 use std::path::Path;
-use sweeps::scenario::{Scenario, WorkloadSpec};
+use sweeps::scenario::{Pool, Scenario, WorkloadSpec};
 use tree::{Entry, Node, Place, Value};
 
 /// The version of the format.
@@ -144,6 +147,12 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         hicache::check_together(&section, &router_section, router.as_ref(), pools);
     }
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
+    let adversity = adversity(
+        &section,
+        pools.as_deref(),
+        router.as_ref(),
+        disaggregation.is_some(),
+    );
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
@@ -151,6 +160,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let (pools, router) = (pools?, router?);
     Some(Scenario {
         disaggregation,
+        adversity,
         workload: WorkloadSpec {
             workers: annotations::worker_names(&pools, &router),
             ..workload?
@@ -160,6 +170,29 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         sla,
         seed,
     })
+}
+
+/// What goes wrong: `clients`, `admission` and `faults`.
+fn adversity(
+    root: &Section<'_>,
+    pools: Option<&[Pool]>,
+    router: Option<&RouterSpec>,
+    hands_over: bool,
+) -> AdversitySpec {
+    let deployment = pools.map(|pools| Deployment {
+        pools,
+        router,
+        hands_over,
+    });
+    let adversity = AdversitySpec {
+        clients: clients::read(&root.section("clients")),
+        shedding: clients::admission(&root.section("admission")),
+        faults: faults::read(&root.section("faults"), deployment.as_ref()),
+    };
+    if let Some(deployment) = &deployment {
+        faults::check_together(root, &adversity, deployment);
+    }
+    adversity
 }
 
 fn sla(section: &Section<'_>) -> Option<Sla> {

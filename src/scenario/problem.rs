@@ -76,6 +76,11 @@ impl Log {
         }
     }
 
+    /// True once something is wrong.
+    pub fn has_problems(&self) -> bool {
+        !self.problems.borrow().is_empty()
+    }
+
     /// Adds a mistake; `place` is absent where the file as a whole is meant.
     pub fn add(
         &self,

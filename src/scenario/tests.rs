@@ -862,6 +862,7 @@ proptest! {
 }
 
 mod drafts;
+mod faults;
 mod hicache;
 mod kvbm;
 mod spread;

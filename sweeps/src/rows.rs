@@ -7,9 +7,10 @@
 use crate::row::{Name, Row, Value};
 use sim::links::LinkKind;
 use sim::summary::{
-    KvUse, KvbmUse, Latency, LinksUse, PrefixReuse, RequestCounts, Throughput, TierUse, Transfers,
+    AdversitySummary, KvUse, KvbmUse, Latency, LinksUse, PrefixReuse, RequestCounts, Throughput,
+    TierUse, Transfers,
 };
-use sim::{Distribution, Goodput, Recording, Rejection, Summary};
+use sim::{Distribution, Failure, Goodput, Recording, Rejection, Summary};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -24,14 +25,18 @@ pub const REJECTED_SHARE: &str = "requests.rejected_share";
 /// Requests that were still running when the simulation ended.
 pub const UNFINISHED: &str = "requests.unfinished";
 
-const REJECTIONS: [Rejection; 6] = [
+const REJECTIONS: [Rejection; 8] = [
     Rejection::PromptTooLong,
     Rejection::PromptExceedsKvCache,
     Rejection::OutputExceedsKvCache,
     Rejection::NoWorkerInDomain,
     Rejection::DependencyRejected,
     Rejection::RequiredTaintsUnmet,
+    Rejection::Overloaded,
+    Rejection::NoWorker,
 ];
+/// Why an accepted request can be without an answer, as in the books.
+const FAILURES: [Failure; 3] = [Failure::TtftTimeout, Failure::Timeout, Failure::WorkerLost];
 
 impl Row {
     /// Takes a summary apart.
@@ -50,6 +55,7 @@ impl Row {
             // What was asked for; a constant of the point.
             speculation: _,
             kvbm,
+            adversity,
             workers,
         } = summary;
         let mut row = Row::new(Vec::with_capacity(96));
@@ -77,6 +83,7 @@ impl Row {
         row.transfers(transfers.as_ref());
         row.network(network);
         row.kvbm(kvbm.as_ref());
+        row.adversity(adversity.as_ref());
         row.push("workers.count", workers.len() as u64);
         row.spread(
             "workers.utilisation",
@@ -159,12 +166,32 @@ impl Row {
         }
     }
 
+    /// Missing where nothing can go wrong.
+    fn adversity(&mut self, adversity: Option<&AdversitySummary>) {
+        let mut count = |member: &str, of: fn(&AdversitySummary) -> u64| {
+            let value = adversity.map_or(Value::Missing, |it| of(it).into());
+            self.push(format!("adversity.{member}"), value);
+        };
+        count("retries", |it| it.retries);
+        count("ttft_timeouts", |it| it.ttft_timeouts);
+        count("timeouts", |it| it.timeouts);
+        count("shed", |it| it.shed);
+        count("wasted_tokens", |it| it.wasted_tokens);
+        count("migrated", |it| it.migrated);
+        count("lost", |it| it.lost);
+        count("recomputed_tokens", |it| it.recomputed_tokens);
+        count("faults", |it| it.faults.len() as u64);
+    }
+
     fn requests(&mut self, counts: &RequestCounts) {
         let RequestCounts {
             total,
             completed,
             rejected,
             rejected_by,
+            cancelled,
+            failed,
+            failed_by,
             unfinished,
             warmup,
             preemptions,
@@ -184,6 +211,12 @@ impl Row {
         for reason in REJECTIONS {
             let count = rejected_by.get(reason.name()).copied().unwrap_or(0);
             self.push(format!("requests.rejected_by.{}", reason.name()), count);
+        }
+        self.push("requests.cancelled", *cancelled);
+        self.push("requests.failed", *failed);
+        for reason in FAILURES {
+            let count = failed_by.get(reason.name()).copied().unwrap_or(0);
+            self.push(format!("requests.failed_by.{}", reason.name()), count);
         }
         self.push(UNFINISHED, *unfinished);
         self.push("requests.warmup", *warmup);
@@ -420,8 +453,16 @@ mod tests {
             Rejection::NoWorkerInDomain => 3,
             Rejection::DependencyRejected => 4,
             Rejection::RequiredTaintsUnmet => 5,
+            Rejection::Overloaded => 6,
+            Rejection::NoWorker => 7,
         };
-        assert!(REJECTIONS.into_iter().map(place).eq(0..6));
+        assert!(REJECTIONS.into_iter().map(place).eq(0..8));
+        let place = |reason| match reason {
+            Failure::TtftTimeout => 0,
+            Failure::Timeout => 1,
+            Failure::WorkerLost => 2,
+        };
+        assert!(FAILURES.into_iter().map(place).eq(0..3));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerCont
 use engine::vllm::Eviction;
 use engine::{EngineConfig, Span};
 use sim::kvbm::spec::{Medium, OffloadPolicy};
-use sim::{DisaggregationSpec, HostSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla};
+use sim::{
+    AdversitySpec, DisaggregationSpec, HostSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla,
+};
 use std::path::PathBuf;
 use traces::{Format, SessionClass, SynthSpec, WorkerNames};
 
@@ -21,6 +23,8 @@ pub struct Scenario {
     pub pools: Vec<Pool>,
     /// How KV moves from pools that prefill to pools that decode; none where all pools do both.
     pub disaggregation: Option<DisaggregationSpec>,
+    /// What goes wrong.
+    pub adversity: AdversitySpec,
     /// Who gets which request.
     pub router: RouterSpec,
     /// Requests and how they are sent.

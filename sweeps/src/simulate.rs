@@ -9,7 +9,8 @@ use engine::{Basis, Executor, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun, StopSignal};
 use sim::virtual_clock::Sample;
 use sim::{
-    Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, Recording, Regret, virtual_clock,
+    AdversitySpec, Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, Recording, Regret,
+    virtual_clock,
 };
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +23,7 @@ pub struct Simulation {
     /// Labels of workers, by pool.
     taints: Vec<Vec<String>>,
     hosts: Vec<Option<HostSpec>>,
+    adversity: AdversitySpec,
     /// One model per pool.
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
@@ -133,6 +135,9 @@ impl Simulation {
         if hosts.iter().any(Option::is_some) {
             asked.push_str(&format!(" {hosts:?}"));
         }
+        if !scenario.adversity.is_nothing() {
+            asked.push_str(&format!(" {:?}", scenario.adversity));
+        }
         let identity = PointIdentity {
             scenario: &without_defaults(&asked),
             workload: loaded.digest,
@@ -151,6 +156,7 @@ impl Simulation {
             kvbm,
             taints,
             hosts,
+            adversity: scenario.adversity.clone(),
             cluster,
             timing,
             workload: loaded.workload.clone(),
@@ -214,8 +220,13 @@ impl Simulation {
     /// The deployment before the first request.
     #[must_use]
     pub fn fresh_cluster(&self) -> Cluster {
-        let (cluster, workload) = (&self.cluster, self.workload.clone());
-        Cluster::with_tiers(cluster, &self.kvbm, &self.hosts, workload).tainted(&self.taints)
+        let workload = self.workload.clone();
+        let cluster = if self.adversity.is_nothing() {
+            Cluster::with_tiers(&self.cluster, &self.kvbm, &self.hosts, workload)
+        } else {
+            Cluster::with_adversity(&self.cluster, &self.kvbm, &self.adversity, workload)
+        };
+        cluster.tainted(&self.taints)
     }
 
     /// Names of the pools.

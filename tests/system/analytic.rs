@@ -40,6 +40,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
         kvbm: Vec::new(),
         taints: Vec::new(),
         hosts: Vec::new(),
+        adversity: sim::AdversitySpec::default(),
         spec: ClusterSpec {
             pools: vec![PoolSpec {
                 name: "servers".to_owned(),

@@ -276,7 +276,7 @@ fn marks(case: &Case, recording: &Recording) -> Vec<&'static str> {
             match action {
                 Action::Run { worker, .. } => is_asked[worker.0 as usize] = true,
                 Action::Cut { .. } => cuts += 1,
-                Action::At { .. } => {}
+                Action::At { .. } | Action::Disturb { .. } => {}
             }
         }
     });

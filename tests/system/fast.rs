@@ -15,8 +15,8 @@ use sim::journal::{Entry, Journal};
 use sim::router::KvRouterSpec;
 use sim::router::cost::CostWeights;
 use sim::{
-    Cluster, ClusterSpec, GapRun, HostSpec, KvbmSpec, LoadSpec, PoolSpec, Recording, RouterSpec,
-    virtual_clock,
+    AdversitySpec, Cluster, ClusterSpec, GapRun, HostSpec, KvbmSpec, LoadSpec, PoolSpec, Recording,
+    RouterSpec, virtual_clock,
 };
 
 use crate::oracle;
@@ -40,6 +40,8 @@ pub struct Case {
     pub taints: Vec<Vec<String>>,
     /// By pool: host memory that SGLang uses; empty where no pool has any.
     pub hosts: Vec<Option<HostSpec>>,
+    /// What goes wrong.
+    pub adversity: AdversitySpec,
 }
 
 impl Case {
@@ -49,6 +51,7 @@ impl Case {
             kvbm: Vec::new(),
             taints: Vec::new(),
             hosts: Vec::new(),
+            adversity: AdversitySpec::default(),
             spec: spec(scenario),
             workload: workload(scenario),
             timing: vec![timing(scenario)],
@@ -69,7 +72,12 @@ impl Case {
         kvbm.resize(pools, None);
         let mut hosts = self.hosts.clone();
         hosts.resize(pools, None);
-        let cluster = Cluster::with_tiers(&self.spec, &kvbm, &hosts, self.workload.clone());
+        let workload = self.workload.clone();
+        let cluster = if self.adversity.is_nothing() {
+            Cluster::with_tiers(&self.spec, &kvbm, &hosts, workload)
+        } else {
+            Cluster::with_adversity(&self.spec, &kvbm, &self.adversity, workload)
+        };
         match self.taints.is_empty() {
             true => cluster,
             false => cluster.tainted(&self.taints),
@@ -266,6 +274,10 @@ pub fn difference(a: &Recording, b: &Recording) -> Option<String> {
         .or_else(|| first_difference("worker", &a.workers, &b.workers))
         .or_else(|| first_difference("transfer", &a.transfers, &b.transfers))
         .or_else(|| (a.kvbm != b.kvbm).then(|| format!("tiers: {:?} or {:?}", a.kvbm, b.kvbm)))
+        .or_else(|| {
+            let differ = a.adversity != b.adversity;
+            differ.then(|| format!("adversity: {:?} or {:?}", a.adversity, b.adversity))
+        })
         .or_else(|| {
             (gaps_a != gaps_b).then(|| format!("gaps (ps: count):\n  {gaps_a:?}\n  {gaps_b:?}"))
         })

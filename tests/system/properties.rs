@@ -134,6 +134,7 @@ fn every_life_runs_forward() {
                     );
                 }
                 Outcome::Unfinished => assert_eq!(life.finish, Time::MAX, "{life:?}"),
+                Outcome::Cancelled | Outcome::Failed(_) => unreachable!("nothing goes wrong here"),
             }
             let is_open_loop = case.spec.load.concurrency.is_none();
             assert!(

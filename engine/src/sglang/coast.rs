@@ -198,7 +198,12 @@ impl Scheduler {
         if self.pool.cache.writes_back() {
             return self.steps_without_eviction(plan);
         }
-        let to_goal = |&id: &SequenceId| self.steps_to_goal(id);
+        let to_goal = |&id: &SequenceId| {
+            let sequence = &self.sequences[id as usize];
+            // Who was aborted ends before its goal.
+            self.steps_to_goal(id)
+                .min(sequence.stop_at - sequence.outputs)
+        };
         let limit = self
             .running
             .iter()

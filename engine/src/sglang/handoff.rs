@@ -78,12 +78,12 @@ impl Scheduler {
         match (part, self.config.num_reserved_decode_tokens) {
             (Part::Whole, None) => self.submit(id),
             (Part::Prefill, None) => {
-                let slot = self.enter(id, Part::Prefill);
+                let slot = self.enter(id, Part::Prefill, 0);
                 self.handoff.is_prefill_server = true;
                 self.waiting.push(slot);
             }
             (Part::Decode, Some(_)) => {
-                let slot = self.enter(id, Part::Decode);
+                let slot = self.enter(id, Part::Decode, 0);
                 self.handoff.unallocated.push_back(slot);
             }
             (part, _) => unreachable!("an SGLang server has one role, which has no part {part:?}"),

@@ -18,6 +18,7 @@
 //! Model: with attention data parallelism a rank that has nothing to do starts its new-token ratio anew at once; the real one
 //! keeps it until all ranks are idle, and so reserves less for its next requests.
 
+mod abort;
 mod admission;
 mod coast;
 mod config;
@@ -84,6 +85,10 @@ pub struct Scheduler {
     /// Oldest first.
     flights: VecDeque<Flight>,
     spare: StepPlan,
+    /// Requests that were aborted since the last plan.
+    aborts: Vec<RequestId>,
+    /// Aborted ones that take part in one more step.
+    leaving: usize,
     /// Sequences admitted and not finished.
     active: usize,
     peak_tokens: u32,
@@ -126,6 +131,8 @@ impl Scheduler {
             handoff: Handoff::default(),
             flights: VecDeque::new(),
             spare: StepPlan::default(),
+            aborts: Vec::new(),
+            leaving: 0,
             active: 0,
             peak_tokens: 0,
             prefetches: Prefetches::default(),
@@ -207,13 +214,18 @@ impl Scheduler {
 
     /// Takes a request in; it waits until a plan admits it. The front end has refused what can never be admitted.
     pub fn submit(&mut self, id: RequestId) {
-        let slot = self.enter(id, Part::Whole);
+        self.submit_from(id, 0);
+    }
+
+    /// The same for a request of which another worker generated so many tokens, that are part of its prompt here.
+    pub fn submit_from(&mut self, id: RequestId, generated: u32) {
+        let slot = self.enter(id, Part::Whole, generated);
         self.waiting.push(slot);
     }
 
     /// Gives a request a slot.
-    fn enter(&mut self, id: RequestId, part: Part) -> SequenceId {
-        let request = &self.workload.requests[id.0 as usize];
+    fn enter(&mut self, id: RequestId, part: Part, generated: u32) -> SequenceId {
+        let request = &self.workload.requests[id.0 as usize].after(generated);
         let goal = self
             .config
             .output_goal(request.input_tokens, part.output_tokens(request));
@@ -247,6 +259,7 @@ impl Scheduler {
         self.take_turns();
         let mut plan = std::mem::take(&mut self.spare);
         plan.clear();
+        self.hear_of_aborts();
         match self.config.num_reserved_decode_tokens {
             Some(reserve) => self.allocate(&mut plan, reserve),
             None => self.give_back_read(),
@@ -463,6 +476,7 @@ impl Scheduler {
             let sequence = &mut self.sequences[part.sequence as usize];
             if sequence.is_finished() {
                 self.active -= 1;
+                self.leaving -= usize::from(sequence.is_aborted);
                 ended.push(sequence.request);
                 match sequence.part {
                     Part::Prefill => self.hold(part.sequence),

@@ -79,6 +79,10 @@ impl WaitingQueue {
         });
     }
 
+    pub fn retain(&mut self, keep: impl Fn(SequenceId) -> bool) {
+        self.queue.retain(|&id| keep(id));
+    }
+
     /// Takes out the first `count`.
     pub fn remove_first(&mut self, count: usize) {
         self.queue.drain(..count);

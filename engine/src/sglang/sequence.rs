@@ -20,6 +20,9 @@ pub(super) struct Sequence {
     /// more, and more is reserved for it than here.
     pub output_goal: u32,
     pub outputs: u32,
+    /// Outputs after which it is over: its goal, or less if it was aborted.
+    pub stop_at: u32,
+    pub is_aborted: bool,
     /// Tokens whose KV is in the pool or computed by the step in flight.
     pub computed: u32,
     /// Of these, tokens that the cache holds for it, in whole pages.
@@ -52,6 +55,8 @@ impl Sequence {
             input_tokens: request.input_tokens,
             output_goal,
             outputs: 0,
+            stop_at: output_goal,
+            is_aborted: false,
             computed: 0,
             shared: 0,
             node: RadixCache::ROOT,
@@ -75,7 +80,7 @@ impl Sequence {
 
     /// True once it has all outputs; its memory is given back then, but its batch lists it for a while (S11).
     pub fn is_finished(&self) -> bool {
-        self.outputs >= self.output_goal
+        self.outputs >= self.stop_at
     }
 
     /// The place of its last token among the first `tokens`, if it knows that many: equal for those that share them.

@@ -39,6 +39,7 @@
 // Model: whole blocks only. `enable_partial_reuse`, on by default, also copies the beginning of a block: up to one block less
 // to compute per request with a hit. Equal blocks that two requests compute are both kept, as in vLLM's cache.
 
+mod abort;
 mod capacity;
 mod coast;
 mod config;
@@ -86,6 +87,8 @@ pub struct Scheduler {
     decodes: Vec<SequenceId>,
     /// Oldest first.
     flights: VecDeque<Flight>,
+    /// Requests that were aborted since the last plan.
+    aborts: Vec<RequestId>,
     spare: StepPlan,
     peak_blocks: u32,
     acceptance: Option<Acceptance>,
@@ -125,6 +128,7 @@ impl Scheduler {
             prefills: Vec::new(),
             decodes: Vec::new(),
             flights: VecDeque::new(),
+            aborts: Vec::new(),
             spare: StepPlan::default(),
             peak_blocks: 0,
             host: None,
@@ -201,7 +205,12 @@ impl Scheduler {
 
     /// Takes a request in; it waits until a plan starts it. The front end has refused what can never be served.
     pub fn submit(&mut self, id: RequestId) {
-        let request = &self.workload.requests[id.0 as usize];
+        self.submit_from(id, 0);
+    }
+
+    /// The same for a request of which another worker generated so many tokens, that are part of its prompt here.
+    pub fn submit_from(&mut self, id: RequestId, generated: u32) {
+        let request = &self.workload.requests[id.0 as usize].after(generated);
         let goal = self
             .config
             .output_goal(request.input_tokens, request.output_tokens);
@@ -251,6 +260,7 @@ impl Scheduler {
         );
         let mut plan = std::mem::take(&mut self.spare);
         plan.clear();
+        self.hear_of_aborts();
         self.fill_seats();
         // Who was paused leaves room for somebody, who may have stepped aside for it: then all is chosen anew.
         let mut paused = None;

@@ -60,6 +60,19 @@ impl Elsewhere {
     pub fn hold(&mut self, id: SequenceId) {
         self.held.push(id);
     }
+
+    /// Sequences whose KV comes or has come.
+    pub fn coming(&self) -> impl Iterator<Item = SequenceId> {
+        self.awaited.iter().chain(&self.arrived).copied()
+    }
+
+    pub fn is_awaited(&self, id: SequenceId) -> bool {
+        self.awaited.contains(&id)
+    }
+
+    pub fn forget_arrived(&mut self, id: SequenceId) {
+        self.arrived.retain(|&other| other != id);
+    }
 }
 
 impl Scheduler {
@@ -94,6 +107,9 @@ impl Scheduler {
             let at = from.iter().position(is_meant);
             let id = from.remove(at.expect("the request has blocks here"));
             match news {
+                News::Received | News::Lost if self.sequences[id as usize].is_aborted => {
+                    self.give_back(id);
+                }
                 News::Read => self.give_back(id),
                 News::Received => self.fill(id),
                 News::Lost => self.queue_again(id),
@@ -102,6 +118,7 @@ impl Scheduler {
     }
 
     fn give_back(&mut self, id: SequenceId) {
+        self.sequences[id as usize].fetching = 0;
         self.cache.release(&mut self.sequences[id as usize].table);
         self.vacant.push(id);
     }

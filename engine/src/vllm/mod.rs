@@ -16,6 +16,7 @@
 //! another chunk of its prompt can follow the one before it. So batches form by themselves: what one plan leaves over for
 //! want of budget is the next one, and decodes stay together with those they were prefilled with.
 
+mod abort;
 mod coast;
 mod config;
 mod handoff;
@@ -33,6 +34,7 @@ use crate::speculation::{Acceptance, Drafted};
 use crate::time::Time;
 use crate::timing::Chunk;
 use crate::workload::{RequestId, Workload};
+use abort::Leaving;
 use coast::{Flight, Standstill};
 use handoff::Elsewhere;
 use sequence::{Sequence, SequenceId, WaitingQueue};
@@ -53,6 +55,7 @@ pub struct Scheduler {
     running: Vec<SequenceId>,
     waiting: WaitingQueue,
     elsewhere: Elsewhere,
+    leaving: Leaving,
     acceptance: Option<Acceptance>,
     drafted: Drafted,
     /// Plans handed out and not finished, oldest first.
@@ -90,6 +93,7 @@ impl Scheduler {
             vacant: Vec::new(),
             running: Vec::new(),
             elsewhere: Elsewhere::default(),
+            leaving: Leaving::default(),
             flights: VecDeque::new(),
             spare: Vec::new(),
             peak_blocks: 0,
@@ -159,7 +163,12 @@ impl Scheduler {
 
     /// The same for a part of the request.
     pub fn submit_part(&mut self, id: RequestId, arrival: Time, part: Part) {
-        let request = self.workload.requests[id.0 as usize];
+        self.submit_from(id, arrival, part, 0);
+    }
+
+    /// The same for a request of which another worker generated so many tokens, that are part of its prompt here.
+    pub fn submit_from(&mut self, id: RequestId, arrival: Time, part: Part, generated: u32) {
+        let request = self.workload.requests[id.0 as usize].after(generated);
         let goal = self
             .config
             .output_goal(request.input_tokens, part.output_tokens(&request));
@@ -181,6 +190,7 @@ impl Scheduler {
                 prefill_goal: 0,
                 fraction: 0,
                 is_running: false,
+                is_aborted: false,
                 was_preempted: false,
                 fetching: 0,
                 table: Default::default(),
@@ -199,6 +209,8 @@ impl Scheduler {
         sequence.placeholders = 0;
         sequence.computed = 0;
         sequence.fraction = 0;
+        sequence.is_running = false;
+        sequence.is_aborted = false;
         sequence.was_preempted = false;
         block_path(
             &self.workload.tree,
@@ -223,6 +235,7 @@ impl Scheduler {
             "at most `depth` plans are in flight"
         );
         self.hear_from_elsewhere();
+        self.hear_of_aborts();
         self.cache.hear();
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
@@ -569,6 +582,9 @@ impl Scheduler {
         } else {
             self.flights.push_front(flight);
         }
+        if self.has_leaving() {
+            self.bury();
+        }
     }
 
     /// Adds the outputs of `steps` steps (R12, R16).
@@ -582,6 +598,9 @@ impl Scheduler {
                 continue;
             }
             let sequence = &mut self.sequences[part.sequence as usize];
+            if sequence.is_aborted {
+                continue;
+            }
             if let Some(acceptance) = &self.acceptance {
                 verify(acceptance, sequence, part, steps, &mut self.drafted);
             } else {

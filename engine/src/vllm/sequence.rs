@@ -32,6 +32,8 @@ pub(super) struct Sequence {
     /// What it has of its next token, in parts, where acceptance is expected.
     pub fraction: u32,
     pub is_running: bool,
+    /// Nobody wants it any more.
+    pub is_aborted: bool,
     pub was_preempted: bool,
     /// Blocks that are being fetched, or were and wait for a seat; 0 otherwise.
     pub fetching: u32,

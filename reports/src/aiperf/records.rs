@@ -81,7 +81,7 @@ struct RecordError {
 
 fn record(index: usize, request: &RequestRecord) -> Record {
     let ended = request.last_moment();
-    let was_cancelled = request.outcome == Outcome::Unfinished;
+    let was_cancelled = matches!(request.outcome, Outcome::Unfinished | Outcome::Cancelled);
     let has_worker = request.worker != u32::MAX;
     let metadata = Metadata {
         session_num: index,
@@ -116,7 +116,19 @@ fn record(index: usize, request: &RequestRecord) -> Record {
                 error: Some(error),
             }
         }
-        Outcome::Completed | Outcome::Unfinished => Record {
+        Outcome::Failed(reason) => {
+            let error = RecordError {
+                code: 500,
+                r#type: reason.name(),
+                message: "accepted and not answered",
+            };
+            Record {
+                metadata,
+                metrics: metrics_of_rejected(request),
+                error: Some(error),
+            }
+        }
+        Outcome::Completed | Outcome::Unfinished | Outcome::Cancelled => Record {
             metadata,
             metrics: metrics(request),
             error: None,

@@ -76,12 +76,15 @@ impl Cluster {
                 &mut runs,
                 &mut reserved,
                 None,
+                |_, _| None,
             );
         }
         assert!(reserved.is_empty(), "ranks do whole requests");
         let steps = runs.iter().map(|action| match action {
             Action::Run { up_to, .. } => *up_to,
-            Action::Cut { .. } | Action::At { .. } => unreachable!("planning asks for runs alone"),
+            Action::Cut { .. } | Action::Disturb { .. } | Action::At { .. } => {
+                unreachable!("planning asks for runs alone")
+            }
         });
         let Some(up_to) = steps.min() else {
             self.workers[ranks.start].steps_together = 0;

@@ -214,7 +214,7 @@ mod tests {
             for action in actions.drain(..) {
                 let (time, event) = match action {
                     Action::At { time, event } => (time, event),
-                    Action::Cut { .. } => continue,
+                    Action::Cut { .. } | Action::Disturb { .. } => continue,
                     Action::Run { worker, .. } => {
                         let ran = Ran {
                             worker,

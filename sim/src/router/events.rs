@@ -85,6 +85,21 @@ impl EventsInFlight {
         }
     }
 
+    /// A worker's report is lost.
+    pub fn lose(&mut self, worker: WorkerId, events: &[KvEvent]) {
+        let number = self.sent[worker.0 as usize];
+        self.sent[worker.0 as usize] += 1;
+        if self.channel.recovers {
+            self.lost[worker.0 as usize].push((number, events.to_vec()));
+        }
+    }
+
+    /// A worker is gone: what it reported is of no use any more.
+    pub fn forget_worker(&mut self, worker: WorkerId) {
+        self.flying.retain(|(_, from, _), _| *from != worker);
+        self.lost[worker.0 as usize].clear();
+    }
+
     /// The next report that has arrived by now.
     pub fn receive(&mut self, now: Time) -> Option<(WorkerId, Vec<KvEvent>)> {
         let first = self.flying.first_entry()?;

@@ -111,6 +111,8 @@ pub struct KvRouter {
     spec: KvRouterSpec,
     block_size: u32,
     index: RadixTree<PlacedChain>,
+    /// What workers hold, whatever was heard of it; kept where it will be read.
+    truth: Option<Box<RadixTree<PlacedChain>>>,
     /// By router; none if it believes in no predictions.
     predictions: Vec<Predictions>,
     /// The same for caches that are imagined.
@@ -162,6 +164,7 @@ impl KvRouter {
         KvRouter {
             block_size,
             index: RadixTree::default(),
+            truth: None,
             predictions: ttl.map_or(Vec::new(), |ttl| {
                 vec![Predictions::new(ttl, pruning); routers]
             }),
@@ -367,9 +370,52 @@ impl KvRouter {
         events: &[KvEvent],
         tree: &PrefixTree,
     ) {
+        self.note_truth(worker, events, tree);
         match &mut self.in_flight {
             None => self.apply(worker, events, tree),
             Some(in_flight) => in_flight.send(now, worker, events),
+        }
+    }
+
+    /// The same, but nobody hears of it, unless lost events are asked for later.
+    pub(super) fn miss(&mut self, worker: WorkerId, events: &[KvEvent], tree: &PrefixTree) {
+        self.note_truth(worker, events, tree);
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.lose(worker, events);
+        }
+    }
+
+    fn note_truth(&mut self, worker: WorkerId, events: &[KvEvent], tree: &PrefixTree) {
+        if let Some(truth) = &mut self.truth {
+            apply(truth, worker.0, events, tree, self.block_size);
+        }
+    }
+
+    /// A worker is gone, and its cache with it.
+    pub(super) fn forget_worker(&mut self, worker: WorkerId) {
+        self.index.clear(worker.0);
+        if let Some(truth) = &mut self.truth {
+            truth.clear(worker.0);
+        }
+        for predictions in &mut self.predictions {
+            predictions.forget_rank(worker.0);
+        }
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.forget_worker(worker);
+        }
+    }
+
+    /// What workers hold will be read from them.
+    pub(super) fn keep_true_index(&mut self) {
+        self.truth = Some(Box::default());
+    }
+
+    /// This router takes the place of one that is gone.
+    pub(super) fn take_over(&mut self, old: KvRouter, reads_caches: bool) {
+        self.in_flight = old.in_flight;
+        self.truth = old.truth;
+        if let Some(truth) = self.truth.as_ref().filter(|_| reads_caches) {
+            self.index = RadixTree::clone(truth);
         }
     }
 

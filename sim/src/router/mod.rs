@@ -261,6 +261,37 @@ impl Router {
         }
     }
 
+    /// The same, but it does not reach the router.
+    pub fn miss(&mut self, worker: WorkerId, events: &[KvEvent], workload: &Workload) {
+        if let Policy::Kv(policy) = &mut self.policy
+            && !events.is_empty()
+        {
+            policy.miss(worker, events, &workload.tree);
+        }
+    }
+
+    /// A worker is gone, and its cache with it.
+    pub fn forget_worker(&mut self, worker: WorkerId) {
+        if let Policy::Kv(policy) = &mut self.policy {
+            policy.forget_worker(worker);
+        }
+    }
+
+    /// The workers' caches will be read after a restart.
+    pub fn keep_true_index(&mut self) {
+        if let Policy::Kv(policy) = &mut self.policy {
+            policy.keep_true_index();
+        }
+    }
+
+    /// This router takes the place of one that is gone: events under way reach it and, if it reads the workers' caches,
+    /// it knows what they hold.
+    pub fn take_over(&mut self, old: Router, reads_caches: bool) {
+        if let (Policy::Kv(policy), Policy::Kv(old)) = (&mut self.policy, old.policy) {
+            policy.take_over(*old, reads_caches);
+        }
+    }
+
     /// What happened in a worker's KV cache, in order.
     pub fn observe(
         &mut self,

@@ -107,6 +107,20 @@ impl Predictions {
         self.prune();
     }
 
+    /// A rank holds nothing any more.
+    pub fn forget_rank(&mut self, rank: Rank) {
+        self.index.clear(rank);
+        let alive = &mut self.alive;
+        self.nodes.retain(|&(of, node), ends| {
+            if of == rank {
+                for &end in &ends.ends {
+                    alive.remove((of, node, end));
+                }
+            }
+            of != rank
+        });
+    }
+
     /// Raises each rank to the leading blocks of the path that live there.
     pub fn overlap(
         &mut self,

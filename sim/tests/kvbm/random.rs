@@ -133,6 +133,9 @@ proptest! {
             match record.outcome {
                 Outcome::Completed => prop_assert_eq!(record.output_tokens, asked.output_tokens),
                 Outcome::Rejected(_) => {}
+                Outcome::Cancelled | Outcome::Failed(_) => {
+                    prop_assert!(false, "nothing goes wrong here: {:?}", record)
+                }
                 Outcome::Unfinished => prop_assert!(false, "a request was left: {:?}", record),
             }
         }

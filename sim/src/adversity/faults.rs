@@ -1,0 +1,239 @@
+//! Parts that break: by a script, or at random.
+//!
+//! *Script*: a list of times, kinds and workers. *At random*: each worker breaks again and again; the time from one end to
+//! the next beginning is drawn from an exponential distribution of mean `mtbf`, by (seed, rule, worker, number). Faults stop
+//! when nothing is left to do.
+//!
+//! Kinds: a *crash* takes a worker's requests and its KV cache; it comes back empty. A *hang* keeps a worker's running step
+//! from ending, and the next from beginning, until it is over. A *straggler* takes a multiple of the time for each step that
+//! begins meanwhile. *Lost events*: what a worker does to its KV cache does not reach the router. A *router restart* takes
+//! the router's bookings, its bindings and its turn; its index of KV is empty, and grows again with the events to come, or
+//! it is read anew from the workers.
+
+use super::clients::exponential;
+use crate::event::WorkerId;
+use crate::random::{Purpose, unit};
+use engine::{Span, Time};
+
+/// What breaks.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FaultSpec {
+    /// Scripted.
+    pub timeline: Vec<Fault>,
+    /// At random.
+    pub random: Vec<RandomFault>,
+    /// Times that another worker may go on with a request whose worker is lost.
+    pub migration_limit: u32,
+}
+
+impl FaultSpec {
+    /// True if a router will read the workers' caches.
+    #[must_use]
+    pub fn reads_caches(&self) -> bool {
+        let scripted = self.timeline.iter().map(|fault| fault.kind);
+        let mut kinds = scripted.chain(self.random.iter().map(|rule| rule.kind));
+        kinds.any(|kind| kind == FaultKind::RouterRestart { reads_caches: true })
+    }
+
+    /// True if something breaks.
+    #[must_use]
+    pub fn breaks(&self) -> bool {
+        !self.timeline.is_empty() || !self.random.is_empty()
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// When.
+    pub at: Time,
+    /// What.
+    pub kind: FaultKind,
+    /// Where; nothing to say for a router.
+    pub worker: u32,
+    /// How long; a restarted router is back at once.
+    pub lasts: Span,
+}
+
+/// Faults of all workers, or of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RandomFault {
+    /// Mean time between the end of one and the beginning of the next, of each worker.
+    pub mtbf: Span,
+    /// What.
+    pub kind: FaultKind,
+    /// Where; `None` for each worker by itself, and for a router.
+    pub worker: Option<u32>,
+    /// How long.
+    pub lasts: Span,
+}
+
+/// How a part breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A worker is gone and comes back empty.
+    Crash,
+    /// A worker's steps do not end.
+    Hang,
+    /// A worker's steps take so many per cent of their time.
+    Straggler {
+        /// Above 100.
+        percent: u32,
+    },
+    /// A worker's KV events do not reach the router.
+    EventLoss,
+    /// The router forgets everything; if it reads the workers' caches anew, all but what they hold.
+    RouterRestart {
+        /// Whether its index is read from the workers.
+        reads_caches: bool,
+    },
+}
+
+impl FaultKind {
+    /// Stable name in scenarios and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FaultKind::Crash => "crash",
+            FaultKind::Hang => "hang",
+            FaultKind::Straggler { .. } => "straggler",
+            FaultKind::EventLoss => "event_loss",
+            FaultKind::RouterRestart { .. } => "router_restart",
+        }
+    }
+
+    /// True if it is a worker that breaks.
+    #[must_use]
+    pub const fn is_of_a_worker(self) -> bool {
+        !matches!(self, FaultKind::RouterRestart { .. })
+    }
+}
+
+/// Where a fault comes from.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    Script,
+    /// The rule, and how many it has brought that worker before.
+    Rule(u32, u32),
+}
+
+/// The faults of a run; their numbers are the order in which they were known.
+#[derive(Debug, Clone)]
+pub(crate) struct Faults {
+    spec: FaultSpec,
+    seed: u64,
+    workers: u32,
+    known: Vec<(Fault, Origin)>,
+    /// Scripted ones that are known.
+    scripted: usize,
+    /// By number: its place in the record, once begun.
+    pub records: Vec<Option<usize>>,
+    /// By worker: the fault that makes it slow.
+    pub slowed_by: Vec<Option<u32>>,
+    /// By worker: faults that keep it away or keep its events back.
+    pub away: Vec<u32>,
+    pub deaf: Vec<u32>,
+}
+
+impl Faults {
+    pub fn new(spec: &FaultSpec, seed: u64, workers: u32) -> Faults {
+        let mut spec = spec.clone();
+        spec.timeline.sort_by_key(|fault| fault.at);
+        Faults {
+            spec,
+            seed,
+            workers,
+            known: Vec::new(),
+            scripted: 0,
+            records: Vec::new(),
+            slowed_by: vec![None; workers as usize],
+            away: vec![0; workers as usize],
+            deaf: vec![0; workers as usize],
+        }
+    }
+
+    pub fn get(&self, number: u32) -> Fault {
+        self.known[number as usize].0
+    }
+
+    /// The first faults: number and time of each.
+    pub fn first(&mut self) -> Vec<(u32, Time)> {
+        let mut first: Vec<(u32, Time)> = self.next_scripted().into_iter().collect();
+        for rule in 0..self.spec.random.len() as u32 {
+            let RandomFault { kind, worker, .. } = self.spec.random[rule as usize];
+            let workers = match worker {
+                Some(worker) => worker..worker + 1,
+                None if kind.is_of_a_worker() => 0..self.workers,
+                None => 0..1,
+            };
+            for worker in workers {
+                first.push(self.draw(rule, worker, 0, Time::ZERO));
+            }
+        }
+        first
+    }
+
+    /// The fault that follows this one.
+    pub fn after(&mut self, number: u32) -> Option<(u32, Time)> {
+        let (fault, origin) = self.known[number as usize];
+        match origin {
+            Origin::Script => self.next_scripted(),
+            Origin::Rule(rule, count) => {
+                Some(self.draw(rule, fault.worker, count + 1, fault.at + fault.lasts))
+            }
+        }
+    }
+
+    fn next_scripted(&mut self) -> Option<(u32, Time)> {
+        let fault = *self.spec.timeline.get(self.scripted)?;
+        self.scripted += 1;
+        Some(self.enter(fault, Origin::Script))
+    }
+
+    fn draw(&mut self, rule: u32, worker: u32, count: u32, from: Time) -> (u32, Time) {
+        let RandomFault {
+            mtbf, kind, lasts, ..
+        } = self.spec.random[rule as usize];
+        let entity = (u64::from(rule) << 56) ^ (u64::from(worker) << 28) ^ u64::from(count);
+        let draw = unit(self.seed, Purpose::Fault, entity);
+        let fault = Fault {
+            at: from + exponential(mtbf, draw),
+            kind,
+            worker,
+            lasts,
+        };
+        self.enter(fault, Origin::Rule(rule, count))
+    }
+
+    fn enter(&mut self, fault: Fault, origin: Origin) -> (u32, Time) {
+        self.known.push((fault, origin));
+        self.records.push(None);
+        ((self.known.len() - 1) as u32, fault.at)
+    }
+}
+
+/// What a driver is to do to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disturbance {
+    /// Steps that begin from now on take so many per cent of their time.
+    Pace(u32),
+    /// The running step ends so much later, and none begins before this time.
+    HangUntil(Time),
+    /// Everything it runs is gone.
+    Stop,
+}
+
+/// Both ends of a fault have a number of their own among events.
+pub(crate) const fn begin_of(number: u32) -> u32 {
+    2 * number
+}
+
+/// See [`begin_of`].
+pub(crate) const fn end_of(number: u32) -> u32 {
+    2 * number + 1
+}
+
+/// All workers of a deployment.
+pub(crate) fn worker_of(fault: &Fault) -> WorkerId {
+    WorkerId(fault.worker)
+}

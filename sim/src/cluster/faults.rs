@@ -1,0 +1,256 @@
+//! What the cluster does about parts that break, and about the requests that were there.
+
+use super::Cluster;
+use super::clients::GivenUp;
+use crate::adversity::faults::{Disturbance, Fault, FaultKind, begin_of, end_of, worker_of};
+use crate::adversity::record::FaultRecord;
+use crate::adversity::{Adversity, NOTHING_MOVES};
+use crate::event::{Action, Event, WorkerId};
+use crate::host::Below;
+use crate::record::{Failure, Outcome};
+use engine::{RequestId, Time};
+
+const BREAKS: &str = "only where something breaks";
+
+impl Cluster {
+    fn breaks(&mut self) -> &mut Adversity {
+        self.adversity.as_mut().expect(BREAKS)
+    }
+
+    /// Asks for the first faults.
+    pub(super) fn start_faults(&mut self, actions: &mut Vec<Action>) {
+        if let Some(adversity) = &mut self.adversity {
+            for (number, time) in adversity.faults.first() {
+                actions.push(at(time, begin_of(number)));
+            }
+        }
+    }
+
+    /// True if nothing is under way and nothing will be sent.
+    fn is_quiet(&self) -> bool {
+        let adversity = self.adversity.as_ref().expect(BREAKS);
+        let is_idle = adversity.open == 0 || adversity.fruitless_faults > NOTHING_MOVES;
+        is_idle && !self.load.is_sending()
+    }
+
+    /// A fault begins, or is over.
+    pub(super) fn fault(&mut self, now: Time, end: u32, actions: &mut Vec<Action>) {
+        let number = end / 2;
+        if end == end_of(number) {
+            return self.end_fault(now, number, actions);
+        }
+        self.breaks().fruitless_faults += 1;
+        if self.is_quiet() {
+            return;
+        }
+        let faults = &mut self.breaks().faults;
+        if let Some((next, time)) = faults.after(number) {
+            actions.push(at(time.max(now), begin_of(next)));
+        }
+        let fault = faults.get(number);
+        let ends = match fault.kind {
+            FaultKind::RouterRestart { .. } => now,
+            _ => now + fault.lasts,
+        };
+        let worker = fault.kind.is_of_a_worker().then_some(fault.worker);
+        let adversity = self.breaks();
+        adversity.faults.records[number as usize] = Some(adversity.record.faults.len());
+        adversity.record.faults.push(FaultRecord {
+            kind: fault.kind,
+            worker,
+            began: now,
+            ended: ends,
+            requests: 0,
+            migrated: 0,
+            lost: 0,
+            recomputed_tokens: 0,
+            missed_events: 0,
+        });
+        if ends > now {
+            actions.push(at(ends, end_of(number)));
+        }
+        self.begin_fault(now, number, &fault, ends, actions);
+        self.submit_placed(now, actions);
+    }
+
+    fn begin_fault(
+        &mut self,
+        now: Time,
+        number: u32,
+        fault: &Fault,
+        ends: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let worker = worker_of(fault);
+        let disturb = |how| Action::Disturb { worker, how };
+        if fault.kind.is_of_a_worker() && fault.kind != FaultKind::Crash {
+            let there = self.workers[worker.0 as usize].scheduler.requests();
+            let there = there.iter().filter(|id| !self.is_over(**id)).count();
+            self.record_of(number).requests = there as u32;
+        }
+        match fault.kind {
+            FaultKind::Crash => self.crash(now, number, worker, actions),
+            FaultKind::Hang => actions.push(disturb(Disturbance::HangUntil(ends))),
+            FaultKind::Straggler { percent } => {
+                self.breaks().faults.slowed_by[worker.0 as usize] = Some(number);
+                actions.push(disturb(Disturbance::Pace(percent)));
+            }
+            FaultKind::EventLoss => {
+                self.breaks().faults.deaf[worker.0 as usize] += 1;
+                self.entry.set_deaf(worker, true);
+            }
+            FaultKind::RouterRestart { reads_caches } => {
+                self.restart_router(now, number, reads_caches);
+            }
+        }
+    }
+
+    fn end_fault(&mut self, now: Time, number: u32, actions: &mut Vec<Action>) {
+        let fault = self.breaks().faults.get(number);
+        let worker = worker_of(&fault);
+        let index = worker.0 as usize;
+        match fault.kind {
+            FaultKind::Crash => {
+                let away = &mut self.breaks().faults.away[index];
+                *away -= 1;
+                let is_back = *away == 0;
+                if is_back {
+                    self.entry.set_away(worker, false);
+                    self.wake(now, worker, actions);
+                }
+            }
+            FaultKind::Hang | FaultKind::RouterRestart { .. } => {}
+            FaultKind::Straggler { .. } => {
+                let slowed_by = &mut self.breaks().faults.slowed_by[index];
+                // A later one may have taken its place.
+                if slowed_by.take_if(|by| *by == number).is_some() {
+                    let how = Disturbance::Pace(100);
+                    actions.push(Action::Disturb { worker, how });
+                }
+            }
+            FaultKind::EventLoss => {
+                let deaf = &mut self.breaks().faults.deaf[index];
+                *deaf -= 1;
+                let hears = *deaf == 0;
+                if hears {
+                    let missed = self.entry.set_deaf(worker, false);
+                    self.record_of(number).missed_events = missed;
+                }
+            }
+        }
+    }
+
+    fn record_of(&mut self, number: u32) -> &mut FaultRecord {
+        let adversity = self.breaks();
+        let place = adversity.faults.records[number as usize];
+        &mut adversity.record.faults[place.expect("a fault that began is in the record")]
+    }
+
+    /// A worker is gone, with all that was there. Others go on with its requests, or they are lost.
+    fn crash(&mut self, now: Time, number: u32, worker: WorkerId, actions: &mut Vec<Action>) {
+        let index = worker.0 as usize;
+        let away = &mut self.breaks().faults.away[index];
+        *away += 1;
+        if *away > 1 {
+            // It was gone already.
+            return;
+        }
+        actions.push(Action::Disturb {
+            worker,
+            how: Disturbance::Stop,
+        });
+        self.entry.set_away(worker, true);
+        let mut there = self.workers[index].scheduler.requests();
+        there.retain(|id| !self.is_over(*id));
+        there.sort_unstable();
+        let outputs = |id: &RequestId| self.workers[index].scheduler.outputs_of(*id).unwrap_or(0);
+        let there: Vec<(RequestId, u32)> = there.iter().map(|id| (*id, outputs(id))).collect();
+        let workload = self.workload.clone();
+        self.workers[index].restart(workload.clone());
+        self.record_of(number).requests = there.len() as u32;
+        for &(id, _) in &there {
+            self.breaks().leaves_prefill(id);
+            self.entry.ended(now, worker, id, &workload);
+        }
+        for (id, outputs) in there {
+            self.lose(now, number, id, outputs, actions);
+        }
+    }
+
+    /// A request has lost its worker: another goes on with it, if that is allowed and there is one.
+    fn lose(
+        &mut self,
+        now: Time,
+        number: u32,
+        id: RequestId,
+        outputs: u32,
+        actions: &mut Vec<Action>,
+    ) {
+        let adversity = self.adversity.as_mut().expect(BREAKS);
+        let generated = adversity.attempts.generated(id) + outputs;
+        let client = adversity.attempts.client_of(id);
+        let record = &mut self.recording.requests[id.0 as usize];
+        record.outcome = Outcome::Cancelled;
+        record.output_tokens = generated;
+        let old = *record;
+        // Who moved and had no further token keeps the time of the last one.
+        let before = adversity.attempts.token_before(id);
+        let last_token = match self.last_token[id.0 as usize] {
+            Time::MAX => before.unwrap_or(Time::MAX),
+            last => last,
+        };
+        let next = adversity.attempts.go_on(client, generated, last_token);
+        if let Some(next) = next {
+            self.recording.requests[next.0 as usize] = crate::record::RequestRecord {
+                worker: u32::MAX,
+                outcome: Outcome::Unfinished,
+                ..old
+            };
+            self.entry.note_generated(next, generated);
+            if self.find_able_workers(next).is_none() {
+                let prompt = self.workload.requests[id.0 as usize].input_tokens;
+                let had_begun = old.first_scheduled != Time::MAX;
+                let record = self.record_of(number);
+                record.migrated += 1;
+                if had_begun {
+                    record.recomputed_tokens += u64::from(prompt + generated);
+                }
+                return self.place(now, next, actions);
+            }
+            self.recording.requests[next.0 as usize].outcome = Outcome::Cancelled;
+        }
+        self.record_of(number).lost += 1;
+        let last = next.unwrap_or(id);
+        self.give_up(now, last, GivenUp::Failed(Failure::WorkerLost), actions);
+    }
+
+    /// A router forgets what it knew; requests in its queue come to it again.
+    fn restart_router(&mut self, now: Time, number: u32, reads_caches: bool) {
+        let mut under_way = Vec::new();
+        for worker in &self.workers {
+            let there = worker.scheduler.requests();
+            under_way.extend(there.into_iter().filter(|id| !self.is_over(*id)));
+        }
+        self.record_of(number).requests = under_way.len() as u32;
+        self.entry.restart_router(under_way, reads_caches);
+        let queued: Vec<RequestId> = self.breaks().in_router.iter().copied().collect();
+        for request in queued {
+            if !self.is_over(request) {
+                self.entry.place(
+                    now,
+                    request,
+                    &self.workload,
+                    &self.pools,
+                    Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers),
+                );
+            }
+        }
+    }
+}
+
+fn at(time: Time, end: u32) -> Action {
+    Action::At {
+        time,
+        event: Event::Fault { end },
+    }
+}

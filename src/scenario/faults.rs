@@ -1,0 +1,325 @@
+//! `faults`: what breaks, by script and at random, and what becomes of requests whose worker is lost.
+
+use super::section::Section;
+use super::tree::{Node, Value};
+use ::engine::vllm::Eviction;
+use ::engine::{EngineConfig, Span, Time};
+use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
+use sim::router::Retention;
+use sim::{AdversitySpec, RouterSpec};
+use sweeps::scenario::Pool;
+
+/// Latest beginning and longest duration, 200 days.
+const MAX_S: f64 = 200.0 * 86_400.0;
+/// Most migrations of a request.
+const MAX_MIGRATIONS: u32 = 10;
+/// A fault of a worker every so often at the least: what is more frequent leaves no time to serve.
+const MIN_MTBF_S: f64 = 1.0;
+const MAX_FACTOR: f64 = 1_000.0;
+
+/// The deployment that breaks.
+pub struct Deployment<'a> {
+    pub pools: &'a [Pool],
+    pub router: Option<&'a RouterSpec>,
+    pub hands_over: bool,
+}
+
+/// The section `faults`.
+pub fn read(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> FaultSpec {
+    let migrations = section.whole32("migration_limit", 0..=MAX_MIGRATIONS);
+    let timeline = items(section, "timeline", |item| scripted(item, deployment));
+    let random = items(section, "random", |item| at_random(item, deployment));
+    let spec = FaultSpec {
+        timeline,
+        random,
+        migration_limit: migrations.unwrap_or(0),
+    };
+    let crashes = |kind: FaultKind| kind == FaultKind::Crash;
+    let some_crash = spec.timeline.iter().any(|fault| crashes(fault.kind))
+        || spec.random.iter().any(|rule| crashes(rule.kind));
+    if migrations.is_some_and(|limit| limit > 0) && !some_crash && !section.log().has_problems() {
+        section.conflict(
+            "migration_limit",
+            "a limit on moves that nothing brings about",
+            "a fault of kind crash beside it",
+            "remove it, or add a crash to timeline or random",
+        );
+    }
+    section.finish();
+    spec
+}
+
+fn items<T>(
+    section: &Section<'_>,
+    name: &'static str,
+    read: impl Fn(&Section<'_>) -> Option<T>,
+) -> Vec<T> {
+    let Some((nodes, field)) = section.list(name) else {
+        return Vec::new();
+    };
+    let item = |(index, node): (usize, &Node)| {
+        let path = format!("{}[{index}]", field.path);
+        if !matches!(node.value, Value::Map(_)) {
+            section.log().add(
+                Some(&node.place),
+                &path,
+                node.found(),
+                "a fault, for example `{kind: crash, worker: 0, for_s: 60}`",
+            );
+            return None;
+        }
+        let own = Section::new(section.log(), &path, Some(node));
+        let fault = read(&own);
+        own.finish();
+        fault
+    };
+    nodes.iter().enumerate().filter_map(item).collect()
+}
+
+fn scripted(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fault> {
+    let at = needed(section, "at_s", 0.0, "for example `at_s: 60`");
+    let kind = kind(section, deployment);
+    let worker = worker(section, kind, deployment);
+    let lasts = lasts(section, kind);
+    if let Some(kind) = kind
+        && kind.is_of_a_worker()
+        && !section.has("worker")
+    {
+        section.mistake(
+            "worker",
+            "nothing",
+            "the number of a worker, from 0",
+            "for example `worker: 0`",
+        );
+    }
+    Some(Fault {
+        at: Time::ZERO + at?,
+        kind: kind?,
+        worker: worker.unwrap_or(0),
+        lasts: lasts?,
+    })
+}
+
+fn at_random(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<RandomFault> {
+    let mtbf = needed(section, "mtbf_s", MIN_MTBF_S, "for example `mtbf_s: 3600`");
+    let kind = kind(section, deployment);
+    let worker = worker(section, kind, deployment);
+    Some(RandomFault {
+        mtbf: mtbf?,
+        kind: kind?,
+        worker,
+        lasts: lasts(section, kind)?,
+    })
+}
+
+fn needed(section: &Section<'_>, name: &'static str, least: f64, hint: &str) -> Option<Span> {
+    if !section.has(name) {
+        section.mistake(name, "nothing", "a time in seconds", hint);
+    }
+    section.number(name, least..=MAX_S).map(Span::from_s)
+}
+
+/// Kinds by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Crash,
+    Hang,
+    Straggler,
+    EventLoss,
+    RouterRestart,
+}
+
+fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<FaultKind> {
+    if !section.has("kind") {
+        section.mistake(
+            "kind",
+            "nothing",
+            "what breaks",
+            "one of crash, hang, straggler, event_loss, router_restart",
+        );
+    }
+    let name = section.choice(
+        "kind",
+        &[
+            ("crash", Name::Crash),
+            ("hang", Name::Hang),
+            ("straggler", Name::Straggler),
+            ("event_loss", Name::EventLoss),
+            ("router_restart", Name::RouterRestart),
+        ],
+    );
+    let percent = factor(section, name);
+    let reads_caches = index(section, name);
+    let kind = match name? {
+        Name::Crash => FaultKind::Crash,
+        Name::Hang => FaultKind::Hang,
+        Name::Straggler => FaultKind::Straggler { percent: percent? },
+        Name::EventLoss => FaultKind::EventLoss,
+        Name::RouterRestart => FaultKind::RouterRestart { reads_caches },
+    };
+    if let Some(deployment) = deployment {
+        check_deployment(section, kind, deployment);
+    }
+    Some(kind)
+}
+
+/// How many times slower, in per cent.
+fn factor(section: &Section<'_>, name: Option<Name>) -> Option<u32> {
+    let factor = section.number("factor", 1.01..=MAX_FACTOR);
+    match name {
+        Some(Name::Straggler) if !section.has("factor") => section.mistake(
+            "factor",
+            "nothing",
+            "how many times as long its steps take",
+            "for example `factor: 2`",
+        ),
+        Some(Name::Straggler) | None => {}
+        Some(_) if section.has("factor") => section.conflict(
+            "factor",
+            "a factor",
+            "none: only a straggler has one",
+            "remove it",
+        ),
+        Some(_) => {}
+    }
+    factor.map(|factor| (factor * 100.0).round() as u32)
+}
+
+/// Whether a restarted router reads the workers' caches.
+fn index(section: &Section<'_>, name: Option<Name>) -> bool {
+    let reads = section.choice("index", &[("events", false), ("caches", true)]);
+    if section.has("index") && name.is_some_and(|name| name != Name::RouterRestart) {
+        section.conflict(
+            "index",
+            "where an index comes from",
+            "nothing: only a restarted router has to get one",
+            "remove it",
+        );
+    }
+    reads.unwrap_or(false)
+}
+
+fn lasts(section: &Section<'_>, kind: Option<FaultKind>) -> Option<Span> {
+    match kind {
+        Some(FaultKind::RouterRestart { .. }) => {
+            if section.has("for_s") {
+                section.conflict(
+                    "for_s",
+                    "a duration",
+                    "none: a restarted router is back at once",
+                    "remove it",
+                );
+            }
+            Some(Span::ZERO)
+        }
+        _ => needed(
+            section,
+            "for_s",
+            f64::MIN_POSITIVE,
+            "for example `for_s: 60`",
+        ),
+    }
+}
+
+fn worker(
+    section: &Section<'_>,
+    kind: Option<FaultKind>,
+    deployment: Option<&Deployment<'_>>,
+) -> Option<u32> {
+    if section.has("worker") && kind.is_some_and(|kind| !kind.is_of_a_worker()) {
+        section.conflict(
+            "worker",
+            "a worker",
+            "none: it is the router that restarts",
+            "remove it",
+        );
+    }
+    let pools = deployment.map(|it| it.pools).unwrap_or_default();
+    let workers: u32 = pools.iter().map(|pool| pool.workers).sum();
+    match workers {
+        0 => section.whole32("worker", 0..=u32::MAX >> 1),
+        workers => section.whole32("worker", 0..=workers - 1),
+    }
+}
+
+/// What a kind of fault needs of the deployment.
+fn check_deployment(section: &Section<'_>, kind: FaultKind, deployment: &Deployment<'_>) {
+    let hears_events = match deployment.router {
+        Some(RouterSpec::Kv(spec)) => spec.use_kv_events,
+        Some(_) => false,
+        None => true,
+    };
+    if kind == FaultKind::EventLoss && !hears_events {
+        section.conflict(
+            "kind",
+            "lost KV events under a router that listens to none",
+            "a router of mode kv with KV events",
+            "remove the fault, or choose `router: {mode: kv}`",
+        );
+    }
+    let has_tiers = deployment.pools.iter().any(|pool| pool.kvbm.is_some());
+    if kind == FaultKind::Crash && has_tiers {
+        section.conflict(
+            "kind",
+            "a crash of a worker with tiers below its KV cache",
+            "pools without kvbm: what is left of tiers is not modelled yet",
+            "remove the fault, or kvbm",
+        );
+    }
+}
+
+/// What no deployment can be that has adversities of any kind.
+pub fn check_together(root: &Section<'_>, adversity: &AdversitySpec, deployment: &Deployment<'_>) {
+    if adversity.is_nothing() {
+        return;
+    }
+    let name = ["faults", "clients", "admission"]
+        .into_iter()
+        .find(|name| root.has(name))
+        .unwrap_or("faults");
+    let refuse = |found: String, expected: &str| root.conflict(name, found, expected, "");
+    if deployment.hands_over {
+        refuse(
+            "clients, thresholds or faults beside pools of role prefill and decode".to_owned(),
+            "aggregated pools: it is not modelled yet for requests that are handed over",
+        );
+    }
+    if deployment.router == Some(&RouterSpec::Clairvoyant) {
+        refuse(
+            "an oracle that routes".to_owned(),
+            "a router that does not know the future",
+        );
+    }
+    if let Some(RouterSpec::Kv(spec)) = deployment.router
+        && !spec.use_kv_events
+        && matches!(spec.retention, Retention::Lru { .. })
+    {
+        refuse(
+            "a router that imagines the workers' caches".to_owned(),
+            "one that hears events or forgets after a time: what it imagines of lost answers is not modelled yet",
+        );
+    }
+    for pool in deployment.pools {
+        let engine = &pool.engine;
+        if engine.stages() > 1 || engine.ranks() > 1 || engine.speculation().is_some() {
+            refuse(
+                format!("stages, ranks or drafts in pool {}", pool.name),
+                "workers that step alone without drafts: the rest is not modelled yet",
+            );
+        }
+        if pool.host.is_some() {
+            refuse(
+                format!("host memory of the engine in pool {}", pool.name),
+                "a pool without: what becomes of it is not modelled yet",
+            );
+        }
+        if let EngineConfig::Vllm(config) = engine
+            && config.eviction == Eviction::Belady
+        {
+            refuse(
+                format!("an oracle that evicts in pool {}", pool.name),
+                "eviction that does not know the future",
+            );
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Random cases in which things go wrong: clients that cancel, lose patience and try again, requests turned away, workers
+//! that crash, hang and slow down, routers that miss events and forget. Coasting still changes nothing, whoever came is
+//! completed, rejected, cancelled or failed, once, and all blocks are given back (the cluster asserts that at its end).
+
+use engine::{Span, Time};
+use sim::adversity::clients::{CancelSpec, CancelWhen, ClientSpec};
+use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
+use sim::adversity::shedding::Shedding;
+use sim::router::{EventChannel, KvRouterSpec};
+use sim::{AdversitySpec, Outcome, Recording, RouterSpec};
+
+use crate::cases::{case, tiered};
+use crate::fast::{Case, difference};
+use crate::oracle::dice::Dice;
+use crate::seeds::{caught, in_parallel, seeds};
+
+const CASES: u64 = 1_000;
+
+/// The case of a seed, or of the next one whose workers step alone without drafts, with adversities.
+fn adverse(seed: u64) -> Case {
+    let mut dice = Dice::new(seed, 0xadd5);
+    let has_tiers = dice.chance(10);
+    let mut case = if has_tiers {
+        let aggregated = |case: &Case| case.spec.disaggregation.is_none();
+        let mut candidates = (0..).map(|more| tiered(seed + more * 1_000_003));
+        candidates
+            .find(aggregated)
+            .expect("there is no end of them")
+    } else {
+        case(seed)
+    };
+    if !has_tiers && dice.chance(20) {
+        let block_size = case.spec.pools[0].engine.block_size();
+        if (case.spec.pools.iter()).all(|pool| pool.engine.block_size() == block_size) {
+            let events = EventChannel {
+                delay: Span::from_ns(dice.pick(&[0, 0, 3_000_000])),
+                recovers: dice.chance(50),
+                ..EventChannel::default()
+            };
+            let kv = KvRouterSpec {
+                queue_threshold: dice.pick(&[None, Some(0.5), Some(2.0)]),
+                events,
+                ..KvRouterSpec::default()
+            };
+            case.spec.router = RouterSpec::Kv(kv);
+        }
+    }
+    let workers: u32 = case.spec.pools.iter().map(|pool| pool.workers).sum();
+    let span = last_finish(&case).max(1_000_000);
+    let within = |dice: &mut Dice| Span(span / 1_000 * dice.between(1, 1_000) as u64);
+    let step = |dice: &mut Dice| Span(span / 1_000 * dice.between(1, 60) as u64);
+    let cancel = dice.chance(40).then(|| CancelSpec {
+        share: dice.pick(&[0.2, 0.5, 1.0]),
+        when: if dice.chance(50) {
+            CancelWhen::After(step(&mut dice))
+        } else {
+            CancelWhen::AfterTokens(dice.between(1, 12) as u32)
+        },
+    });
+    let clients = ClientSpec {
+        cancel,
+        ttft_timeout: dice.chance(40).then(|| step(&mut dice)),
+        timeout: dice.chance(30).then(|| within(&mut dice)),
+        retries: dice.pick(&[0, 1, 3]),
+        backoff: step(&mut dice),
+    };
+    let shedding = Shedding {
+        active_decode_blocks: dice.chance(20).then_some(0.6),
+        active_prefill_tokens: dice.chance(10).then_some(30),
+        active_prefill_tokens_frac: dice.chance(10).then_some(0.9),
+    };
+    let kind = |dice: &mut Dice| {
+        let percent = dice.pick(&[137, 200, 1_000]);
+        let mut kinds = vec![
+            FaultKind::Hang,
+            FaultKind::Straggler { percent },
+            FaultKind::RouterRestart {
+                reads_caches: dice.chance(50),
+            },
+            FaultKind::EventLoss,
+        ];
+        if !has_tiers {
+            kinds.extend([FaultKind::Crash; 3]);
+        }
+        dice.pick(&kinds)
+    };
+    let faults = if dice.chance(25) {
+        0
+    } else {
+        dice.between(1, 6)
+    };
+    let timeline = (0..faults).map(|_| Fault {
+        at: Time::ZERO + within(&mut dice),
+        kind: kind(&mut dice),
+        worker: dice.between(0, workers as usize - 1) as u32,
+        lasts: step(&mut dice),
+    });
+    let timeline = timeline.collect();
+    let random = dice.chance(30).then(|| RandomFault {
+        mtbf: within(&mut dice),
+        kind: kind(&mut dice),
+        worker: dice.chance(50).then_some(0),
+        lasts: step(&mut dice),
+    });
+    case.adversity = AdversitySpec {
+        clients,
+        shedding,
+        faults: FaultSpec {
+            timeline,
+            random: random.into_iter().collect(),
+            migration_limit: dice.pick(&[0, 1, 3]),
+        },
+    };
+    case
+}
+
+/// When the case is over if nothing goes wrong, in picoseconds.
+fn last_finish(case: &Case) -> u64 {
+    let recording = case.run();
+    let moments = recording.sent().map(|(_, request)| request.last_moment().0);
+    moments.max().unwrap_or(0)
+}
+
+#[test]
+fn adversity_is_the_same_coasting_and_stepping_and_loses_nobody() {
+    let seeds = seeds("DYNOSIM_ADVERSE", CASES);
+    let verdicts = in_parallel(seeds.clone(), |seed| {
+        caught(|| {
+            let case = adverse(seed);
+            let coasted = case.run();
+            if let Some(difference) = difference(&coasted, &case.stepping().run()) {
+                return Err(format!("coasting, then stepping: {difference}"));
+            }
+            if coasted != case.run() {
+                return Err("once, then again: a difference".to_owned());
+            }
+            check(&case, &coasted)?;
+            Ok(marks(&coasted))
+        })
+    });
+    let mut reached = [0; MARKS.len()];
+    for (seed, verdict) in &verdicts {
+        match verdict {
+            Ok(Ok(marks)) => (0..MARKS.len()).for_each(|at| reached[at] += u64::from(marks[at])),
+            Ok(Err(why)) | Err(why) => {
+                let case = adverse(*seed);
+                panic!("seed {seed}: {why}\n{:?}\n{:?}", case.adversity, case.spec)
+            }
+        }
+    }
+    let told: Vec<_> = MARKS.iter().zip(reached).collect();
+    println!("{} cases: {told:?}", verdicts.len());
+    let least = (seeds.end - seeds.start) / 100;
+    for (mark, times) in told {
+        assert!(times >= least, "`{mark}` only in {times} cases");
+    }
+}
+
+/// Everybody who came is over, in one way, with as many tokens as that brings.
+fn check(case: &Case, recording: &Recording) -> Result<(), String> {
+    if recording.requests.len() != case.workload.requests.len() {
+        return Err("a record of each request, and no other".to_owned());
+    }
+    for (index, record) in recording.sent() {
+        let asked = &case.workload.requests[index];
+        let is_fine = match record.outcome {
+            Outcome::Completed => {
+                record.output_tokens > 0
+                    && record.output_tokens <= asked.output_tokens
+                    && record.first_token <= record.finish
+                    && record.arrival <= record.first_scheduled
+            }
+            Outcome::Rejected(_) | Outcome::Cancelled | Outcome::Failed(_) => {
+                record.finish != Time::MAX && record.output_tokens <= asked.output_tokens
+            }
+            // Preempted in circles, or sent behind one that was.
+            Outcome::Unfinished => stays_unfinished(case),
+        };
+        if !is_fine {
+            return Err(format!("request {index}: {record:?}"));
+        }
+    }
+    let record = recording.adversity.as_ref();
+    let faults = record.map(|it| it.faults.as_slice()).unwrap_or_default();
+    for fault in faults {
+        if fault.migrated + fault.lost > fault.requests {
+            return Err(format!(
+                "more were moved or lost than there were: {fault:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// True if the engine can preempt in circles even if nothing goes wrong.
+fn stays_unfinished(case: &Case) -> bool {
+    let mut pools = case.spec.pools.iter();
+    pools.any(|pool| {
+        let vllm = pool.engine.as_vllm();
+        vllm.is_some_and(|config| config.policy == engine::vllm::SchedulingPolicy::Priority)
+    })
+}
+
+const MARKS: [&str; 9] = [
+    "cancelled",
+    "failed by time-out",
+    "failed with its worker",
+    "tried again and was completed",
+    "turned away for load",
+    "turned away without workers",
+    "moved",
+    "missed events",
+    "three faults",
+];
+
+fn marks(recording: &Recording) -> [bool; MARKS.len()] {
+    use sim::{Failure, Rejection};
+    let record = recording.adversity.clone().unwrap_or_default();
+    let ended = |outcome: Outcome| recording.requests.iter().any(|it| it.outcome == outcome);
+    let times_out = [Failure::TtftTimeout, Failure::Timeout];
+    [
+        ended(Outcome::Cancelled),
+        times_out.iter().any(|why| ended(Outcome::Failed(*why))),
+        ended(Outcome::Failed(Failure::WorkerLost)),
+        record.retries > 0 && ended(Outcome::Completed),
+        record.shed > 0,
+        ended(Outcome::Rejected(Rejection::NoWorker)),
+        record.faults.iter().any(|fault| fault.migrated > 0),
+        record.faults.iter().any(|fault| fault.missed_events > 0),
+        record.faults.len() >= 3,
+    ]
+}
