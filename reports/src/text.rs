@@ -1,6 +1,8 @@
 //! The summary of a run for the terminal: the metrics in AIPerf's layout, then counts, rates, memory and workers, and
 //! last what the numbers stand on.
 
+mod scaling;
+
 use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
 use sim::Regret;
@@ -222,12 +224,14 @@ fn memory(summary: &Summary) -> String {
         .kvbm
         .iter()
         .map(|kvbm| ("KVBM", kvbm_in_words(kvbm)));
+    let scaling = summary.scaling.iter().flat_map(scaling::facts);
     facts(
         &goodput
             .chain([("Prefix reuse", reuse), ("KV cache", used)])
             .chain(moved)
             .chain(drafted)
             .chain(tiers)
+            .chain(scaling)
             .collect::<Vec<_>>(),
     )
 }

@@ -300,7 +300,7 @@ impl Counts {
             virtual_clock::run_observed(replay.cluster.clone(), &replay.timing, |_, event, _| {
                 match event {
                     Event::Arrival { .. } => counts.arrivals += 1,
-                    Event::Received { .. } | Event::Links => {}
+                    Event::Received { .. } | Event::Links | Event::Worker { .. } | Event::Tick => {}
                     Event::Plan { .. } => counts.plans += 1,
                     Event::Ran(ran) => {
                         counts.runs += 1;

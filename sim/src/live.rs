@@ -148,9 +148,11 @@ struct Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EventKey {
     Links,
+    Worker,
     Arrival,
     Received,
     Plan,
+    Tick,
 }
 
 impl Driver {
@@ -195,9 +197,11 @@ impl Driver {
                 Action::At { time, event } => {
                     let key = match event {
                         Event::Links => EventKey::Links,
+                        Event::Worker { .. } => EventKey::Worker,
                         Event::Arrival { .. } => EventKey::Arrival,
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
+                        Event::Tick => EventKey::Tick,
                         Event::Ran(_) => unreachable!("only a worker's task ends steps"),
                     };
                     self.timers.push(Reverse((time, event.order(), key)));
@@ -249,6 +253,9 @@ impl Driver {
 fn event(id: u32, key: EventKey) -> Event {
     match key {
         EventKey::Links => Event::Links,
+        EventKey::Worker => Event::Worker {
+            worker: WorkerId(id),
+        },
         EventKey::Arrival => Event::Arrival {
             request: engine::RequestId(id),
         },
@@ -258,5 +265,6 @@ fn event(id: u32, key: EventKey) -> Event {
         EventKey::Plan => Event::Plan {
             worker: WorkerId(id),
         },
+        EventKey::Tick => Event::Tick,
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::disaggregation::TransferRecord;
 use crate::kvbm::KvbmRecord;
+use crate::scaling::ScalingRecord;
 use engine::{Drafted, RequestId, Span, Time};
 
 /// The life of one request.
@@ -144,6 +145,8 @@ pub struct Recording {
     pub transfers: Vec<TransferRecord>,
     /// What happened below the GPUs' caches, where workers have such tiers.
     pub kvbm: Option<KvbmRecord>,
+    /// What a planner decided and what became of the workers, where there is one.
+    pub scaling: Option<ScalingRecord>,
 }
 
 impl RequestRecord {

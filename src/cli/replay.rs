@@ -283,6 +283,14 @@ fn against(args: &ReplayArgs, scenario: &Scenario) -> Vec<String> {
             )
         }));
     }
+    if scenario.planner.is_some() {
+        let options = [("--live", args.live), ("--regret", args.regret.is_some())];
+        for (option, _) in options.into_iter().filter(|(_, is_given)| *is_given) {
+            problems.push(format!(
+                "{option}: found a planner, expected a fixed number of workers: workers that come and go are simulated on the virtual clock alone, without second choices"
+            ));
+        }
+    }
     if args.regret.is_some() {
         let workers: u32 = scenario.pools.iter().map(|pool| pool.workers).sum();
         if scenario.disaggregation.is_some() {

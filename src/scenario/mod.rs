@@ -9,8 +9,10 @@ mod annotations;
 mod disaggregation;
 mod engine;
 mod kvbm;
+mod lifecycle;
 mod network;
 mod patch;
+mod planner;
 pub mod policy_file;
 mod pools;
 mod problem;
@@ -125,7 +127,6 @@ fn add_default_pool(root: &mut Node) {
 
 fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let section = Section::new(log, "", Some(root));
-    section.not_modelled(&["planner"]);
     section.belongs_to("kvbm", "pools[].kvbm");
     section.belongs_to("links", "network");
     // Read by `sweep`.
@@ -140,6 +141,8 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
+    let planner = planner::read(&section, pools.as_deref(), router.as_ref(), sla);
+    let is_complete = planner.is_some() || !section.has("planner");
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
     section.finish();
     let (pools, router) = (pools?, router?);
@@ -152,6 +155,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         pools,
         router,
         sla,
+        planner: is_complete.then_some(planner)?,
         seed,
     })
 }

@@ -8,7 +8,10 @@ use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun};
 use sim::virtual_clock::Sample;
-use sim::{Cluster, ClusterSpec, FrontendSpec, KvbmSpec, Recording, Regret, virtual_clock};
+use sim::{
+    Cluster, ClusterSpec, FrontendSpec, KvbmSpec, PoolSpec, Recording, Regret, ScalingSpec,
+    virtual_clock,
+};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +22,7 @@ pub struct Simulation {
     kvbm: Vec<Option<KvbmSpec>>,
     /// Labels of workers, by pool.
     taints: Vec<Vec<String>>,
+    scaling: Option<ScalingSpec>,
     /// One model per pool.
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
@@ -92,11 +96,7 @@ impl Simulation {
             .guesses
             .extend(unread(scenario, &loaded.workload.annotations));
         let cluster = ClusterSpec {
-            pools: scenario
-                .pools
-                .iter()
-                .map(|pool| pool.spec_with_draws(scenario.seed))
-                .collect(),
+            pools: places_of(scenario),
             router: scenario.router.clone(),
             load: scenario.workload.load.spec(),
             frontend: front_end(scenario),
@@ -125,6 +125,9 @@ impl Simulation {
         if taints.iter().any(|taints| !taints.is_empty()) {
             asked.push_str(&format!(" {taints:?}"));
         }
+        if let Some(planner) = &scenario.planner {
+            asked.push_str(&format!(" {planner:?}"));
+        }
         let identity = PointIdentity {
             scenario: &without_defaults(&asked),
             workload: loaded.digest,
@@ -139,9 +142,14 @@ impl Simulation {
             version: env!("CARGO_PKG_VERSION"),
         };
         let digest = identity.digest();
+        let scaling = scenario.planner.as_ref().map(|planner| {
+            let scaling = planner.scaling(&scenario.pools, &timing);
+            scaling.expect("planners are checked when scenarios are read")
+        });
         Ok(Simulation {
             kvbm,
             taints,
+            scaling,
             cluster,
             timing,
             workload: loaded.workload.clone(),
@@ -181,7 +189,12 @@ impl Simulation {
     /// The deployment before the first request.
     #[must_use]
     pub fn fresh_cluster(&self) -> Cluster {
-        Cluster::with_kvbm(&self.cluster, &self.kvbm, self.workload.clone()).tainted(&self.taints)
+        let cluster = Cluster::with_kvbm(&self.cluster, &self.kvbm, self.workload.clone())
+            .tainted(&self.taints);
+        match &self.scaling {
+            Some(scaling) => cluster.scaled(scaling.clone(), &self.cluster.router),
+            None => cluster,
+        }
     }
 
     /// Names of the pools.
@@ -211,6 +224,22 @@ impl Simulation {
     pub fn workload_digest(&self) -> Digest {
         self.workload_digest
     }
+}
+
+/// The pools as the cluster wants them: with a planner their workers are places.
+fn places_of(scenario: &Scenario) -> Vec<PoolSpec> {
+    let pools = scenario.pools.iter();
+    let mut specs: Vec<PoolSpec> = pools
+        .map(|pool| pool.spec_with_draws(scenario.seed))
+        .collect();
+    if let Some(planner) = &scenario.planner {
+        let places = planner.places(&scenario.pools);
+        let places = places.expect("planners without a bound are refused when scenarios are read");
+        for (spec, places) in specs.iter_mut().zip(places) {
+            spec.workers = places;
+        }
+    }
+    specs
 }
 
 /// The front end of the slowest engine.

@@ -68,6 +68,20 @@ impl Predictions {
             .expect("a prompt has no parent");
     }
 
+    /// Nothing is expected of a rank any more.
+    pub fn forget(&mut self, rank: Rank) {
+        let alive = &mut self.alive;
+        self.nodes.retain(|&(of, node), ends| {
+            if of == rank {
+                for &end in &ends.ends {
+                    alive.remove((rank, node, end));
+                }
+            }
+            of != rank
+        });
+        self.index.clear(rank);
+    }
+
     /// Raises each rank to the leading blocks of the path that live there.
     pub fn overlap(
         &mut self,
