@@ -120,6 +120,7 @@ pub(crate) fn recording() -> Recording {
         gaps: vec![gap(100.0, 4), gap(200.0, 2)],
         transfers: vec![moved],
         kvbm: Some(tiers()),
+        scaling: None,
     }
 }
 

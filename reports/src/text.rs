@@ -23,7 +23,7 @@ pub fn summary(report: &Report) -> String {
         Some(latency(summary)),
         Some(throughput(summary)),
         Some(memory(summary)),
-        workers(&summary.workers),
+        workers(summary),
         report.regret.as_ref().map(regret),
         Some(provenance(report)),
     ];
@@ -312,7 +312,11 @@ fn goodput_in_words(goodput: &Goodput) -> String {
     )
 }
 
-fn workers(workers: &[WorkerSummary]) -> Option<String> {
+/// Of places for workers those that were used.
+fn workers(summary: &Summary) -> Option<String> {
+    let scales = summary.scaling.is_some();
+    let all = summary.workers.iter();
+    let workers: Vec<&WorkerSummary> = all.filter(|it| !scales || it.requests > 0).collect();
     if workers.is_empty() || workers.len() > MOST_WORKERS_LISTED {
         return None;
     }

@@ -119,6 +119,13 @@ impl Group {
         &self.workers
     }
 
+    /// Those of its workers that may get requests.
+    pub fn serving(&self) -> impl Iterator<Item = WorkerId> {
+        let all = self.workers.iter().zip(&self.is_away);
+        all.filter(|(_, is_away)| !**is_away)
+            .map(|(worker, _)| *worker)
+    }
+
     /// True if its router looks at what happens inside steps.
     pub fn wants_kv_events(&self) -> bool {
         self.listens && self.router.wants_kv_events()

@@ -99,6 +99,7 @@ fn a_run_of_four_requests() {
         }],
         transfers: Vec::new(),
         kvbm: None,
+        scaling: None,
         gaps: vec![
             GapRun {
                 first: ms(40.0).since(Time::ZERO),
@@ -416,6 +417,7 @@ fn any_recording() -> impl Strategy<Value = Recording> {
         gaps,
         transfers: Vec::new(),
         kvbm: None,
+        scaling: None,
     })
 }
 

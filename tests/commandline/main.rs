@@ -19,6 +19,7 @@ mod manners;
 mod program;
 mod replay;
 mod routers;
+mod scaling;
 mod studies;
 mod sweep;
 mod traces;

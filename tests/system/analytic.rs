@@ -39,6 +39,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
     Case {
         kvbm: Vec::new(),
         taints: Vec::new(),
+        scaling: None,
         spec: ClusterSpec {
             pools: vec![PoolSpec {
                 name: "servers".to_owned(),

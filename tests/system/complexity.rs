@@ -31,6 +31,7 @@ fn case(trace: &Trace, block_size: u32, router: RouterSpec) -> Case {
     Case {
         kvbm: Vec::new(),
         taints: Vec::new(),
+        scaling: None,
         timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {
             pools: vec![PoolSpec {

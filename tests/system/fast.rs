@@ -15,7 +15,7 @@ use sim::journal::{Entry, Journal};
 use sim::router::KvRouterSpec;
 use sim::router::cost::CostWeights;
 use sim::{
-    Cluster, ClusterSpec, GapRun, KvbmSpec, LoadSpec, PoolSpec, Recording, RouterSpec,
+    Cluster, ClusterSpec, GapRun, KvbmSpec, LoadSpec, PoolSpec, Recording, RouterSpec, ScalingSpec,
     virtual_clock,
 };
 
@@ -38,6 +38,8 @@ pub struct Case {
     pub kvbm: Vec<Option<KvbmSpec>>,
     /// By pool: labels of its workers; empty where no pool has any.
     pub taints: Vec<Vec<String>>,
+    /// A planner; the workers of the pools are then places.
+    pub scaling: Option<ScalingSpec>,
 }
 
 impl Case {
@@ -46,6 +48,7 @@ impl Case {
         Case {
             kvbm: Vec::new(),
             taints: Vec::new(),
+            scaling: None,
             spec: spec(scenario),
             workload: workload(scenario),
             timing: vec![timing(scenario)],
@@ -65,9 +68,13 @@ impl Case {
             true => Cluster::new(&self.spec, self.workload.clone()),
             false => Cluster::with_kvbm(&self.spec, &self.kvbm, self.workload.clone()),
         };
-        match self.taints.is_empty() {
+        let cluster = match self.taints.is_empty() {
             true => cluster,
             false => cluster.tainted(&self.taints),
+        };
+        match &self.scaling {
+            Some(scaling) => cluster.scaled(scaling.clone(), &self.spec.router),
+            None => cluster,
         }
     }
 
@@ -261,6 +268,10 @@ pub fn difference(a: &Recording, b: &Recording) -> Option<String> {
         .or_else(|| first_difference("worker", &a.workers, &b.workers))
         .or_else(|| first_difference("transfer", &a.transfers, &b.transfers))
         .or_else(|| (a.kvbm != b.kvbm).then(|| format!("tiers: {:?} or {:?}", a.kvbm, b.kvbm)))
+        .or_else(|| {
+            let [a, b] = [&a.scaling, &b.scaling];
+            (a != b).then(|| format!("scaling:\n  {a:?}\n  {b:?}"))
+        })
         .or_else(|| {
             (gaps_a != gaps_b).then(|| format!("gaps (ps: count):\n  {gaps_a:?}\n  {gaps_b:?}"))
         })

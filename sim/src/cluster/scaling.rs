@@ -6,6 +6,7 @@ use crate::router::RouterSpec;
 use crate::scaling::lifecycle::{Dismissed, State};
 use crate::scaling::watch::{LastPass, Waiting};
 use crate::scaling::{Scaling, ScalingSpec};
+use crate::worker::Worker;
 use engine::{Part, RequestId, Scheduler, Span, Time};
 use planner::Role;
 
@@ -77,9 +78,12 @@ impl Cluster {
             }
         }
         let has_arrivals = self.load.sends_more();
-        if let Some(time) = decision.next_tick
-            && self.scales().goes_on(now, has_arrivals)
-        {
+        let works = |worker: &Worker| !worker.scheduler.is_idle();
+        let parts = self.disaggregated.as_ref();
+        let is_busy = self.workers.iter().any(works)
+            || parts.is_some_and(|parts| parts.handoffs.are_moving());
+        let goes_on = self.scales().goes_on(has_arrivals, is_busy);
+        if let Some(time) = decision.next_tick.filter(|_| goes_on) {
             let event = Event::Tick;
             actions.push(Action::At { time, event });
         }
@@ -170,7 +174,7 @@ impl Cluster {
     /// Takes note of what is not a tick, and of workers that may have come to their end with it.
     pub(super) fn after_event(&mut self, now: Time, actions: &mut Vec<Action>) {
         let scaling = self.scaling.as_mut().expect(SCALES);
-        scaling.last_event = scaling.last_event.max(now);
+        scaling.quiet_ticks = 0;
         self.retire_drained(now, actions);
     }
 

@@ -14,7 +14,7 @@ pub use record::{DecisionRecord, ScalingRecord};
 pub use summary::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, ScalingSummary};
 
 use crate::event::WorkerId;
-use engine::{Span, Time};
+use engine::Time;
 use lifecycle::{Fleet, PoolPlaces, State};
 use planner::{ForwardPass, Observations, PerRole, Planner, Pool, Role};
 use watch::{LastPass, Watch};
@@ -43,8 +43,8 @@ pub struct PoolScaling {
     pub startup: Startup,
 }
 
-/// With nothing but ticks for so long, nothing will ever happen.
-const STANDSTILL: Span = Span(3_600_000_000_000_000);
+/// After so many ticks between which nothing happened nothing ever will.
+const STANDSTILL: u32 = 1000;
 
 /// The state of a deployment that scales.
 #[derive(Debug, Clone)]
@@ -59,8 +59,8 @@ pub(crate) struct Scaling {
     pub passes: Vec<Option<LastPass>>,
     /// Requests that arrived and are not over.
     pub open: u64,
-    /// When something other than a tick happened.
-    pub last_event: Time,
+    /// Ticks since something else happened.
+    pub quiet_ticks: u32,
     pub record: ScalingRecord,
     /// Scratch space.
     pub started: Vec<(WorkerId, Time)>,
@@ -91,7 +91,7 @@ impl Scaling {
             pool_of,
             passes: vec![None; pools.iter().map(|pool| pool.0 as usize).sum()],
             open: 0,
-            last_event: Time::ZERO,
+            quiet_ticks: 0,
             started: Vec::new(),
         }
     }
@@ -166,9 +166,13 @@ impl Scaling {
         self.record
     }
 
-    /// Whether ticks make sense any longer: `has_arrivals` says that requests are still to come.
-    pub fn goes_on(&self, now: Time, has_arrivals: bool) -> bool {
-        has_arrivals
-            || self.open > 0 && (self.fleet.grows() || now.since(self.last_event) < STANDSTILL)
+    /// Whether ticks make sense any longer: `has_arrivals` says that requests are still to come, `is_busy` that workers or
+    /// links are at work.
+    pub fn goes_on(&mut self, has_arrivals: bool, is_busy: bool) -> bool {
+        self.quiet_ticks += 1;
+        if is_busy || self.fleet.grows() {
+            self.quiet_ticks = 0;
+        }
+        has_arrivals || self.open > 0 && self.quiet_ticks < STANDSTILL
     }
 }
