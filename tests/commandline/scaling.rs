@@ -45,7 +45,7 @@ fn workers_come_and_go_and_the_report_says_when_and_why() {
     assert_contains(
         &folder.good(&text),
         &[
-            "Planner         schedule, asked 2 times · 2 workers started, 3 drained",
+            "Planner         schedule, asked 2 times · 2 workers started, 1 drained, 2 called off",
             "at 10 s 2 → 4 (scale_up)",
             "new workers take 120 s to start",
         ],

@@ -70,6 +70,7 @@ fn doubled_case(case: &Case) -> Case {
     Case {
         kvbm: case.kvbm.clone(),
         taints: case.taints.clone(),
+        scaling: case.scaling.clone(),
         spec,
         workload: Arc::new(workload),
         timing: timing
@@ -111,6 +112,7 @@ fn doubled_recording(recording: &Recording) -> Recording {
         gaps: recording.gaps.iter().map(gap).collect(),
         transfers: recording.transfers.clone(),
         kvbm: recording.kvbm.clone(),
+        scaling: recording.scaling.clone(),
     }
 }
 
