@@ -256,6 +256,11 @@ impl Group {
         !self.able.is_empty()
     }
 
+    /// Its workers come and go, so that requests cannot name them.
+    pub fn forget_names(&mut self) {
+        self.reads_names = false;
+    }
+
     /// A worker gets no more requests; those it has it keeps.
     pub fn leave(&mut self, worker: WorkerId) {
         let place = self.place_of[worker.0 as usize];

@@ -5,7 +5,7 @@ use crate::scenario::{self, Set};
 use clap::Args;
 use engine::Span;
 use reports::report::{Provenance, Report, Timing};
-use reports::{Error, aiperf, rows, text, timeline};
+use reports::{Error, aiperf, rows, scaling, text, timeline};
 use sim::series::MOST_WINDOWS;
 use sim::{Recording, series, summarize};
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub struct ReplayArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Write report.json, requests.csv, requests.parquet, series.csv, timeline.json and AIPerf's files into this folder
+    /// Write report.json, requests.csv, requests.parquet, series.csv, timeline.json and AIPerf's files into this folder, with a planner pictures as well
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Length of a window of series.csv in seconds
@@ -436,7 +436,11 @@ fn write_files(
     let requests = rows::requests(recording, &pools);
     requests.write(&csv)?;
     requests.write(&parquet)?;
-    rows::windows(&series(recording, window)).write(&series_csv)?;
+    let series = series(recording, window);
+    rows::windows(&series).write(&series_csv)?;
+    for (name, picture) in scaling::pictures(report, &series) {
+        picture.write(&folder.join(name))?;
+    }
     timeline::write(recording, &pools, &timeline_json)?;
     aiperf::write_aggregate(report, recording, &aggregate)?;
     aiperf::write_records(recording, &records)?;

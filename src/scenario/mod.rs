@@ -149,7 +149,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     Some(Scenario {
         disaggregation,
         workload: WorkloadSpec {
-            workers: annotations::worker_names(&pools, &router),
+            workers: annotations::worker_names(&pools, &router).filter(|_| planner.is_none()),
             ..workload?
         },
         pools,

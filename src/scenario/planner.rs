@@ -20,15 +20,17 @@ enum Named {
     Hpa,
     Keda,
     LlmD,
+    Oracle,
     Schedule,
     Static,
 }
 
-const POLICIES: [(&str, Named); 6] = [
+const POLICIES: [(&str, Named); 7] = [
     ("dynamo", Named::Dynamo),
     ("hpa", Named::Hpa),
     ("keda", Named::Keda),
     ("llm-d", Named::LlmD),
+    ("oracle", Named::Oracle),
     ("schedule", Named::Schedule),
     ("static", Named::Static),
 ];
@@ -64,6 +66,7 @@ pub fn read(
         Named::Hpa => others::hpa(&section, &roles),
         Named::Keda => others::keda(&section, &roles),
         Named::LlmD => others::llm_d(&section, &roles),
+        Named::Oracle => Some(others::oracle(&section)),
         Named::Schedule => others::schedule(&section, &roles),
         Named::Static => Some(Policy::Static),
     });
@@ -138,6 +141,13 @@ fn scales(root: &Section<'_>, pools: &[Pool], router: Option<&RouterSpec>) -> bo
         fits = refuse(
             found,
             "another router: an oracle tries workers that do not come and go",
+        );
+    }
+    if router == Some(&RouterSpec::Direct) {
+        let found = "a planner behind router.mode direct".to_owned();
+        fits = refuse(
+            found,
+            "another router: requests cannot name workers that come and go",
         );
     }
     fits

@@ -1,7 +1,11 @@
 //! The planner of a scenario: its settings as plain data, and the planner that they make for the pools there are.
 
+mod oracle;
+
+pub use oracle::OracleSpec;
+
 use crate::scenario::{Pool, Role as PoolRole};
-use engine::{EngineConfig, Span, StepTime};
+use engine::{EngineConfig, Span, StepTime, Workload};
 use planner::dynamo::{Capabilities, DynamoPlanner, PlannerConfig};
 use planner::model::{ForwardPassModel, Profile, Regression, RegressionConfig, WorkerKind};
 use planner::policy::{
@@ -31,6 +35,8 @@ pub enum Policy {
     Static,
     /// A calendar.
     Schedule(Vec<ScheduleEntry>),
+    /// A calendar made by who knows every request to come.
+    Oracle(OracleSpec),
     /// Dynamo's planner.
     Dynamo {
         /// Its settings.
@@ -77,6 +83,7 @@ impl Policy {
         match self {
             Policy::Static => "static",
             Policy::Schedule(_) => "schedule",
+            Policy::Oracle(_) => "oracle",
             Policy::Dynamo { .. } => "dynamo",
             Policy::Hpa { .. } => "hpa",
             Policy::Keda { .. } => "keda",
@@ -93,6 +100,7 @@ impl Policy {
                 let counts = entries.iter().filter_map(|entry| *entry.workers.get(role));
                 counts.chain([workers()]).max()
             }
+            Policy::Oracle(spec) => Some(spec.max_replicas),
             Policy::Dynamo { config, .. } => {
                 let gpus = |role| pool_of(role, pools).map_or(1, Pool::gpus_per_worker);
                 let others = Role::BOTH.into_iter().filter(|&other| other != role);
@@ -166,7 +174,11 @@ impl PlannerSpec {
             Policy::Dynamo { config, .. } => {
                 config.problems(&self.of_pools(pools, |_, pool| capabilities(pool)))
             }
-            _ => self.planner(pools, &[]).err().unwrap_or_default(),
+            Policy::Oracle(spec) => spec.problems(),
+            _ => {
+                let nothing = Workload::default();
+                self.planner(pools, &[], &nothing).err().unwrap_or_default()
+            }
         }
     }
 
@@ -187,7 +199,7 @@ impl PlannerSpec {
         places.collect()
     }
 
-    /// The planner in a deployment of these pools; `timing` holds one model per pool.
+    /// The planner in a deployment of these pools; `timing` holds one model per pool. The workload is for the oracle alone.
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
@@ -195,9 +207,10 @@ impl PlannerSpec {
         &self,
         pools: &[Pool],
         timing: &[Arc<dyn StepTime>],
+        workload: &Workload,
     ) -> Result<ScalingSpec, Vec<ConfigProblem>> {
         Ok(ScalingSpec {
-            planner: self.planner(pools, timing)?,
+            planner: self.planner(pools, timing, workload)?,
             pools: pools
                 .iter()
                 .map(|pool| PoolScaling {
@@ -215,10 +228,15 @@ impl PlannerSpec {
         &self,
         pools: &[Pool],
         timing: &[Arc<dyn StepTime>],
+        workload: &Workload,
     ) -> Result<Box<dyn Planner>, Vec<ConfigProblem>> {
         Ok(match &self.policy {
             Policy::Static => Box::new(Fixed),
             Policy::Schedule(entries) => Box::new(Schedule::new(entries.clone())?),
+            Policy::Oracle(spec) => {
+                let entries = spec.schedule(pools, timing, workload, &self.startup);
+                Box::new(Schedule::new(entries)?)
+            }
             Policy::Dynamo { config, perf_model } => {
                 let capabilities = self.of_pools(pools, |_, pool| capabilities(pool));
                 let models = self.of_pools(pools, |index, pool| match perf_model {

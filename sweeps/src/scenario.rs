@@ -3,7 +3,7 @@
 //! The reader of scenario files makes it; nothing in it has to be looked up again. Defaults are those of the real
 //! systems where they have one, and stand here.
 
-use crate::planner::PlannerSpec;
+use crate::planner::{PlannerSpec, Policy};
 use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
 use engine::vllm::Eviction;
 use engine::{EngineConfig, Span};
@@ -279,7 +279,12 @@ impl Scenario {
         let router = (self.router == RouterSpec::Clairvoyant).then(|| {
             "an oracle routes (clairvoyant): it tries every worker before it chooses".to_owned()
         });
-        eviction.chain(router).collect()
+        let plans = |planner: &PlannerSpec| matches!(planner.policy, Policy::Oracle(_));
+        let planner = self.planner.as_ref().filter(|planner| plans(planner));
+        let planner = planner
+            .map(|_| "an oracle plans (planner.policy: oracle): it knows all requests to come");
+        let planner = planner.map(str::to_owned);
+        eviction.chain(router).chain(planner).collect()
     }
 }
 

@@ -143,7 +143,7 @@ impl Simulation {
         };
         let digest = identity.digest();
         let scaling = scenario.planner.as_ref().map(|planner| {
-            let scaling = planner.scaling(&scenario.pools, &timing);
+            let scaling = planner.scaling(&scenario.pools, &timing, &loaded.workload);
             scaling.expect("planners are checked when scenarios are read")
         });
         Ok(Simulation {

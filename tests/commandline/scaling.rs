@@ -98,6 +98,87 @@ fn every_policy_runs_on_pools_that_do_everything_and_on_pools_that_do_not() {
 }
 
 #[test]
+fn the_savings_of_autoscaling_are_one_command() {
+    let folder = Folder::with_scenario_and_trace();
+    let base = [
+        "autoscale",
+        "scenario.yaml",
+        "--trace",
+        "trace.jsonl",
+        "--most",
+        "3",
+    ];
+    let keep = [
+        "--startup-s",
+        "5",
+        "--keep",
+        "latency.ttft_ms.p90<=3000",
+        "--out",
+        "saved",
+    ];
+    let told = folder.json(&[&base[..], &keep, &["--json"]].concat());
+    assert_eq!(told["startup_s"], 5.0);
+    let runs = told["runs"].as_array().unwrap();
+    let of = |kind: &str| runs.iter().filter(|run| run["kind"] == kind).count();
+    assert_eq!((of("fixed"), of("planner"), of("oracle")), (3, 9, 10));
+    for run in runs {
+        let (value, keeps) = (run["value"].as_f64().unwrap(), run["keeps"] == true);
+        assert_eq!(keeps, value <= 3000.0, "{run}");
+    }
+    let cheapest = |kind: &str| {
+        let hours = runs
+            .iter()
+            .filter(|run| run["kind"] == kind && run["keeps"] == true);
+        hours
+            .map(|run| run["gpu_hours"].as_f64().unwrap())
+            .fold(f64::INFINITY, f64::min)
+    };
+    assert_eq!(
+        told["fixed"]["gpu_hours"].as_f64().unwrap(),
+        cheapest("fixed")
+    );
+    let share = 1.0 - cheapest("planner") / cheapest("fixed");
+    assert!((told["planner_saves_share"].as_f64().unwrap() - share).abs() < 1e-12);
+    for name in [
+        "autoscale.csv",
+        "autoscale.json",
+        "autoscale.png",
+        "autoscale.svg",
+    ] {
+        assert!(folder.path("saved").join(name).exists(), "{name}");
+    }
+    let text = folder.good(&[&base[..], &keep].concat());
+    assert_contains(
+        &text,
+        &["the smallest fixed fleet has", "fixed, 3", "keda on TTFT"],
+    );
+    let pools = "pools=[{name: a, workers: 1}, {name: b, workers: 1}]";
+    let wrong = folder.refused(&[&base[..], &["--set", pools, "--keep", "ttft<=3"]].concat());
+    assert_contains(
+        &wrong,
+        &["--keep: unknown metric `ttft`", "pools: found several"],
+    );
+}
+
+#[test]
+fn pictures_and_replicas_over_time_are_written_with_the_results() {
+    let folder = Folder::with_scenario_and_trace();
+    let keda = "planner={policy: keda, target_queue: 1, max_replicas: 3}";
+    let mut args = set(&[keda, "lifecycle.startup_s=2"]);
+    args.extend(["--out", "results"]);
+    folder.json(&args);
+    for name in ["replicas.png", "ttft.png", "queue.png"] {
+        assert!(folder.path("results").join(name).exists(), "{name}");
+    }
+    let series = folder.text("results/series.csv");
+    let head = series.lines().next().unwrap();
+    assert!(
+        head.ends_with("workers_starting,workers_ready,workers_draining"),
+        "{head}"
+    );
+}
+
+#[test]
 fn what_does_not_go_together_is_refused_with_its_reason() {
     let folder = Folder::with_scenario_and_trace();
     let keda = "planner={policy: keda, target_queue: 4}";

@@ -18,8 +18,8 @@ impl Cluster {
     #[must_use]
     pub fn scaled(mut self, spec: ScalingSpec, router: &RouterSpec) -> Self {
         assert!(
-            self.kvbm.is_none() && *router != RouterSpec::Clairvoyant,
-            "tiers and oracles do not scale"
+            self.kvbm.is_none() && !matches!(router, RouterSpec::Clairvoyant | RouterSpec::Direct),
+            "tiers, oracles and requests that name their worker do not scale"
         );
         assert!(
             self.pools
@@ -32,6 +32,10 @@ impl Cluster {
             .collect();
         let knows_hits = matches!(router, RouterSpec::Kv(_));
         let scaling = Scaling::new(spec, &pools, knows_hits);
+        self.entry.forget_names();
+        if let Some(parts) = &mut self.disaggregated {
+            parts.decode.forget_names();
+        }
         for place in 0..self.workers.len() as u32 {
             let worker = WorkerId(place);
             self.workers[place as usize].waiting = Some(Box::default());

@@ -6,11 +6,13 @@
 
 pub mod lifecycle;
 pub(crate) mod record;
+mod series;
 pub(crate) mod summary;
 pub(crate) mod watch;
 
 pub use lifecycle::{Count, Life, Startup};
 pub use record::{DecisionRecord, ScalingRecord};
+pub use series::Replicas;
 pub use summary::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, ScalingSummary};
 
 use crate::event::WorkerId;

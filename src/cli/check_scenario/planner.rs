@@ -10,6 +10,7 @@ pub fn in_words(spec: &PlannerSpec, pools: &[Pool]) -> String {
         Policy::Static => String::new(),
         Policy::Schedule(entries) => format!(", {} entries", entries.len()),
         Policy::Dynamo { config, .. } => format!(", every {} s", config.scale_interval().as_s()),
+        Policy::Oracle(spec) => format!(", intervals of {} s", spec.interval.as_s()),
         Policy::Hpa { sync_period, .. } => format!(", every {} s", sync_period.as_s()),
         Policy::Keda {
             polling_interval, ..

@@ -7,7 +7,7 @@ use planner::policy::{
     ScheduleEntry, SelectPolicy,
 };
 use planner::{PerRole, Role};
-use sweeps::planner::Policy;
+use sweeps::planner::{OracleSpec, Policy};
 use sweeps::scenario::{Pool, Role as PoolRole};
 
 const MAX_S: f64 = 86_400.0;
@@ -230,6 +230,20 @@ pub fn llm_d(section: &Section<'_>, roles: &[(Role, &Pool)]) -> Option<Policy> {
         })
     })?;
     Some(Policy::LlmD { interval, roles })
+}
+
+/// The oracle's, one set for all roles.
+pub fn oracle(section: &Section<'_>) -> Policy {
+    let replicas = |name: &'static str, default: u32| {
+        let count = section.whole32(name, 0..=1 << 20);
+        count.unwrap_or(default)
+    };
+    Policy::Oracle(OracleSpec {
+        interval: seconds(section, "interval_s", 60.0),
+        utilization: section.number("utilization", 0.0..=100.0).unwrap_or(0.7),
+        min_replicas: replicas("min_replicas", 1),
+        max_replicas: replicas("max_replicas", 8),
+    })
 }
 
 /// `schedule: [{at_s: 600, workers: 4}]`, with `prefill` and `decode` in place of `workers` where the roles are apart.
