@@ -166,10 +166,10 @@ impl Fleet {
         self.draining > 0
     }
 
-    /// Whether somebody waits or starts.
+    /// Whether somebody starts. Who waits for GPUs that nobody gives back may wait for ever.
     pub fn grows(&self) -> bool {
         let is_starting = |(state, _): &(State, u32)| matches!(state, State::Starting { .. });
-        !self.waiting.is_empty() || self.places.iter().any(is_starting)
+        self.places.iter().any(is_starting)
     }
 
     fn places_of(&self, pool: usize) -> std::ops::Range<usize> {
