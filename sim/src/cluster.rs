@@ -390,7 +390,7 @@ impl Cluster {
         self.watch_submission(request, worker, part);
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
         scheduler.submit_part(request, now, part);
-        if self.hosts.is_some() || self.kvbm.is_some() {
+        if self.prefetches(worker) {
             self.newcomers.push((worker, request));
         }
         self.notify(now, worker, actions);
