@@ -122,6 +122,7 @@ pub(crate) fn recording() -> Recording {
         transfers: vec![moved],
         links: links(),
         kvbm: Some(tiers()),
+        scaling: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod handoff;
 mod lockstep;
+mod scaling;
 mod severed;
 mod tiers;
 mod what_if;
@@ -18,6 +19,7 @@ use crate::kvbm::{Kvbm, KvbmSpec};
 use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Placement, RouterSpec};
+use crate::scaling::Scaling;
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
 use engine::{EngineConfig, Part, RequestId, Reserved, Time, Workload};
 use handoff::Disaggregated;
@@ -77,6 +79,7 @@ pub struct Cluster {
     disaggregated: Option<Box<Disaggregated>>,
     kvbm: Option<Box<Kvbm>>,
     hosts: Option<Box<Hosts>>,
+    scaling: Option<Box<Scaling>>,
     workers: Vec<Worker>,
     recording: Recording,
     last_token: Vec<Time>,
@@ -141,6 +144,7 @@ impl Cluster {
             disaggregated,
             kvbm: Kvbm::new(&asked.pools, kvbm, roles).map(Box::new),
             hosts: None,
+            scaling: None,
             workers: Vec::with_capacity(workers as usize),
             recording: Recording::default(),
             last_token: vec![Time::MAX; workload.requests.len()],
@@ -258,6 +262,7 @@ impl Cluster {
     /// Opens the doors.
     pub fn start(&mut self, actions: &mut Vec<Action>) {
         self.load.start(actions);
+        self.start_planner(actions);
     }
 
     /// Takes note of an event and appends what is to be done about it.
@@ -267,6 +272,7 @@ impl Cluster {
                 self.ran_together(now, &ran, actions)
             }
             Event::Ran(ran) => self.ran(now, &ran, actions),
+            Event::Worker { worker } => self.worker_starts(now, worker, actions),
             Event::Arrival { request } => self.arrive(now, request, actions),
             Event::Received { request } => self.place(now, request, actions),
             Event::Links => self.move_kv(now, actions),
@@ -275,6 +281,10 @@ impl Cluster {
                 self.plan_together(now, worker, actions)
             }
             Event::Plan { worker } => self.plan(now, worker, actions),
+            Event::Tick => return self.tick(now, actions),
+        }
+        if self.scaling.is_some() {
+            self.after_event(now, actions);
         }
     }
 
@@ -302,6 +312,7 @@ impl Cluster {
     /// A client sends a request: refuse it, or let the front end have it.
     fn arrive(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
         let index = id.0 as usize;
+        self.load.arrived();
         if self.recording.requests[index].outcome != Outcome::Unfinished {
             // Refused together with a request it waited for.
             return;
@@ -312,6 +323,7 @@ impl Cluster {
             self.refuse(now, id, reason, actions);
             return;
         }
+        self.watch_arrival();
         let input_tokens = self.workload.requests[index].input_tokens;
         match self.frontend.receive(now, input_tokens) {
             time if time == now => self.place(now, id, actions),
@@ -364,6 +376,7 @@ impl Cluster {
         record.worker = placement.worker.0;
         record.router_overlap_tokens = placement.overlap_tokens;
         self.workers[placement.worker.0 as usize].record.requests += 1;
+        self.watch_placed(placement.request, placement.worker);
     }
 
     fn submit(
@@ -374,6 +387,7 @@ impl Cluster {
         part: Part,
         actions: &mut Vec<Action>,
     ) {
+        self.watch_submission(request, worker, part);
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
         scheduler.submit_part(request, now, part);
         if self.hosts.is_some() || self.kvbm.is_some() {
@@ -423,6 +437,7 @@ impl Cluster {
 
     /// Steps of a worker ended.
     fn ran(&mut self, now: Time, ran: &Ran, actions: &mut Vec<Action>) {
+        self.watch_pass(ran);
         let mut outputs = std::mem::take(&mut self.outputs);
         let mut books = Books {
             records: &mut self.recording.requests,
@@ -437,6 +452,7 @@ impl Cluster {
         let workload = self.workload.clone();
         for &request in &outputs.started {
             self.prompt_computed(now, ran.worker, request);
+            self.watch_first_token(request);
         }
         self.evicted(now, ran.worker, &outputs.events);
         let group = self.group_of(ran.worker);
@@ -483,6 +499,7 @@ impl Cluster {
         record.finish = end;
         record.outcome = Outcome::Completed;
         self.answer_computed(now, worker, request);
+        self.watch_completion(request);
         let workload = self.workload.clone();
         self.group_of(worker).ended(now, worker, request, &workload);
         self.load.ended(now, request, actions);
@@ -513,6 +530,7 @@ impl Cluster {
             self.recording.transfers = parts.handoffs.records();
             self.recording.links = parts.handoffs.links();
         }
+        self.recording.scaling = self.scaling.map(|scaling| scaling.close());
         self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
         if let Some(hosts) = &mut self.hosts {
             let books = self.recording.kvbm.get_or_insert_default();

@@ -197,9 +197,11 @@ struct Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EventKey {
     Links,
+    Worker,
     Arrival,
     Received,
     Plan,
+    Tick,
 }
 
 impl Driver {
@@ -328,9 +330,11 @@ impl Driver {
                 Action::At { time, event } => {
                     let key = match event {
                         Event::Links => EventKey::Links,
+                        Event::Worker { .. } => EventKey::Worker,
                         Event::Arrival { .. } => EventKey::Arrival,
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
+                        Event::Tick => EventKey::Tick,
                         Event::Ran(_) | Event::Began { .. } => {
                             unreachable!("only workers run steps")
                         }
@@ -450,6 +454,9 @@ impl LiveRun {
 fn event(id: u32, key: EventKey) -> Event {
     match key {
         EventKey::Links => Event::Links,
+        EventKey::Worker => Event::Worker {
+            worker: WorkerId(id),
+        },
         EventKey::Arrival => Event::Arrival {
             request: engine::RequestId(id),
         },
@@ -459,5 +466,6 @@ fn event(id: u32, key: EventKey) -> Event {
         EventKey::Plan => Event::Plan {
             worker: WorkerId(id),
         },
+        EventKey::Tick => Event::Tick,
     }
 }

@@ -29,6 +29,8 @@ pub struct Load {
     workload: Arc<Workload>,
     /// The next request without dependencies.
     next: u32,
+    /// Requests with a time to be sent at, that have not arrived.
+    on_their_way: u32,
     dependents: Dependents,
     /// By request: how many dependencies are open, and when it may be sent at the earliest. Empty without dependencies.
     open: Vec<(u16, Time)>,
@@ -65,6 +67,7 @@ impl Load {
         Load {
             spec,
             next: 0,
+            on_their_way: 0,
             dependents: if has_dependencies {
                 Dependents::new(&workload)
             } else {
@@ -92,6 +95,17 @@ impl Load {
             None => self.send_next(Time::ZERO, actions),
             Some(slots) => (0..slots).for_each(|_| self.send_next(Time::ZERO, actions)),
         }
+    }
+
+    /// A request that was on its way has arrived.
+    pub fn arrived(&mut self) {
+        self.on_their_way -= 1;
+    }
+
+    /// Whether requests are on their way; others may follow those that are not over.
+    #[must_use]
+    pub fn sends_more(&self) -> bool {
+        self.on_their_way > 0
     }
 
     /// `request` was sent.
@@ -122,7 +136,7 @@ impl Load {
         if self.spec.concurrency.is_some() {
             if let Some(roots) = self.conversations.begin_next() {
                 for request in roots {
-                    self.send(now, request, actions);
+                    self.on_their_way += self.send(now, request, actions);
                 }
             }
             return;
@@ -131,23 +145,26 @@ impl Load {
             let id = RequestId(self.next);
             self.next += 1;
             if request.dependency_count == 0 {
-                self.send(request.arrival, id, actions);
+                let arrival = request.arrival;
+                self.on_their_way += self.send(arrival, id, actions);
                 return;
             }
         }
     }
 
-    fn send(&self, time: Time, request: RequestId, actions: &mut Vec<Action>) {
-        if self
+    /// Sends a request unless it is too late, and says how many went out.
+    fn send(&self, time: Time, request: RequestId, actions: &mut Vec<Action>) -> u32 {
+        let is_due = self
             .spec
             .duration
-            .is_none_or(|duration| time <= Time::ZERO + duration)
-        {
+            .is_none_or(|duration| time <= Time::ZERO + duration);
+        if is_due {
             actions.push(Action::At {
                 time,
                 event: Event::Arrival { request },
             });
         }
+        u32::from(is_due)
     }
 
     fn trigger(
@@ -160,6 +177,7 @@ impl Load {
         if self.open.is_empty() {
             return;
         }
+        let mut sent = 0;
         for &(waiting, on, delay) in self.dependents.of(request) {
             if on != trigger {
                 continue;
@@ -169,9 +187,10 @@ impl Load {
             *ready = (*ready).max(now + delay);
             let (left, ready) = (*left, *ready);
             if left == 0 {
-                self.send(ready.max(now), waiting, actions);
+                sent += self.send(ready.max(now), waiting, actions);
             }
         }
+        self.on_their_way += sent;
     }
 }
 

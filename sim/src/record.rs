@@ -6,6 +6,7 @@
 use crate::disaggregation::TransferRecord;
 use crate::kvbm::KvbmRecord;
 use crate::links::LinkUse;
+use crate::scaling::ScalingRecord;
 use engine::{Drafted, RequestId, Span, Time};
 
 /// The life of one request.
@@ -150,6 +151,8 @@ pub struct Recording {
     pub links: Vec<LinkUse>,
     /// What happened below the GPUs' caches, where workers have such tiers.
     pub kvbm: Option<KvbmRecord>,
+    /// What a planner decided and what became of the workers, where there is one.
+    pub scaling: Option<ScalingRecord>,
 }
 
 impl RequestRecord {

@@ -78,10 +78,12 @@ struct Driver<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Entry {
     Links,
+    Worker,
     Arrival,
     Received,
     Plan,
     Began,
+    Tick,
 }
 
 /// The plans of one worker, the one that runs in front.
@@ -191,9 +193,15 @@ impl<'a> Driver<'a> {
             if is_routed && self.report_steps_until(now, cluster) {
                 continue;
             }
+            if entry == Entry::Tick && self.report_all_until(now) {
+                continue;
+            }
             self.queue.pop();
             let event = match entry {
                 Entry::Links => Event::Links,
+                Entry::Worker => Event::Worker {
+                    worker: WorkerId(id),
+                },
                 Entry::Arrival => Event::Arrival {
                     request: engine::RequestId(id),
                 },
@@ -210,6 +218,7 @@ impl<'a> Driver<'a> {
                         lasts: segment.expect("a step that begins runs").first,
                     }
                 }
+                Entry::Tick => Event::Tick,
             };
             return Some((now, event));
         }
@@ -226,9 +235,11 @@ impl<'a> Driver<'a> {
                 Action::At { time, event } => {
                     let entry = match event {
                         Event::Links => Entry::Links,
+                        Event::Worker { .. } => Entry::Worker,
                         Event::Arrival { .. } => Entry::Arrival,
                         Event::Received { .. } => Entry::Received,
                         Event::Plan { .. } => Entry::Plan,
+                        Event::Tick => Entry::Tick,
                         Event::Ran(_) | Event::Began { .. } => {
                             unreachable!("only the driver runs steps")
                         }
@@ -416,21 +427,35 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Shortens all segments to the steps that have ended by `now`, for who looks at every worker. True if there are any.
+    fn report_all_until(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for worker in 0..self.lanes.len() {
+            any |= self.report_until(now, WorkerId(worker as u32));
+        }
+        any
+    }
+
+    fn report_until(&mut self, now: Time, worker: WorkerId) -> bool {
+        let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
+            return false;
+        };
+        let ended = segment.ended_by(now);
+        let has_news = (1..segment.steps).contains(&ended);
+        if has_news {
+            segment.steps = ended;
+            self.enter_end(worker);
+        }
+        has_news
+    }
+
     /// Shortens the segments of workers with news to the steps that have ended by `now`. True if there are any.
     fn report_steps_until(&mut self, now: Time, cluster: &Cluster) -> bool {
         let mut with_news = std::mem::take(&mut self.reports.with_news);
         self.reports.find(now, &self.lanes, cluster, &mut with_news);
         let mut any = false;
         for worker in with_news.drain(..) {
-            let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
-                continue;
-            };
-            let ended = segment.ended_by(now);
-            if (1..segment.steps).contains(&ended) {
-                segment.steps = ended;
-                self.enter_end(worker);
-                any = true;
-            }
+            any |= self.report_until(now, worker);
         }
         self.reports.with_news = with_news;
         any

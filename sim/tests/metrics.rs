@@ -100,6 +100,7 @@ fn a_run_of_four_requests() {
         transfers: Vec::new(),
         links: Vec::new(),
         kvbm: None,
+        scaling: None,
         gaps: vec![
             GapRun {
                 first: ms(40.0).since(Time::ZERO),
@@ -418,6 +419,7 @@ fn any_recording() -> impl Strategy<Value = Recording> {
         transfers: Vec::new(),
         links: Vec::new(),
         kvbm: None,
+        scaling: None,
     })
 }
 

@@ -6,6 +6,7 @@
 mod disaggregation;
 mod host_memory;
 mod kvbm;
+mod planner;
 
 use super::replay::{FieldArgs, load_scenario};
 use super::sweep::count_points;
@@ -133,6 +134,10 @@ impl Resolved {
             line("Handover", disaggregation::handover(spec));
             line("Network", disaggregation::network(spec));
         }
+        if let Some(spec) = &self.scenario.planner {
+            line("Planner", planner::in_words(spec, &self.scenario.pools));
+            line("Start-up", planner::startup(spec));
+        }
         line("SLA", sla(&self.scenario));
         line("Seed", self.scenario.seed.to_string());
         line("Sweep", format!("{} points", self.points));
@@ -170,6 +175,7 @@ impl Resolved {
             "warnings": self.traffic.warnings,
             "useless_tiers": self.scenario.pools.iter().flat_map(Pool::useless_tiers).collect::<Vec<_>>(), "pools": pools.map(pool).collect::<Vec<_>>(),
             "disaggregation": self.scenario.disaggregation.as_ref().map(disaggregation::json),
+            "planner": self.scenario.planner.as_ref().map(|spec| planner::json(spec, &self.scenario.pools)),
             "gpus": self.scenario.gpus(), "router": router(&self.scenario.router),
             "ttft_ms": self.scenario.sla.and_then(|sla| sla.ttft_ms), "itl_ms": self.scenario.sla.and_then(|sla| sla.itl_ms),
             "seed": self.scenario.seed, "sweep_points": self.points, "guesses": self.guesses,

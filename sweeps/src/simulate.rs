@@ -9,7 +9,8 @@ use engine::{Basis, Executor, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun, StopSignal};
 use sim::virtual_clock::Sample;
 use sim::{
-    Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, Recording, Regret, virtual_clock,
+    Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, PoolSpec, Recording, Regret,
+    ScalingSpec, virtual_clock,
 };
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +23,7 @@ pub struct Simulation {
     /// Labels of workers, by pool.
     taints: Vec<Vec<String>>,
     hosts: Vec<Option<HostSpec>>,
+    scaling: Option<ScalingSpec>,
     /// One model per pool.
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
@@ -95,11 +97,7 @@ impl Simulation {
             .guesses
             .extend(unread(scenario, &loaded.workload.annotations));
         let cluster = ClusterSpec {
-            pools: scenario
-                .pools
-                .iter()
-                .map(|pool| pool.spec_with_draws(scenario.seed))
-                .collect(),
+            pools: places_of(scenario),
             router: scenario.router.clone(),
             load: scenario.workload.load.spec(),
             frontend: front_end(scenario),
@@ -133,6 +131,9 @@ impl Simulation {
         if hosts.iter().any(Option::is_some) {
             asked.push_str(&format!(" {hosts:?}"));
         }
+        if let Some(planner) = &scenario.planner {
+            asked.push_str(&format!(" {planner:?}"));
+        }
         let identity = PointIdentity {
             scenario: &without_defaults(&asked),
             workload: loaded.digest,
@@ -147,10 +148,15 @@ impl Simulation {
             version: env!("CARGO_PKG_VERSION"),
         };
         let digest = identity.digest();
+        let scaling = scenario.planner.as_ref().map(|planner| {
+            let scaling = planner.scaling(&scenario.pools, &timing, &loaded.workload);
+            scaling.expect("planners are checked when scenarios are read")
+        });
         Ok(Simulation {
             kvbm,
             taints,
             hosts,
+            scaling,
             cluster,
             timing,
             workload: loaded.workload.clone(),
@@ -215,7 +221,12 @@ impl Simulation {
     #[must_use]
     pub fn fresh_cluster(&self) -> Cluster {
         let (cluster, workload) = (&self.cluster, self.workload.clone());
-        Cluster::with_tiers(cluster, &self.kvbm, &self.hosts, workload).tainted(&self.taints)
+        let cluster =
+            Cluster::with_tiers(cluster, &self.kvbm, &self.hosts, workload).tainted(&self.taints);
+        match &self.scaling {
+            Some(scaling) => cluster.scaled(scaling.clone(), &self.cluster.router),
+            None => cluster,
+        }
     }
 
     /// Names of the pools.
@@ -245,6 +256,22 @@ impl Simulation {
     pub fn workload_digest(&self) -> Digest {
         self.workload_digest
     }
+}
+
+/// The pools as the cluster wants them: with a planner their workers are places.
+fn places_of(scenario: &Scenario) -> Vec<PoolSpec> {
+    let pools = scenario.pools.iter();
+    let mut specs: Vec<PoolSpec> = pools
+        .map(|pool| pool.spec_with_draws(scenario.seed))
+        .collect();
+    if let Some(planner) = &scenario.planner {
+        let places = planner.places(&scenario.pools);
+        let places = places.expect("planners without a bound are refused when scenarios are read");
+        for (spec, places) in specs.iter_mut().zip(places) {
+            spec.workers = places;
+        }
+    }
+    specs
 }
 
 /// The front end of the slowest engine.

@@ -40,6 +40,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
         kvbm: Vec::new(),
         taints: Vec::new(),
         hosts: Vec::new(),
+        scaling: None,
         spec: ClusterSpec {
             pools: vec![PoolSpec {
                 name: "servers".to_owned(),

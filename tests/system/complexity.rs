@@ -32,6 +32,7 @@ fn case(trace: &Trace, block_size: u32, router: RouterSpec) -> Case {
         kvbm: Vec::new(),
         taints: Vec::new(),
         hosts: Vec::new(),
+        scaling: None,
         timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {
             pools: vec![PoolSpec {

@@ -38,6 +38,7 @@ fn run(workload: Arc<Workload>, block_size: u32, num_gpu_blocks: u32) -> (Record
         kvbm: Vec::new(),
         taints: Vec::new(),
         hosts: Vec::new(),
+        scaling: None,
         workload,
         timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {

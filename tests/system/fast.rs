@@ -16,7 +16,7 @@ use sim::router::KvRouterSpec;
 use sim::router::cost::CostWeights;
 use sim::{
     Cluster, ClusterSpec, GapRun, HostSpec, KvbmSpec, LoadSpec, PoolSpec, Recording, RouterSpec,
-    virtual_clock,
+    ScalingSpec, virtual_clock,
 };
 
 use crate::oracle;
@@ -40,6 +40,8 @@ pub struct Case {
     pub taints: Vec<Vec<String>>,
     /// By pool: host memory that SGLang uses; empty where no pool has any.
     pub hosts: Vec<Option<HostSpec>>,
+    /// A planner; the workers of the pools are then places.
+    pub scaling: Option<ScalingSpec>,
 }
 
 impl Case {
@@ -49,6 +51,7 @@ impl Case {
             kvbm: Vec::new(),
             taints: Vec::new(),
             hosts: Vec::new(),
+            scaling: None,
             spec: spec(scenario),
             workload: workload(scenario),
             timing: vec![timing(scenario)],
@@ -70,9 +73,13 @@ impl Case {
         let mut hosts = self.hosts.clone();
         hosts.resize(pools, None);
         let cluster = Cluster::with_tiers(&self.spec, &kvbm, &hosts, self.workload.clone());
-        match self.taints.is_empty() {
+        let cluster = match self.taints.is_empty() {
             true => cluster,
             false => cluster.tainted(&self.taints),
+        };
+        match &self.scaling {
+            Some(scaling) => cluster.scaled(scaling.clone(), &self.spec.router),
+            None => cluster,
         }
     }
 
@@ -266,6 +273,10 @@ pub fn difference(a: &Recording, b: &Recording) -> Option<String> {
         .or_else(|| first_difference("worker", &a.workers, &b.workers))
         .or_else(|| first_difference("transfer", &a.transfers, &b.transfers))
         .or_else(|| (a.kvbm != b.kvbm).then(|| format!("tiers: {:?} or {:?}", a.kvbm, b.kvbm)))
+        .or_else(|| {
+            let [a, b] = [&a.scaling, &b.scaling];
+            (a != b).then(|| format!("scaling:\n  {a:?}\n  {b:?}"))
+        })
         .or_else(|| {
             (gaps_a != gaps_b).then(|| format!("gaps (ps: count):\n  {gaps_a:?}\n  {gaps_b:?}"))
         })

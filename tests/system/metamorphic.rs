@@ -71,6 +71,7 @@ fn doubled_case(case: &Case) -> Case {
         kvbm: case.kvbm.clone(),
         taints: case.taints.clone(),
         hosts: case.hosts.clone(),
+        scaling: case.scaling.clone(),
         spec,
         workload: Arc::new(workload),
         timing: timing
@@ -113,6 +114,7 @@ fn doubled_recording(recording: &Recording) -> Recording {
         transfers: recording.transfers.clone(),
         links: recording.links.clone(),
         kvbm: recording.kvbm.clone(),
+        scaling: recording.scaling.clone(),
     }
 }
 

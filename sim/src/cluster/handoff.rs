@@ -118,14 +118,14 @@ impl Disaggregated {
         let Some(conditional) = self.handoffs.spec.conditional else {
             return false;
         };
-        let load = |worker: &WorkerId| {
+        let load = |worker: WorkerId| {
             let worker = worker.0 as usize;
             self.prefill_tokens[worker] as f64 / self.batched_tokens[worker] as f64
         };
         conditional.keeps_whole(&Circumstances {
             input_tokens: workload.requests[placement.request.0 as usize].input_tokens,
             cached_tokens: placement.overlap_tokens,
-            prefill_load: entry.workers().iter().map(load).fold(f64::MAX, f64::min),
+            prefill_load: entry.serving().map(load).fold(f64::MAX, f64::min),
         })
     }
 }

@@ -85,6 +85,12 @@ impl EventsInFlight {
         }
     }
 
+    /// What a worker that is no more reported will not be read.
+    pub fn forget(&mut self, worker: WorkerId) {
+        self.flying.retain(|&(_, of, _), _| of != worker);
+        self.lost[worker.0 as usize].clear();
+    }
+
     /// The next report that has arrived by now.
     pub fn receive(&mut self, now: Time) -> Option<(WorkerId, Vec<KvEvent>)> {
         let first = self.flying.first_entry()?;

@@ -107,6 +107,21 @@ impl Predictions {
         self.prune();
     }
 
+    /// Nothing is expected of a rank any more.
+    pub fn forget_rank(&mut self, rank: Rank) {
+        let (alive, blocks) = (&mut self.alive, &mut self.blocks);
+        self.nodes.retain(|&(of, node), ends| {
+            if of == rank {
+                *blocks -= u64::from(ends.longest() - ends.start);
+                for &end in &ends.ends {
+                    alive.remove((rank, node, end));
+                }
+            }
+            of != rank
+        });
+        self.index.clear(rank);
+    }
+
     /// Raises each rank to the leading blocks of the path that live there.
     pub fn overlap(
         &mut self,
