@@ -34,6 +34,7 @@ fn an_hour() -> Recording {
         transfers: Vec::new(),
         links: Vec::new(),
         kvbm: None,
+        scaling: None,
     }
 }
 

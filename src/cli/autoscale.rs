@@ -23,7 +23,7 @@ use sweeps::workloads;
 /// Say how many GPU-hours autoscaling saves while a latency is kept, and under which planner.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  dynosim autoscale scenario.yaml --trace trace.jsonl --startup-s 90 --keep \"latency.ttft_ms.p90<=2000\""
+    after_help = "Example:\n  dynosim autoscale scenario.yaml --trace trace.jsonl --startup-s 90"
 )]
 pub struct AutoscaleArgs {
     /// Scenario file (YAML) with one pool; a planner in it is tried beside the others

@@ -147,18 +147,13 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
-    let planner = planner::read(&section, pools.as_deref(), router.as_ref(), sla);
-    let is_wired = disaggregation
-        .as_ref()
-        .is_some_and(|it| it.topology.is_some());
-    if planner.is_some() && is_wired {
-        section.conflict(
-            "planner",
-            "a planner over workers with places in a topology",
-            "a network in short form: where a worker that starts gets its GPUs is not modelled",
-            "",
-        );
-    }
+    let planner = planner::read(
+        &section,
+        pools.as_deref(),
+        router.as_ref(),
+        disaggregation.as_ref(),
+        sla,
+    );
     let is_complete = planner.is_some() || !section.has("planner");
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
     section.finish();

@@ -9,7 +9,7 @@ mod others;
 use super::lifecycle;
 use super::section::Section;
 use planner::Role;
-use sim::{RouterSpec, Sla};
+use sim::{DisaggregationSpec, RouterSpec, Sla};
 use sweeps::planner::{PlannerSpec, Policy, role_of};
 use sweeps::scenario::{Pool, Role as PoolRole};
 
@@ -40,6 +40,7 @@ pub fn read(
     root: &Section<'_>,
     pools: Option<&[Pool]>,
     router: Option<&RouterSpec>,
+    disaggregation: Option<&DisaggregationSpec>,
     sla: Option<Sla>,
 ) -> Option<PlannerSpec> {
     let (section, lifecycle) = (root.section("planner"), root.section("lifecycle"));
@@ -59,7 +60,7 @@ pub fn read(
         let suggestion = "policy: dynamo is Dynamo's planner";
         section.mistake("policy", "nothing", format!("one of {words}"), suggestion);
     }
-    let fits = pools.is_some_and(|pools| scales(root, pools, router));
+    let fits = pools.is_some_and(|pools| scales(root, pools, router, disaggregation));
     let roles = roles(pools.unwrap_or_default());
     let policy = named.and_then(|named| match named {
         Named::Dynamo => dynamo::read(&section, pools.unwrap_or_default(), sla),
@@ -96,7 +97,12 @@ fn roles(pools: &[Pool]) -> Vec<(Role, &Pool)> {
 }
 
 /// Whether these pools can scale; says why not.
-fn scales(root: &Section<'_>, pools: &[Pool], router: Option<&RouterSpec>) -> bool {
+fn scales(
+    root: &Section<'_>,
+    pools: &[Pool],
+    router: Option<&RouterSpec>,
+    disaggregation: Option<&DisaggregationSpec>,
+) -> bool {
     let refuse = |found: String, expected: &str| {
         root.conflict("planner", found, expected, "");
         false
@@ -128,18 +134,11 @@ fn scales(root: &Section<'_>, pools: &[Pool], router: Option<&RouterSpec>) -> bo
                 "no drafts: the planner's estimates with them are not modelled",
             );
         }
-        if pool.kvbm.is_some() {
-            let found = format!("a planner over pool {name} with tiers (kvbm)");
+        if pool.kvbm.is_some() || pool.host.is_some() {
+            let found = format!("a planner over pool {name} with tiers below its GPUs");
             fits = refuse(
                 found,
                 "no tiers: what becomes of them when a worker goes is not modelled",
-            );
-        }
-        if pool.host.is_some() {
-            let found = format!("a planner over pool {name} with host memory of the engine");
-            fits = refuse(
-                found,
-                "none: what becomes of it when a worker goes is not modelled",
             );
         }
         if pool.role != PoolRole::Aggregated && pool.engine.as_vllm().is_none() {
@@ -155,6 +154,14 @@ fn scales(root: &Section<'_>, pools: &[Pool], router: Option<&RouterSpec>) -> bo
         fits = refuse(
             found,
             "another router: an oracle tries workers that do not come and go",
+        );
+    }
+    let topology = disaggregation.and_then(|it| it.topology.as_ref());
+    if topology.is_some() {
+        let found = "a planner over workers with places in a topology".to_owned();
+        fits = refuse(
+            found,
+            "a network in short form: where a worker that starts gets its GPUs is not modelled",
         );
     }
     if router == Some(&RouterSpec::Direct) {

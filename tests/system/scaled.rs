@@ -19,7 +19,7 @@ use crate::fast::Case;
 use crate::oracle::dice::Dice;
 use crate::seeds::{caught, in_parallel, seeds};
 
-const CASES: u64 = 300;
+const CASES: u64 = 120;
 
 /// The case of a seed, with a planner.
 fn scaled(seed: u64) -> Case {
