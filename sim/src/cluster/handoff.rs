@@ -266,7 +266,9 @@ impl Cluster {
                 self.compute_after_all(now, reserved.request, actions);
                 continue;
             }
-            if parts.reserves_first() && parts.handoffs.has_prefill_worker(reserved.request) {
+            let is_to_begin = parts.handoffs.has_prefill_worker(reserved.request)
+                && !parts.handoffs.is_prefilled(reserved.request);
+            if parts.reserves_first() && is_to_begin {
                 let (from, _) = parts.handoffs.ends_of(reserved.request);
                 self.submit(now, reserved.request, from, Part::Prefill, actions);
             }
