@@ -195,8 +195,9 @@ impl EngineConfig {
     /// Whether it can be one of two workers that do a request together.
     #[must_use]
     pub const fn hands_over(&self) -> bool {
-        self.does_parts()
-            || (matches!(self, EngineConfig::Sglang(_)) && self.speculation().is_none())
+        let is_sglang = matches!(self, EngineConfig::Sglang(_));
+        let is_plain = self.stages() == 1 && self.ranks() == 1 && self.speculation().is_none();
+        self.does_parts() || (is_sglang && is_plain)
     }
 
     /// The same settings for a worker that decodes for others, or for one that does not.

@@ -2,7 +2,7 @@
 # All that needs an NVIDIA GPU, in one call of at most ten minutes: is the CUDA executor right, how fast is it beside what
 # the GPU could do, and how far off is a simulation with the profile measured here?
 #
-#   cargo build --release --features cuda -p dynosim -p executor    # anywhere, no CUDA needed; glibc 2.34 or newer
+#   cargo build --release --features cuda -p dynosim -p executor    # anywhere, no CUDA needed; glibc 2.35 or newer on both
 #   executor/gpu/check.sh [FOLDER]                                  # on the GPU machine; results go to FOLDER [gpu-results]
 #
 # Needs libcuda.so.1 (the driver), libnvrtc.so.13 and libcublasLt.so.13 (CUDA 13.0, or the wheels nvidia-cuda-nvrtc and

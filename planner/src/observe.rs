@@ -165,4 +165,6 @@ pub struct Observations {
     pub traffic: TrafficWindow,
     /// Latencies of the last minutes.
     pub latency: TrailingLatency,
+    /// Requests that wait in front of all workers: in the router, or for a worker to start.
+    pub waiting_in_front: u64,
 }

@@ -91,6 +91,7 @@ impl Deployment {
                 ..TrafficWindow::default()
             },
             latency: TrailingLatency::default(),
+            waiting_in_front: 0,
         }
     }
 

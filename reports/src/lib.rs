@@ -21,6 +21,7 @@ pub mod report;
 pub mod rows;
 #[cfg(test)]
 mod sample;
+pub mod scaling;
 pub mod table;
 pub mod terminal;
 pub mod text;

@@ -162,8 +162,10 @@ mod tests {
     use engine::Span;
     use serde_json::Value;
     use sim::Regret;
+    use sim::ScalingSummary;
+    use sim::scaling::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary};
     use sim::virtual_clock::Sample;
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     /// The paths of all leaves: `a.b`, `a[].b`.
     fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
@@ -196,10 +198,47 @@ mod tests {
         };
         report.summary.requests = adverse.requests;
         report.summary.adversity = adverse.adversity;
+        report.summary.scaling = Some(scaling());
         let mut found = BTreeSet::new();
         let report = serde_json::from_str(&report.json()).unwrap();
         paths(&report, "", &mut found);
         found
+    }
+
+    /// One of everything that a planner's part may have.
+    fn scaling() -> ScalingSummary {
+        let hours = GpuHours::default();
+        let change = ChangeSummary {
+            from: 1,
+            ready: 1,
+            to: 2,
+        };
+        ScalingSummary {
+            policy: "dynamo",
+            ticks: 1,
+            reasons: BTreeMap::from([("scale_up", 1)]),
+            workers_started: 1,
+            workers_called_off: 0,
+            workers_drained: 0,
+            peak_workers: 2,
+            mean_ready: 1.5,
+            gpu_hours: hours,
+            pools: vec![PoolSummary {
+                pool: "agg".to_owned(),
+                gpu_hours: hours,
+                fewest_ready: 1,
+                most_ready: 2,
+            }],
+            decisions: vec![DecisionSummary {
+                time_s: 1.0,
+                reason: "scale_up",
+                prefill: Some(change),
+                decode: Some(change),
+                estimated_ttft_ms: Some(1.0),
+                estimated_itl_ms: Some(1.0),
+                predicted_requests: Some(1.0),
+            }],
+        }
     }
 
     /// The names in the first column of the tables of the page.
@@ -235,6 +274,13 @@ mod tests {
             [family @ ("overrides" | "engines"), ..] => vec![format!("{family}.*")],
             ["requests", by @ ("rejected_by" | "failed_by"), _] => {
                 vec![format!("requests.{by}.*")]
+            }
+            ["scaling", "reasons", _] => vec!["scaling.reasons.*".to_owned()],
+            ["scaling", "gpu_hours", state] | ["scaling", "pools[]", "gpu_hours", state] => {
+                vec![format!("scaling.*.{state}")]
+            }
+            ["scaling", "decisions[]", "prefill" | "decode", member] => {
+                vec![format!("scaling.decisions[].*.{member}")]
             }
             _ => vec![field.to_owned()],
         }

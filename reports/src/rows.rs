@@ -98,7 +98,8 @@ pub(crate) fn tpot_ms(request: &RequestRecord) -> Option<f64> {
     Some(decode / f64::from(request.output_tokens - 1))
 }
 
-/// A time series, one row per window; the columns are the fields of [`sim::Window`].
+/// A time series, one row per window; the columns are the fields of [`sim::Window`], with a planner those of
+/// [`sim::scaling::Replicas`] as well.
 #[must_use]
 pub fn windows(series: &Series) -> Table {
     let columns = [
@@ -113,9 +114,14 @@ pub fn windows(series: &Series) -> Table {
         "ttft_p90_ms",
         "output_tokens_per_s",
     ];
-    let mut table = Table::new(columns.map(str::to_owned).to_vec());
-    for window in &series.windows {
-        table.push(vec![
+    let mut columns = columns.map(str::to_owned).to_vec();
+    if !series.replicas.is_empty() {
+        let states = ["workers_starting", "workers_ready", "workers_draining"];
+        columns.extend(states.map(str::to_owned));
+    }
+    let mut table = Table::new(columns);
+    for (index, window) in series.windows.iter().enumerate() {
+        let mut row: Vec<Cell> = vec![
             window.start_s.into(),
             window.arrivals.into(),
             window.completions.into(),
@@ -126,7 +132,11 @@ pub fn windows(series: &Series) -> Table {
             window.ttft_mean_ms.into(),
             window.ttft_p90_ms.into(),
             window.output_tokens_per_s.into(),
-        ]);
+        ];
+        if let Some(workers) = series.replicas.get(index) {
+            row.extend([workers.starting, workers.ready, workers.draining].map(Cell::from));
+        }
+        table.push(row);
     }
     table
 }

@@ -125,6 +125,7 @@ pub(crate) fn recording() -> Recording {
         links: links(),
         kvbm: Some(tiers()),
         adversity: None,
+        scaling: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! The summary of a run for the terminal: the metrics in AIPerf's layout, then counts, rates, memory and workers, and
 //! last what the numbers stand on.
 
+mod scaling;
+
 use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
 use sim::Regret;
@@ -23,7 +25,7 @@ pub fn summary(report: &Report) -> String {
         Some(latency(summary)),
         Some(throughput(summary)),
         Some(memory(summary)),
-        workers(&summary.workers),
+        workers(summary),
         report.regret.as_ref().map(regret),
         Some(provenance(report)),
     ];
@@ -287,6 +289,7 @@ fn memory(summary: &Summary) -> String {
         .kvbm
         .iter()
         .map(|kvbm| ("KV tiers", kvbm_in_words(kvbm)));
+    let scaling = summary.scaling.iter().flat_map(scaling::facts);
     facts(
         &goodput
             .chain([("Prefix reuse", reuse), ("KV cache", used)])
@@ -294,6 +297,7 @@ fn memory(summary: &Summary) -> String {
             .chain(carried)
             .chain(drafted)
             .chain(tiers)
+            .chain(scaling)
             .collect::<Vec<_>>(),
     )
 }
@@ -389,7 +393,11 @@ fn goodput_in_words(goodput: &Goodput) -> String {
     )
 }
 
-fn workers(workers: &[WorkerSummary]) -> Option<String> {
+/// Of places for workers those that were used.
+fn workers(summary: &Summary) -> Option<String> {
+    let scales = summary.scaling.is_some();
+    let all = summary.workers.iter();
+    let workers: Vec<&WorkerSummary> = all.filter(|it| !scales || it.requests > 0).collect();
     if workers.is_empty() || workers.len() > MOST_WORKERS_LISTED {
         return None;
     }

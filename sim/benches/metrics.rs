@@ -35,6 +35,7 @@ fn an_hour() -> Recording {
         links: Vec::new(),
         kvbm: None,
         adversity: None,
+        scaling: None,
     }
 }
 

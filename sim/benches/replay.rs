@@ -303,7 +303,11 @@ impl Counts {
             virtual_clock::run_observed(replay.cluster.clone(), &replay.timing, |_, event, _| {
                 match event {
                     Event::Arrival { .. } => counts.arrivals += 1,
-                    Event::Received { .. } | Event::Links | Event::Began { .. } => {}
+                    Event::Received { .. }
+                    | Event::Links
+                    | Event::Began { .. }
+                    | Event::Worker { .. }
+                    | Event::Tick => {}
                     Event::Plan { .. } => counts.plans += 1,
                     Event::Ran(ran) => {
                         counts.runs += 1;

@@ -7,6 +7,7 @@ mod clients;
 mod faults;
 mod handoff;
 mod lockstep;
+mod scaling;
 mod severed;
 mod tiers;
 mod what_if;
@@ -21,6 +22,7 @@ use crate::kvbm::{Kvbm, KvbmSpec};
 use crate::load::{Load, LoadSpec};
 use crate::record::{Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Placement, RouterSpec};
+use crate::scaling::Scaling;
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
 use engine::{EngineConfig, Part, RequestId, Reserved, Scheduler, StepPlan, Time, Workload};
 use handoff::Disaggregated;
@@ -81,6 +83,7 @@ pub struct Cluster {
     kvbm: Option<Box<Kvbm>>,
     hosts: Option<Box<Hosts>>,
     adversity: Option<Box<Adversity>>,
+    scaling: Option<Box<Scaling>>,
     workers: Vec<Worker>,
     recording: Recording,
     last_token: Vec<Time>,
@@ -159,6 +162,7 @@ impl Cluster {
             kvbm: Kvbm::new(&asked.pools, kvbm, roles).map(Box::new),
             hosts: None,
             adversity: None,
+            scaling: None,
             workers: Vec::with_capacity(workers as usize),
             recording: Recording::default(),
             last_token: vec![Time::MAX; workload.requests.len()],
@@ -278,6 +282,7 @@ impl Cluster {
     pub fn start(&mut self, actions: &mut Vec<Action>) {
         self.load.start(actions);
         self.start_faults(actions);
+        self.start_planner(actions);
     }
 
     /// Takes note of an event and appends what is to be done about it.
@@ -287,6 +292,7 @@ impl Cluster {
                 self.ran_together(now, &ran, actions)
             }
             Event::Ran(ran) => self.ran(now, &ran, actions),
+            Event::Worker { worker } => self.worker_starts(now, worker, actions),
             Event::Arrival { request } => self.arrive(now, request, actions),
             Event::Fault { end } => self.fault(now, end, actions),
             Event::Patience { request } => self.lose_patience(now, request, actions),
@@ -297,6 +303,10 @@ impl Cluster {
                 self.plan_together(now, worker, actions)
             }
             Event::Plan { worker } => self.plan(now, worker, actions),
+            Event::Tick => return self.tick(now, actions),
+        }
+        if self.scaling.is_some() {
+            self.after_event(now, actions);
         }
     }
 
@@ -329,11 +339,11 @@ impl Cluster {
     fn arrive(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
         let index = id.0 as usize;
         let is_first = self.is_first_attempt(id);
+        if is_first {
+            self.load.arrived();
+        }
         if self.is_over(id) {
             // Refused together with a request it waited for, or not wanted any more.
-            if is_first {
-                self.load.unsent();
-            }
             return;
         }
         let arrival = &mut self.recording.requests[index].arrival;
@@ -346,6 +356,7 @@ impl Cluster {
             self.refuse(now, id, reason, actions);
             return;
         }
+        self.watch_arrival();
         let input_tokens = self.workload.requests[index].input_tokens;
         match self.frontend.receive(now, input_tokens) {
             time if time == now => self.place(now, id, actions),
@@ -413,6 +424,7 @@ impl Cluster {
             placement.worker,
             placement.overlap_tokens,
         );
+        self.watch_placed(placement.request, placement.worker);
     }
 
     fn submit(
@@ -423,6 +435,7 @@ impl Cluster {
         part: Part,
         actions: &mut Vec<Action>,
     ) {
+        self.watch_submission(request, worker, part);
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
         match &self.adversity {
             Some(adversity) => {
@@ -431,7 +444,7 @@ impl Cluster {
             }
             None => scheduler.submit_part(request, now, part),
         }
-        if self.hosts.is_some() || self.kvbm.is_some() {
+        if self.prefetches(worker) {
             self.newcomers.push((worker, request));
         }
         self.notify(now, worker, actions);
@@ -487,6 +500,7 @@ impl Cluster {
 
     /// Steps of a worker ended.
     fn ran(&mut self, now: Time, ran: &Ran, actions: &mut Vec<Action>) {
+        self.watch_pass(ran);
         let mut outputs = std::mem::take(&mut self.outputs);
         let mut books = Books {
             records: &mut self.recording.requests,
@@ -511,6 +525,7 @@ impl Cluster {
         for &request in &outputs.started {
             self.note_first_token(ran.end(), request);
             self.prompt_computed(now, ran.worker, request);
+            self.watch_first_token(request);
         }
         self.evicted(now, ran.worker, &outputs.events);
         let group = self.group_of(ran.worker);
@@ -562,6 +577,7 @@ impl Cluster {
         record.finish = end;
         record.outcome = Outcome::Completed;
         self.answer_computed(now, worker, request);
+        self.watch_completion(request);
         let workload = self.workload.clone();
         self.group_of(worker).ended(now, worker, request, &workload);
         let request = self.fold(request);
@@ -593,6 +609,7 @@ impl Cluster {
             self.recording.transfers = parts.handoffs.records();
             self.recording.links = parts.handoffs.links();
         }
+        self.recording.scaling = self.scaling.map(|scaling| scaling.close());
         self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
         if let Some(hosts) = &mut self.hosts {
             let books = self.recording.kvbm.get_or_insert_default();

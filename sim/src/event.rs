@@ -16,6 +16,11 @@ pub enum Event {
     Ran(Ran),
     /// Something happens on the links: a transfer begins to move, or ends.
     Links,
+    /// Something becomes of a worker: it is ready.
+    Worker {
+        /// Which.
+        worker: WorkerId,
+    },
     /// A client sends a request.
     Arrival {
         /// Which.
@@ -48,6 +53,8 @@ pub enum Event {
         /// Which.
         worker: WorkerId,
     },
+    /// The planner looks, after all has happened.
+    Tick,
 }
 
 /// Steps of one plan that followed each other without a pause and whose durations form an arithmetic progression.
@@ -95,19 +102,21 @@ pub(crate) type EventQueue<Entry> = BinaryHeap<Reverse<(Time, Order, Entry)>>;
 
 impl Event {
     /// What happens first at one instant: by rank, then by the stable number of what it concerns. Step finished,
-    /// links, (worker ready: to come), fault, cancel or time-out, arrival, received by the router, plan, step begun. No two different events of
-    /// one instant have the same rank and number.
+    /// links, worker ready, fault, cancel or time-out, arrival, received by the router, plan, step begun, planner tick. No two
+    /// different events of one instant have the same rank and number.
     #[must_use]
     pub fn order(&self) -> Order {
         match self {
             Event::Ran(ran) => (0, ran.worker.0),
             Event::Links => (1, 0),
+            Event::Worker { worker } => (2, worker.0),
             Event::Fault { end } => (3, *end),
             Event::Patience { request } => (4, request.0),
             Event::Arrival { request } => (5, request.0),
             Event::Received { request } => (6, request.0),
             Event::Plan { worker } => (7, worker.0),
             Event::Began { worker, .. } => (8, worker.0),
+            Event::Tick => (9, 0),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Group {
     place_of: Vec<WorkerId>,
     able: Vec<WorkerId>,
     /// By place: nothing may be sent there. Empty while all are there.
-    away: Vec<bool>,
+    down: Vec<bool>,
     /// By place: KV events that did not reach the router, where none do. Empty while all do.
     deaf: Vec<Option<u64>>,
     /// Tokens that requests brought along from other workers.
@@ -50,6 +50,11 @@ pub(crate) struct Group {
     forgotten: FxHashSet<RequestId>,
     /// What the router is made from.
     made_from: (RouterSpec, u64, Fleet),
+    /// By place: whether it must not be chosen, for it drains or nobody is there.
+    is_away: Vec<bool>,
+    away: usize,
+    /// Requests for which nobody is there, oldest first.
+    held: VecDeque<RequestId>,
     /// A request and the place that it must not get: what if it went elsewhere?
     barred: Option<(RequestId, WorkerId)>,
     /// Places that the request to be placed next should rather get, or must.
@@ -105,7 +110,7 @@ impl Group {
             reads_names: spec.router.reads_names(),
             taints: Vec::new(),
             cost_factors: Vec::new(),
-            away: Vec::new(),
+            down: Vec::new(),
             deaf: Vec::new(),
             generated: FxHashMap::default(),
             forgotten: FxHashSet::default(),
@@ -116,6 +121,9 @@ impl Group {
             pools: members,
             places: (0..workers.len() as u32).map(WorkerId).collect(),
             active: MinTree::of(&vec![0; workers.len()]),
+            is_away: vec![false; workers.len()],
+            away: 0,
+            held: VecDeque::new(),
             workers,
             place_of,
             able: Vec::new(),
@@ -134,6 +142,13 @@ impl Group {
     /// Its workers.
     pub fn workers(&self) -> &[WorkerId] {
         &self.workers
+    }
+
+    /// Those of its workers that may get requests.
+    pub fn serving(&self) -> impl Iterator<Item = WorkerId> {
+        let all = self.workers.iter().zip(&self.is_away);
+        all.filter(|(_, is_away)| !**is_away)
+            .map(|(worker, _)| *worker)
     }
 
     /// True if its router looks at what happens inside steps.
@@ -162,7 +177,7 @@ impl Group {
         let refusals = |pool: usize| refusal(&request, &pools[pool].engine);
         let said = workload.annotations_of(id);
         let mut reasons = self.pools.iter().map(|&(pool, _)| refusals(pool));
-        if said.is_none() && reasons.all(|reason| reason.is_none()) && self.away.is_empty() {
+        if said.is_none() && reasons.all(|reason| reason.is_none()) && self.down.is_empty() {
             return None;
         }
         let pinned = self.pinned(said);
@@ -187,9 +202,9 @@ impl Group {
             }
             first += workers;
         }
-        if !self.away.is_empty() && !self.able.is_empty() {
-            let away = &self.away;
-            self.able.retain(|place| !away[place.0 as usize]);
+        if !self.down.is_empty() && !self.able.is_empty() {
+            let down = &self.down;
+            self.able.retain(|place| !down[place.0 as usize]);
             if self.able.is_empty() {
                 return Some(Rejection::NoWorker);
             }
@@ -251,6 +266,10 @@ impl Group {
         if let Some(near) = &near {
             self.keep_to(near);
         }
+        if !self.leave_out_away() {
+            self.held.push_back(id);
+            return;
+        }
         let said = workload.annotations_of(id);
         let (pinned, prefers) = (self.pinned(said), self.prefer(said, near.as_ref()));
         let workers = if self.able.is_empty() {
@@ -310,6 +329,65 @@ impl Group {
             !self.able.is_empty(),
             "whoever has nobody near is refused before"
         );
+    }
+
+    /// Takes the places of those who are away out of `able`; false if nobody is left.
+    fn leave_out_away(&mut self) -> bool {
+        if self.away == 0 {
+            return true;
+        }
+        if self.able.is_empty() {
+            self.able.extend_from_slice(&self.places);
+        }
+        self.able.retain(|able| !self.is_away[able.0 as usize]);
+        !self.able.is_empty()
+    }
+
+    /// Its workers come and go, so that requests cannot name them.
+    pub fn forget_names(&mut self) {
+        self.reads_names = false;
+    }
+
+    /// A worker gets no more requests; those it has it keeps.
+    pub fn leave(&mut self, worker: WorkerId) {
+        let place = self.place_of[worker.0 as usize];
+        assert!(
+            !std::mem::replace(&mut self.is_away[place.0 as usize], true),
+            "who leaves was there"
+        );
+        self.away += 1;
+        self.router.leave(place);
+    }
+
+    /// A worker may get requests; those that waited for one are placed.
+    pub fn join(&mut self, now: Time, worker: WorkerId, workload: &Workload, pools: &[PoolSpec]) {
+        let place = self.place_of[worker.0 as usize];
+        assert!(
+            std::mem::replace(&mut self.is_away[place.0 as usize], false),
+            "who joins was away"
+        );
+        self.away -= 1;
+        self.router.join(now, place, workload, &mut self.placed);
+        self.settle();
+        for request in std::mem::take(&mut self.held) {
+            self.place(now, request, workload, pools, None);
+        }
+    }
+
+    /// A worker that is away and has no requests is not the one that will be there next.
+    pub fn forget(&mut self, worker: WorkerId) {
+        self.router.forget(self.place_of[worker.0 as usize]);
+    }
+
+    /// Requests placed on a worker and not ended.
+    pub fn active_on(&self, worker: WorkerId) -> u32 {
+        let place = self.place_of[worker.0 as usize];
+        self.active.get(place.0 as usize)
+    }
+
+    /// Requests that wait in front of the workers.
+    pub fn waiting(&self) -> u64 {
+        self.held.len() as u64 + self.router.waiting()
     }
 
     /// True if its router wants to be told where a request ends first.
@@ -452,15 +530,15 @@ impl Group {
     }
 
     /// Nothing is sent to this worker any more, and what the router knew of its cache is forgotten; or it is back.
-    pub fn set_away(&mut self, worker: WorkerId, is_away: bool) {
+    pub fn set_down(&mut self, worker: WorkerId, is_down: bool) {
         let place = self.place_of[worker.0 as usize];
-        self.away.resize(self.workers.len(), false);
-        self.away[place.0 as usize] = is_away;
-        if is_away {
+        self.down.resize(self.workers.len(), false);
+        self.down[place.0 as usize] = is_down;
+        if is_down {
             self.router.forget_worker(place);
         }
-        if !self.away.contains(&true) {
-            self.away.clear();
+        if !self.down.contains(&true) {
+            self.down.clear();
         }
     }
 

@@ -201,9 +201,11 @@ struct Driver {
 enum EventKey {
     Links,
     Patience,
+    Worker,
     Arrival,
     Received,
     Plan,
+    Tick,
 }
 
 impl Driver {
@@ -334,9 +336,11 @@ impl Driver {
                         Event::Links => EventKey::Links,
                         Event::Patience { .. } => EventKey::Patience,
                         Event::Fault { .. } => unreachable!("{NO_FAULTS}"),
+                        Event::Worker { .. } => EventKey::Worker,
                         Event::Arrival { .. } => EventKey::Arrival,
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
+                        Event::Tick => EventKey::Tick,
                         Event::Ran(_) | Event::Began { .. } => {
                             unreachable!("only workers run steps")
                         }
@@ -463,6 +467,9 @@ fn event(id: u32, key: EventKey) -> Event {
         EventKey::Patience => Event::Patience {
             request: engine::RequestId(id),
         },
+        EventKey::Worker => Event::Worker {
+            worker: WorkerId(id),
+        },
         EventKey::Arrival => Event::Arrival {
             request: engine::RequestId(id),
         },
@@ -472,5 +479,6 @@ fn event(id: u32, key: EventKey) -> Event {
         EventKey::Plan => Event::Plan {
             worker: WorkerId(id),
         },
+        EventKey::Tick => Event::Tick,
     }
 }

@@ -29,11 +29,11 @@ pub struct Load {
     workload: Arc<Workload>,
     /// The next request without dependencies.
     next: u32,
+    /// Requests with a time to be sent at, that have not arrived.
+    on_their_way: u32,
     dependents: Dependents,
     /// By request: how many dependencies are open, and when it may be sent at the earliest. Empty without dependencies.
     open: Vec<(u16, Time)>,
-    /// Requests that are to arrive and have not.
-    sending: u32,
     /// Empty in an open loop.
     conversations: Conversations,
 }
@@ -67,6 +67,7 @@ impl Load {
         Load {
             spec,
             next: 0,
+            on_their_way: 0,
             dependents: if has_dependencies {
                 Dependents::new(&workload)
             } else {
@@ -77,7 +78,6 @@ impl Load {
             } else {
                 Vec::new()
             },
-            sending: 0,
             conversations,
             workload,
         }
@@ -97,19 +97,24 @@ impl Load {
         }
     }
 
+    /// A request that was on its way has arrived.
+    pub fn arrived(&mut self) {
+        self.on_their_way -= 1;
+    }
+
+    /// Whether requests are on their way; others may follow those that are not over.
+    #[must_use]
+    pub fn sends_more(&self) -> bool {
+        self.on_their_way > 0
+    }
+
     /// `request` was sent.
     pub fn sent(&mut self, now: Time, request: RequestId, actions: &mut Vec<Action>) {
-        self.sending = self.sending.saturating_sub(1);
         let is_root = self.workload.requests[request.0 as usize].dependency_count == 0;
         if self.spec.concurrency.is_none() && is_root {
             self.send_next(now, actions);
         }
         self.trigger(now, request, Trigger::Dispatch, actions);
-    }
-
-    /// A request was refused before it was sent.
-    pub fn unsent(&mut self) {
-        self.sending -= 1;
     }
 
     /// `request` ended: its last token arrived, or it was refused.
@@ -118,12 +123,6 @@ impl Load {
         if self.spec.concurrency.is_some() && self.conversations.ended(request) {
             self.send_next(now, actions);
         }
-    }
-
-    /// True if a request is to arrive that has not.
-    #[must_use]
-    pub fn is_sending(&self) -> bool {
-        self.sending > 0
     }
 
     /// Requests that wait for `request`.
@@ -137,7 +136,7 @@ impl Load {
         if self.spec.concurrency.is_some() {
             if let Some(roots) = self.conversations.begin_next() {
                 for request in roots {
-                    self.send(now, request, actions);
+                    self.on_their_way += self.send(now, request, actions);
                 }
             }
             return;
@@ -146,24 +145,26 @@ impl Load {
             let id = RequestId(self.next);
             self.next += 1;
             if request.dependency_count == 0 {
-                self.send(request.arrival, id, actions);
+                let arrival = request.arrival;
+                self.on_their_way += self.send(arrival, id, actions);
                 return;
             }
         }
     }
 
-    fn send(&mut self, time: Time, request: RequestId, actions: &mut Vec<Action>) {
-        if self
+    /// Sends a request unless it is too late, and says how many went out.
+    fn send(&self, time: Time, request: RequestId, actions: &mut Vec<Action>) -> u32 {
+        let is_due = self
             .spec
             .duration
-            .is_none_or(|duration| time <= Time::ZERO + duration)
-        {
-            self.sending += 1;
+            .is_none_or(|duration| time <= Time::ZERO + duration);
+        if is_due {
             actions.push(Action::At {
                 time,
                 event: Event::Arrival { request },
             });
         }
+        u32::from(is_due)
     }
 
     fn trigger(
@@ -176,8 +177,8 @@ impl Load {
         if self.open.is_empty() {
             return;
         }
-        for index in 0..self.dependents.of(request).len() {
-            let (waiting, on, delay) = self.dependents.of(request)[index];
+        let mut sent = 0;
+        for &(waiting, on, delay) in self.dependents.of(request) {
             if on != trigger {
                 continue;
             }
@@ -186,9 +187,10 @@ impl Load {
             *ready = (*ready).max(now + delay);
             let (left, ready) = (*left, *ready);
             if left == 0 {
-                self.send(ready.max(now), waiting, actions);
+                sent += self.send(ready.max(now), waiting, actions);
             }
         }
+        self.on_their_way += sent;
     }
 }
 

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 
 const PS_PER_MS: f64 = 1e9;
 const PS_PER_S: f64 = 1e12;
+const PS_PER_HOUR: f64 = 3.6e15;
 /// Length of the windows of [`Goodput::window_share`].
 const SLA_WINDOW: Span = Span(60_000_000_000_000);
 /// Per cent of a window's requests that must meet the SLA for the window to count as good.
@@ -52,11 +53,15 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         .iter()
         .filter_map(|request| tpot_ps(request))
         .collect();
-    let gpus = recording
-        .workers
-        .iter()
-        .map(|worker| u64::from(worker.gpus))
-        .sum();
+    let end = sent.iter().map(|request| request.last_moment()).max();
+    let end = end.unwrap_or_default();
+    let scaling = recording.scaling.as_ref();
+    let gpus = GpuUse::of(recording, end);
+    let served = match scaling {
+        Some(scaling) => scaling.served(end, recording.workers.len()),
+        None => vec![run; recording.workers.len()],
+    };
+    let scaling = scaling.map(|it| it.summarize(end, &recording.workers, pool_names));
     Summary {
         requests: count_requests(&sent),
         latency: Latency {
@@ -74,10 +79,10 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
                     .map(|request| request.first_scheduled.since(request.arrival)),
             ),
         },
-        throughput: throughput(&completed, measured, gpus, &tpot_ps),
+        throughput: throughput(&completed, measured, &gpus, &tpot_ps),
         goodput: sla.map(|sla| goodput(&counted, sla, measured)),
         prefix: prefix_reuse(&counted, &recording.workers),
-        kv: kv_use(&recording.workers, run),
+        kv: kv_use(&recording.workers, &served),
         extrapolated_share: extrapolated_share(&recording.workers),
         transfers: transfers(recording),
         network: network(&recording.links, run),
@@ -90,9 +95,11 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
             .adversity
             .as_ref()
             .map(|record| adversity(record, &counted, sla)),
+        scaling,
         workers: (0..)
             .zip(&recording.workers)
-            .map(|(index, worker)| worker_summary(index, worker, pool_names, run))
+            .zip(served)
+            .map(|((index, worker), served)| worker_summary(index, worker, pool_names, served))
             .collect(),
     }
 }
@@ -299,10 +306,48 @@ fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
+/// GPUs and for how long they were taken.
+struct GpuUse {
+    /// Most at once.
+    most: u64,
+    /// Summed over the GPUs, in picoseconds.
+    time_ps: u128,
+    /// Whether their number changed.
+    scales: bool,
+}
+
+impl GpuUse {
+    fn of(recording: &Recording, end: Time) -> GpuUse {
+        let workers = &recording.workers;
+        let all: u64 = workers.iter().map(|worker| u64::from(worker.gpus)).sum();
+        match &recording.scaling {
+            Some(scaling) => GpuUse {
+                most: scaling.most_gpus(end, workers),
+                time_ps: scaling.gpu_time_ps(end, workers),
+                scales: true,
+            },
+            None => GpuUse {
+                most: all,
+                time_ps: u128::from(all) * u128::from(end.0),
+                scales: false,
+            },
+        }
+    }
+
+    /// Per GPU; where their number changes, `total` over the time for which they were taken.
+    fn rate(&self, total: f64, per_s: f64) -> f64 {
+        if self.scales {
+            share(total, self.time_ps as f64 / PS_PER_S)
+        } else {
+            share(per_s, self.most as f64)
+        }
+    }
+}
+
 fn throughput(
     completed: &[&RequestRecord],
     measured: Span,
-    gpus: u64,
+    gpus: &GpuUse,
     tpot_ps: &[f64],
 ) -> Throughput {
     let seconds = measured.as_s();
@@ -327,9 +372,10 @@ fn throughput(
         requests_per_s: share(completed.len() as f64, seconds),
         output_tokens_per_s,
         total_tokens_per_s,
-        gpus,
-        output_tokens_per_s_per_gpu: share(output_tokens_per_s, gpus as f64),
-        total_tokens_per_s_per_gpu: share(total_tokens_per_s, gpus as f64),
+        gpus: gpus.most,
+        gpu_hours: gpus.time_ps as f64 / PS_PER_HOUR,
+        output_tokens_per_s_per_gpu: gpus.rate(output as f64, output_tokens_per_s),
+        total_tokens_per_s_per_gpu: gpus.rate((input + output) as f64, total_tokens_per_s),
         output_tokens_per_s_per_user: mean_rate,
     }
 }
@@ -574,14 +620,18 @@ fn kvbm_use(kvbm: &KvbmRecord, workers: &[WorkerRecord]) -> KvbmUse {
     }
 }
 
-fn kv_use(workers: &[WorkerRecord], run: Span) -> KvUse {
+/// `served`: by worker, for how long there was one.
+fn kv_use(workers: &[WorkerRecord], served: &[Span]) -> KvUse {
     let held: u128 = workers.iter().map(|worker| worker.held_token_ps).sum();
     let capacity: u128 = workers
         .iter()
-        .map(|worker| u128::from(worker.kv_blocks) * u128::from(worker.block_size))
+        .zip(served)
+        .map(|(worker, served)| {
+            u128::from(worker.kv_blocks) * u128::from(worker.block_size) * u128::from(served.0)
+        })
         .sum();
     // Model: a run that stops with work in flight may have held tokens after the last recorded moment; capped at 1.
-    let mean_share = share(held as f64, (capacity * u128::from(run.0)) as f64).min(1.0);
+    let mean_share = share(held as f64, capacity as f64).min(1.0);
     KvUse {
         peak_share: workers.iter().map(peak_share).fold(0.0, f64::max),
         mean_share,
@@ -596,7 +646,7 @@ fn worker_summary(
     index: u32,
     worker: &WorkerRecord,
     pool_names: &[String],
-    run: Span,
+    served: Span,
 ) -> WorkerSummary {
     WorkerSummary {
         worker: index,
@@ -607,7 +657,7 @@ fn worker_summary(
         requests: worker.requests,
         steps: worker.steps,
         // Model: capped for the same reason as the mean KV share.
-        utilisation: share(worker.busy.0 as f64, run.0 as f64).min(1.0),
+        utilisation: share(worker.busy.0 as f64, served.0 as f64).min(1.0),
         prefill_tokens: worker.prefill_tokens,
         decode_tokens: worker.decode_tokens,
         preemptions: worker.preemptions,

@@ -7,6 +7,7 @@ use crate::adversity::record::AdversityRecord;
 use crate::disaggregation::TransferRecord;
 use crate::kvbm::KvbmRecord;
 use crate::links::LinkUse;
+use crate::scaling::ScalingRecord;
 use engine::{Drafted, RequestId, Span, Time};
 
 /// The life of one request.
@@ -186,6 +187,8 @@ pub struct Recording {
     pub kvbm: Option<KvbmRecord>,
     /// What went wrong, where something can.
     pub adversity: Option<AdversityRecord>,
+    /// What a planner decided and what became of the workers, where there is one.
+    pub scaling: Option<ScalingRecord>,
 }
 
 impl RequestRecord {

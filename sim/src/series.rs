@@ -6,6 +6,7 @@
 
 use crate::metrics::rank;
 use crate::record::{Outcome, Recording, RequestRecord};
+use crate::scaling::Replicas;
 use engine::{Span, Time};
 use serde::Serialize;
 
@@ -16,6 +17,9 @@ pub struct Series {
     pub window_s: f64,
     /// In order of time, without gaps.
     pub windows: Vec<Window>,
+    /// Workers in each window, with a planner.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<Replicas>,
 }
 
 /// What happened in one window.
@@ -61,6 +65,7 @@ pub fn series(recording: &Recording, window: Span) -> Series {
         return Series {
             window_s: window.as_s(),
             windows: Vec::new(),
+            replicas: Vec::new(),
         };
     };
     let count = end.0 / window.0 + 1;
@@ -101,14 +106,17 @@ pub fn series(recording: &Recording, window: Span) -> Series {
         window_record.queued = queued as f64 / length;
         window_record.running = running as f64 / length;
     }
+    let scaling = recording.scaling.as_ref();
+    let replicas = scaling.map(|scaling| scaling.replicas(window, count as usize, end));
     Series {
         window_s: window.as_s(),
         windows,
+        replicas: replicas.unwrap_or_default(),
     }
 }
 
 /// Time spent in a state, by window.
-struct Occupancy {
+pub(crate) struct Occupancy {
     window: Span,
     /// Picoseconds in windows that were not occupied from end to end.
     partial: Vec<u128>,
@@ -117,7 +125,7 @@ struct Occupancy {
 }
 
 impl Occupancy {
-    fn new(window: Span, count: usize) -> Occupancy {
+    pub fn new(window: Span, count: usize) -> Occupancy {
         Occupancy {
             window,
             partial: vec![0; count],
@@ -125,7 +133,7 @@ impl Occupancy {
         }
     }
 
-    fn add(&mut self, from: Time, until: Time) {
+    pub fn add(&mut self, from: Time, until: Time) {
         if until <= from {
             return;
         }
@@ -142,7 +150,7 @@ impl Occupancy {
     }
 
     /// Picoseconds by window, over all requests.
-    fn totals(&self) -> impl Iterator<Item = u128> {
+    pub fn totals(&self) -> impl Iterator<Item = u128> {
         let mut whole = 0i64;
         self.partial
             .iter()

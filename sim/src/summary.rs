@@ -1,5 +1,6 @@
 //! The numbers of a run, with stable names: the field names here are the names in JSON reports and sweep rows.
 
+use crate::scaling::ScalingSummary;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -37,7 +38,10 @@ pub struct Summary {
     /// What went wrong; absent where nothing can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adversity: Option<AdversitySummary>,
-    /// By worker index.
+    /// What a planner did; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingSummary>,
+    /// By worker index; with a planner by place, where one worker may have followed the other.
     pub workers: Vec<WorkerSummary>,
 }
 
@@ -115,11 +119,13 @@ pub struct Throughput {
     pub output_tokens_per_s: f64,
     /// Prompt and generated tokens per second.
     pub total_tokens_per_s: f64,
-    /// GPUs of the deployment.
+    /// GPUs of the deployment; with a planner the most that were taken at once.
     pub gpus: u64,
-    /// Generated tokens per second and GPU.
+    /// GPUs × time from the start of the run to its end; with a planner while workers start, serve and drain.
+    pub gpu_hours: f64,
+    /// Generated tokens per second and GPU; with a planner per second of GPU time.
     pub output_tokens_per_s_per_gpu: f64,
-    /// Prompt and generated tokens per second and GPU.
+    /// Prompt and generated tokens per second and GPU, likewise.
     pub total_tokens_per_s_per_gpu: f64,
     /// Mean of 1/TPOT over requests with two tokens or more.
     pub output_tokens_per_s_per_user: f64,

@@ -82,10 +82,12 @@ enum Entry {
     Links,
     Fault,
     Patience,
+    Worker,
     Arrival,
     Received,
     Plan,
     Began,
+    Tick,
 }
 
 /// The plans of one worker, the one that runs in front.
@@ -198,10 +200,10 @@ impl<'a> Driver<'a> {
                 continue;
             }
             let looks = match entry {
-                Entry::Fault => true,
+                Entry::Fault | Entry::Tick => true,
                 Entry::Patience => {
                     let worker = cluster.worker_of_client(engine::RequestId(id));
-                    if worker.is_some_and(|worker| self.report_worker_until(now, worker)) {
+                    if worker.is_some_and(|worker| self.report_until(now, worker)) {
                         continue;
                     }
                     false
@@ -219,6 +221,9 @@ impl<'a> Driver<'a> {
                 Entry::Patience => Event::Patience {
                     request: engine::RequestId(id),
                 },
+                Entry::Worker => Event::Worker {
+                    worker: WorkerId(id),
+                },
                 Entry::Arrival => Event::Arrival {
                     request: engine::RequestId(id),
                 },
@@ -235,6 +240,7 @@ impl<'a> Driver<'a> {
                         lasts: segment.expect("a step that begins runs").first,
                     }
                 }
+                Entry::Tick => Event::Tick,
             };
             return Some((now, event));
         }
@@ -253,9 +259,11 @@ impl<'a> Driver<'a> {
                         Event::Links => Entry::Links,
                         Event::Fault { .. } => Entry::Fault,
                         Event::Patience { .. } => Entry::Patience,
+                        Event::Worker { .. } => Entry::Worker,
                         Event::Arrival { .. } => Entry::Arrival,
                         Event::Received { .. } => Entry::Received,
                         Event::Plan { .. } => Entry::Plan,
+                        Event::Tick => Entry::Tick,
                         Event::Ran(_) | Event::Began { .. } => {
                             unreachable!("only the driver runs steps")
                         }
@@ -447,13 +455,35 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Shortens all segments to the steps that have ended by `now`, for who looks at every worker. True if there are any.
+    fn report_all_until(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for worker in 0..self.lanes.len() {
+            any |= self.report_until(now, WorkerId(worker as u32));
+        }
+        any
+    }
+
+    fn report_until(&mut self, now: Time, worker: WorkerId) -> bool {
+        let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
+            return false;
+        };
+        let ended = segment.ended_by(now);
+        let has_news = (1..segment.steps).contains(&ended);
+        if has_news {
+            segment.steps = ended;
+            self.enter_end(worker);
+        }
+        has_news
+    }
+
     /// Shortens the segments of workers with news to the steps that have ended by `now`. True if there are any.
     fn report_steps_until(&mut self, now: Time, cluster: &Cluster) -> bool {
         let mut with_news = std::mem::take(&mut self.reports.with_news);
         self.reports.find(now, &self.lanes, cluster, &mut with_news);
         let mut any = false;
         for worker in with_news.drain(..) {
-            any |= self.report_worker_until(now, worker);
+            any |= self.report_until(now, worker);
         }
         self.reports.with_news = with_news;
         any

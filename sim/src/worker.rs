@@ -3,6 +3,7 @@
 use crate::event::{Action, Ran, WorkerId};
 use crate::kvbm::View;
 use crate::record::{GapRun, RequestRecord, WorkerRecord};
+use crate::scaling::watch::Waiting;
 use engine::speculation::PARTS;
 use engine::{
     EngineConfig, KvEvent, RequestId, Reserved, Scheduler, Span, StepPlan, Time, Tracking, Workload,
@@ -30,6 +31,9 @@ pub struct Worker {
     pub(crate) coasts: bool,
     /// Whether a router asks how far answers are.
     reports_progress: bool,
+    pub(crate) tracking: Tracking,
+    /// What waits in it, where a planner wants to know.
+    pub(crate) waiting: Option<Box<Waiting>>,
     only_prefills: bool,
     speculates: bool,
     /// Groups of GPUs that pass its steps on; each is busy for its part of a step.
@@ -120,6 +124,8 @@ impl Worker {
             steps_together: 0,
             coasts: options.coasts,
             reports_progress: options.reports_progress,
+            tracking,
+            waiting: None,
             only_prefills: options.only_prefills,
             speculates,
             stages,
@@ -209,6 +215,9 @@ impl Worker {
                 records[request.0 as usize].preemptions += 1;
                 self.record.preemptions += 1;
                 self.fruitless_preemptions += 1;
+            }
+            if let Some(waiting) = &mut self.waiting {
+                note_waiting(waiting, plan, records);
             }
             reserved.extend_from_slice(&plan.reserved);
             self.begun.extend_from_slice(&plan.begun);
@@ -429,6 +438,22 @@ pub(crate) struct WorkerOptions {
     pub track_block_ids: bool,
     pub track_kv_events: bool,
     pub only_prefills: bool,
+}
+
+/// Who begins no longer waits; who lost its blocks waits again.
+fn note_waiting(waiting: &mut Waiting, plan: &StepPlan, records: &[RequestRecord]) {
+    let admitted = plan.admitted.iter().map(|admitted| admitted.request);
+    for request in admitted.chain(plan.arrived.iter().copied()) {
+        waiting.leave(request);
+    }
+    for &request in &plan.preempted {
+        let record = &records[request.0 as usize];
+        waiting.enter(
+            request,
+            record.input_tokens,
+            record.first_token != Time::MAX,
+        );
+    }
 }
 
 /// Tokens held × time, summed over the steps: the batch holds `held` tokens in the first step and one more per

@@ -101,6 +101,7 @@ fn a_run_of_four_requests() {
         links: Vec::new(),
         kvbm: None,
         adversity: None,
+        scaling: None,
         gaps: vec![
             GapRun {
                 first: ms(40.0).since(Time::ZERO),
@@ -420,6 +421,7 @@ fn any_recording() -> impl Strategy<Value = Recording> {
         links: Vec::new(),
         kvbm: None,
         adversity: None,
+        scaling: None,
     })
 }
 

@@ -7,6 +7,7 @@ mod adversity;
 mod disaggregation;
 mod host_memory;
 mod kvbm;
+mod planner;
 
 use super::replay::{FieldArgs, load_scenario};
 use super::sweep::count_points;
@@ -137,6 +138,10 @@ impl Resolved {
         for (topic, words) in adversity::in_words(&self.scenario.adversity) {
             line(topic, words);
         }
+        if let Some(spec) = &self.scenario.planner {
+            line("Planner", planner::in_words(spec, &self.scenario.pools));
+            line("Start-up", planner::startup(spec));
+        }
         line("SLA", sla(&self.scenario));
         line("Seed", self.scenario.seed.to_string());
         line("Sweep", format!("{} points", self.points));
@@ -175,6 +180,7 @@ impl Resolved {
             "useless_tiers": self.scenario.pools.iter().flat_map(Pool::useless_tiers).collect::<Vec<_>>(), "pools": pools.map(pool).collect::<Vec<_>>(),
             "disaggregation": self.scenario.disaggregation.as_ref().map(disaggregation::json),
             "adversity": adversity::json(&self.scenario.adversity),
+            "planner": self.scenario.planner.as_ref().map(|spec| planner::json(spec, &self.scenario.pools)),
             "gpus": self.scenario.gpus(), "router": router(&self.scenario.router),
             "ttft_ms": self.scenario.sla.and_then(|sla| sla.ttft_ms), "itl_ms": self.scenario.sla.and_then(|sla| sla.itl_ms),
             "seed": self.scenario.seed, "sweep_points": self.points, "guesses": self.guesses,

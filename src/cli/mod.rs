@@ -3,6 +3,7 @@
 //! Results go to stdout, progress and warnings to stderr. `--json` prints one JSON object instead of text. Exit codes:
 //! 0 good, 1 a comparison or a run failed, 2 wrong usage or input, 130 ended by Ctrl-C.
 
+mod autoscale;
 mod calibrate;
 mod check_scenario;
 mod compare;
@@ -45,6 +46,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Run many deployments and map the Pareto frontier, or find the smallest that meets an SLA
     Sweep(sweep::SweepArgs),
+    /// Say how many GPU-hours autoscaling saves while a latency is kept, and under which planner
+    Autoscale(autoscale::AutoscaleArgs),
     /// Compare two results and say which differences are real
     Compare(compare::CompareArgs),
     /// Describe, convert, cut, scale and generate workload traces
@@ -77,6 +80,7 @@ impl Cli {
             Command::CheckScenario(args) => check_scenario::run(&args),
             Command::Replay(args) => replay::run(args),
             Command::Sweep(args) => sweep::run(args),
+            Command::Autoscale(args) => autoscale::run(args),
             Command::Compare(args) => compare::run(args),
             Command::Trace(args) => trace::run(args),
             Command::Conform(args) => conform::run(args),

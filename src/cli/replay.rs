@@ -6,7 +6,7 @@ use crate::scenario::{self, Set};
 use clap::Args;
 use engine::{RequestId, Span};
 use reports::report::{Provenance, Report, Timing};
-use reports::{Error, aiperf, rows, text, timeline};
+use reports::{Error, aiperf, rows, scaling, text, timeline};
 use sim::series::MOST_WINDOWS;
 use sim::{Recording, series, summarize};
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub struct ReplayArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Write report.json, requests.csv, requests.parquet, series.csv, timeline.json and AIPerf's files into this folder
+    /// Write report.json, requests.csv, requests.parquet, series.csv, timeline.json and AIPerf's files into this folder, with a planner pictures as well
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Length of a window of series.csv in seconds
@@ -327,6 +327,14 @@ fn against(args: &ReplayArgs, scenario: &Scenario) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if scenario.planner.is_some() {
+        let options = [("--live", args.live), ("--regret", args.regret.is_some())];
+        for (option, _) in options.into_iter().filter(|(_, is_given)| *is_given) {
+            problems.push(format!(
+                "{option}: found a planner, expected a fixed number of workers: workers that come and go are simulated on the virtual clock alone, without second choices"
+            ));
+        }
+    }
     if args.regret.is_some() {
         let workers: u32 = scenario.pools.iter().map(|pool| pool.workers).sum();
         if scenario.disaggregation.is_some() {
@@ -520,7 +528,11 @@ fn write_files(
     let requests = rows::requests(recording, pools);
     requests.write(&csv)?;
     requests.write(&parquet)?;
-    rows::windows(&series(recording, window)).write(&series_csv)?;
+    let series = series(recording, window);
+    rows::windows(&series).write(&series_csv)?;
+    for (name, picture) in scaling::pictures(report, &series) {
+        picture.write(&folder.join(name))?;
+    }
     timeline::write(recording, pools, &timeline_json)?;
     aiperf::write_aggregate(report, recording, &aggregate)?;
     aiperf::write_records(recording, &records)?;

@@ -13,8 +13,10 @@ mod faults;
 mod hicache;
 mod host_cache;
 mod kvbm;
+mod lifecycle;
 mod network;
 mod patch;
+mod planner;
 pub mod policy_file;
 mod pools;
 mod problem;
@@ -131,7 +133,6 @@ fn add_default_pool(root: &mut Node) {
 
 fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let section = Section::new(log, "", Some(root));
-    section.not_modelled(&["planner"]);
     section.belongs_to("kvbm", "pools[].kvbm");
     section.belongs_to("hicache", "pools[].hicache");
     section.belongs_to("links", "network");
@@ -155,6 +156,14 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     );
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
+    let planner = planner::read(
+        &section,
+        pools.as_deref(),
+        router.as_ref(),
+        disaggregation.as_ref(),
+        sla,
+    );
+    let is_complete = planner.is_some() || !section.has("planner");
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
     section.finish();
     let (pools, router) = (pools?, router?);
@@ -162,12 +171,13 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         disaggregation,
         adversity,
         workload: WorkloadSpec {
-            workers: annotations::worker_names(&pools, &router),
+            workers: annotations::worker_names(&pools, &router).filter(|_| planner.is_none()),
             ..workload?
         },
         pools,
         router,
         sla,
+        planner: is_complete.then_some(planner)?,
         seed,
     })
 }

@@ -246,6 +246,16 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// A list of sections.
+    pub fn sections(&self, name: &'static str) -> Option<Vec<Section<'a>>> {
+        let (items, field) = self.list(name)?;
+        let item = |(index, item)| {
+            let path = format!("{}[{index}]", field.path);
+            Section::new(self.log, &path, Some(item))
+        };
+        Some(items.iter().enumerate().map(item).collect())
+    }
+
     /// Reports fields that the real system has and this simulator does not model, if they are written.
     pub fn not_modelled(&self, names: &[&'static str]) {
         for name in names {

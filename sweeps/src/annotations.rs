@@ -51,7 +51,12 @@ pub fn unread(scenario: &Scenario, table: &AnnotationTable) -> Vec<String> {
     };
     let mut pools = scenario.pools.iter();
     let (names_any, names_here) = said.names(pools.any(|pool| pool.role != Role::Aggregated));
-    if scenario.router.reads_names() {
+    if scenario.planner.is_some() {
+        tell(
+            names_any,
+            "which worker serves them: not read with a planner, whose workers come and go",
+        );
+    } else if scenario.router.reads_names() {
         tell(
             names_any - names_here,
             "which worker serves them, but not for what workers do here (prefill and decode apart or not): not read",

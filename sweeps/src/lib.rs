@@ -32,6 +32,7 @@ pub mod frontier;
 pub mod journal;
 pub mod metric;
 pub mod paired;
+pub mod planner;
 pub mod records;
 pub mod replicates;
 pub mod report;

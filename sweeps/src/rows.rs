@@ -10,7 +10,7 @@ use sim::summary::{
     AdversitySummary, KvUse, KvbmUse, Latency, LinksUse, PrefixReuse, RequestCounts, Throughput,
     TierUse, Transfers,
 };
-use sim::{Distribution, Failure, Goodput, Recording, Rejection, Summary};
+use sim::{Distribution, Failure, Goodput, Recording, Rejection, ScalingSummary, Summary};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -56,6 +56,7 @@ impl Row {
             speculation: _,
             kvbm,
             adversity,
+            scaling,
             workers,
         } = summary;
         let mut row = Row::new(Vec::with_capacity(96));
@@ -84,6 +85,7 @@ impl Row {
         row.network(network);
         row.kvbm(kvbm.as_ref());
         row.adversity(adversity.as_ref());
+        row.scaling(scaling.as_ref());
         row.push("workers.count", workers.len() as u64);
         row.spread(
             "workers.utilisation",
@@ -183,6 +185,25 @@ impl Row {
         count("faults", |it| it.faults.len() as u64);
     }
 
+    /// Missing without a planner.
+    fn scaling(&mut self, scaling: Option<&ScalingSummary>) {
+        let mut count = |name: &'static str, of: fn(&ScalingSummary) -> u64| {
+            self.push(name, scaling.map_or(Value::Missing, |it| of(it).into()));
+        };
+        count("scaling.ticks", |it| it.ticks);
+        count("scaling.workers_started", |it| it.workers_started);
+        count("scaling.workers_called_off", |it| it.workers_called_off);
+        count("scaling.workers_drained", |it| it.workers_drained);
+        count("scaling.peak_workers", |it| it.peak_workers);
+        let mut number = |name: &'static str, of: fn(&ScalingSummary) -> f64| {
+            self.push(name, scaling.map_or(Value::Missing, |it| of(it).into()));
+        };
+        number("scaling.mean_ready", |it| it.mean_ready);
+        number("scaling.gpu_hours.starting", |it| it.gpu_hours.starting);
+        number("scaling.gpu_hours.ready", |it| it.gpu_hours.ready);
+        number("scaling.gpu_hours.draining", |it| it.gpu_hours.draining);
+    }
+
     fn requests(&mut self, counts: &RequestCounts) {
         let RequestCounts {
             total,
@@ -279,6 +300,7 @@ impl Row {
             output_tokens_per_s,
             total_tokens_per_s,
             gpus,
+            gpu_hours,
             output_tokens_per_s_per_gpu,
             total_tokens_per_s_per_gpu,
             output_tokens_per_s_per_user,
@@ -288,6 +310,7 @@ impl Row {
         self.push("throughput.output_tokens_per_s", *output_tokens_per_s);
         self.push("throughput.total_tokens_per_s", *total_tokens_per_s);
         self.push("throughput.gpus", *gpus);
+        self.push("throughput.gpu_hours", *gpu_hours);
         self.push(TOKENS_PER_S_PER_GPU, *output_tokens_per_s_per_gpu);
         self.push(
             "throughput.total_tokens_per_s_per_gpu",

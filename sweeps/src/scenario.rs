@@ -3,6 +3,7 @@
 //! The reader of scenario files makes it; nothing in it has to be looked up again. Defaults are those of the real
 //! systems where they have one, and stand here.
 
+use crate::planner::{PlannerSpec, Policy};
 use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
 use engine::vllm::Eviction;
 use engine::{EngineConfig, Span};
@@ -31,6 +32,8 @@ pub struct Scenario {
     pub workload: WorkloadSpec,
     /// Bounds for goodput; none where none are given.
     pub sla: Option<Sla>,
+    /// Who says how many workers there are; none where that never changes.
+    pub planner: Option<PlannerSpec>,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -42,7 +45,7 @@ pub struct Pool {
     pub name: String,
     /// What its workers do.
     pub role: Role,
-    /// How many there are, at least one.
+    /// How many there are, at least one; with a planner, how many there are at the start.
     pub workers: u32,
     /// How a worker spreads over GPUs.
     pub parallel: Parallel,
@@ -264,7 +267,8 @@ impl Scenario {
     #[must_use]
     pub fn guesses(&self) -> Vec<String> {
         let pools = self.pools.iter().flat_map(Pool::guesses);
-        pools.chain(self.oracles()).collect()
+        let startup = self.planner.iter().filter_map(PlannerSpec::guesses);
+        pools.chain(self.oracles()).chain(startup).collect()
     }
 
     /// What knows more than a real system can, one sentence each.
@@ -281,7 +285,12 @@ impl Scenario {
         let router = (self.router == RouterSpec::Clairvoyant).then(|| {
             "an oracle routes (clairvoyant): it tries every worker before it chooses".to_owned()
         });
-        eviction.chain(router).collect()
+        let plans = |planner: &PlannerSpec| matches!(planner.policy, Policy::Oracle(_));
+        let planner = self.planner.as_ref().filter(|planner| plans(planner));
+        let planner = planner
+            .map(|_| "an oracle plans (planner.policy: oracle): it knows all requests to come");
+        let planner = planner.map(str::to_owned);
+        eviction.chain(router).chain(planner).collect()
     }
 }
 

@@ -9,8 +9,8 @@ use engine::{Basis, Executor, Span, StepTime, TimingSource, Workload};
 use sim::live::{self, LiveRun, StopSignal};
 use sim::virtual_clock::Sample;
 use sim::{
-    AdversitySpec, Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, Recording, Regret,
-    virtual_clock,
+    AdversitySpec, Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, PoolSpec, Recording,
+    Regret, ScalingSpec, virtual_clock,
 };
 use std::collections::HashMap;
 use std::io;
@@ -24,6 +24,7 @@ pub struct Simulation {
     taints: Vec<Vec<String>>,
     hosts: Vec<Option<HostSpec>>,
     adversity: AdversitySpec,
+    scaling: Option<ScalingSpec>,
     /// One model per pool.
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
@@ -97,11 +98,7 @@ impl Simulation {
             .guesses
             .extend(unread(scenario, &loaded.workload.annotations));
         let cluster = ClusterSpec {
-            pools: scenario
-                .pools
-                .iter()
-                .map(|pool| pool.spec_with_draws(scenario.seed))
-                .collect(),
+            pools: places_of(scenario),
             router: scenario.router.clone(),
             load: scenario.workload.load.spec(),
             frontend: front_end(scenario),
@@ -138,6 +135,9 @@ impl Simulation {
         if !scenario.adversity.is_nothing() {
             asked.push_str(&format!(" {:?}", scenario.adversity));
         }
+        if let Some(planner) = &scenario.planner {
+            asked.push_str(&format!(" {planner:?}"));
+        }
         let identity = PointIdentity {
             scenario: &without_defaults(&asked),
             workload: loaded.digest,
@@ -152,11 +152,16 @@ impl Simulation {
             version: env!("CARGO_PKG_VERSION"),
         };
         let digest = identity.digest();
+        let scaling = scenario.planner.as_ref().map(|planner| {
+            let scaling = planner.scaling(&scenario.pools, &timing, &loaded.workload);
+            scaling.expect("planners are checked when scenarios are read")
+        });
         Ok(Simulation {
             kvbm,
             taints,
             hosts,
             adversity: scenario.adversity.clone(),
+            scaling,
             cluster,
             timing,
             workload: loaded.workload.clone(),
@@ -226,7 +231,11 @@ impl Simulation {
         } else {
             Cluster::with_adversity(&self.cluster, &self.kvbm, &self.adversity, workload)
         };
-        cluster.tainted(&self.taints)
+        let cluster = cluster.tainted(&self.taints);
+        match &self.scaling {
+            Some(scaling) => cluster.scaled(scaling.clone(), &self.cluster.router),
+            None => cluster,
+        }
     }
 
     /// Names of the pools.
@@ -256,6 +265,22 @@ impl Simulation {
     pub fn workload_digest(&self) -> Digest {
         self.workload_digest
     }
+}
+
+/// The pools as the cluster wants them: with a planner their workers are places.
+fn places_of(scenario: &Scenario) -> Vec<PoolSpec> {
+    let pools = scenario.pools.iter();
+    let mut specs: Vec<PoolSpec> = pools
+        .map(|pool| pool.spec_with_draws(scenario.seed))
+        .collect();
+    if let Some(planner) = &scenario.planner {
+        let places = planner.places(&scenario.pools);
+        let places = places.expect("planners without a bound are refused when scenarios are read");
+        for (spec, places) in specs.iter_mut().zip(places) {
+            spec.workers = places;
+        }
+    }
+    specs
 }
 
 /// The front end of the slowest engine.

@@ -21,6 +21,7 @@ mod program;
 mod real;
 mod replay;
 mod routers;
+mod scaling;
 mod studies;
 mod sweep;
 mod traces;

@@ -167,7 +167,9 @@ fn json_is_one_object_wherever_it_is_offered() {
     commands.retain(|command| offered(&[command.as_slice(), &["--help".to_owned()]].concat()));
     for command in commands {
         let rest: &[&str] = match command.join(" ").as_str() {
-            "replay" | "check-scenario" => &["scenario.yaml", "--trace", "trace.jsonl"],
+            "replay" | "check-scenario" | "autoscale" => {
+                &["scenario.yaml", "--trace", "trace.jsonl"]
+            }
             "sweep" => &[
                 "scenario.yaml",
                 "--trace",

@@ -41,6 +41,7 @@ fn queue(arrivals: &[Time], workers: u32) -> Case {
         taints: Vec::new(),
         hosts: Vec::new(),
         adversity: sim::AdversitySpec::default(),
+        scaling: None,
         spec: ClusterSpec {
             pools: vec![PoolSpec {
                 name: "servers".to_owned(),

@@ -33,6 +33,7 @@ fn case(trace: &Trace, block_size: u32, router: RouterSpec) -> Case {
         taints: Vec::new(),
         hosts: Vec::new(),
         adversity: sim::AdversitySpec::default(),
+        scaling: None,
         timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {
             pools: vec![PoolSpec {

@@ -39,6 +39,7 @@ fn run(workload: Arc<Workload>, block_size: u32, num_gpu_blocks: u32) -> (Record
         taints: Vec::new(),
         hosts: Vec::new(),
         adversity: sim::AdversitySpec::default(),
+        scaling: None,
         workload,
         timing: vec![polynomial(&engine.clone().into())],
         spec: ClusterSpec {

@@ -16,7 +16,7 @@ use sim::router::KvRouterSpec;
 use sim::router::cost::CostWeights;
 use sim::{
     AdversitySpec, Cluster, ClusterSpec, GapRun, HostSpec, KvbmSpec, LoadSpec, PoolSpec, Recording,
-    RouterSpec, virtual_clock,
+    RouterSpec, ScalingSpec, virtual_clock,
 };
 
 use crate::oracle;
@@ -42,6 +42,8 @@ pub struct Case {
     pub hosts: Vec<Option<HostSpec>>,
     /// What goes wrong.
     pub adversity: AdversitySpec,
+    /// A planner; the workers of the pools are then places.
+    pub scaling: Option<ScalingSpec>,
 }
 
 impl Case {
@@ -52,6 +54,7 @@ impl Case {
             taints: Vec::new(),
             hosts: Vec::new(),
             adversity: AdversitySpec::default(),
+            scaling: None,
             spec: spec(scenario),
             workload: workload(scenario),
             timing: vec![timing(scenario)],
@@ -78,9 +81,13 @@ impl Case {
         } else {
             Cluster::with_adversity(&self.spec, &kvbm, &self.adversity, workload)
         };
-        match self.taints.is_empty() {
+        let cluster = match self.taints.is_empty() {
             true => cluster,
             false => cluster.tainted(&self.taints),
+        };
+        match &self.scaling {
+            Some(scaling) => cluster.scaled(scaling.clone(), &self.spec.router),
+            None => cluster,
         }
     }
 
@@ -277,6 +284,10 @@ pub fn difference(a: &Recording, b: &Recording) -> Option<String> {
         .or_else(|| {
             let differ = a.adversity != b.adversity;
             differ.then(|| format!("adversity: {:?} or {:?}", a.adversity, b.adversity))
+        })
+        .or_else(|| {
+            let [a, b] = [&a.scaling, &b.scaling];
+            (a != b).then(|| format!("scaling:\n  {a:?}\n  {b:?}"))
         })
         .or_else(|| {
             (gaps_a != gaps_b).then(|| format!("gaps (ps: count):\n  {gaps_a:?}\n  {gaps_b:?}"))

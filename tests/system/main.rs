@@ -4,6 +4,7 @@
 //! * [`agreement`]: the fast simulator agrees with it on random scenarios, per request and to the integer
 //! * [`differential`]: the fast simulator agrees with itself, however it is run, on random [`cases`] beyond the oracle
 //! * [`adverse`]: the same where clients leave and parts break, and nobody gets lost
+//! * [`scaled`]: the same with planners, where workers come and go
 //! * [`properties`]: what holds for every run; [`metamorphic`], [`renaming`]: changes whose effect is known
 //! * [`analytic`]: textbook queues; [`complexity`]: what a run costs in events
 //! * [`live`]: the live driver; [`real`]: with a transformer that computes the steps; [`conversation`]: the public conversation trace against the reference simulator
@@ -25,5 +26,6 @@ mod properties;
 mod real;
 mod recorded;
 mod renaming;
+mod scaled;
 mod seeds;
 mod timing;

@@ -72,6 +72,7 @@ fn doubled_case(case: &Case) -> Case {
         taints: case.taints.clone(),
         hosts: case.hosts.clone(),
         adversity: case.adversity.clone(),
+        scaling: case.scaling.clone(),
         spec,
         workload: Arc::new(workload),
         timing: timing
@@ -115,6 +116,7 @@ fn doubled_recording(recording: &Recording) -> Recording {
         links: recording.links.clone(),
         kvbm: recording.kvbm.clone(),
         adversity: None,
+        scaling: recording.scaling.clone(),
     }
 }
 

@@ -100,12 +100,14 @@ pub struct Oracle {
     host: Option<Host>,
     /// A leaf in host memory that is about to be loaded.
     held_copy: Option<usize>,
-    /// Of each micro-batch: who runs, its last batch if that held prompts, whether it is full, whose prompt that batch cut.
-    batches: Vec<(Vec<usize>, Vec<usize>, bool, Option<usize>)>,
+    batches: Vec<MicroBatch>,
     turn: usize,
     last_cut: Option<usize>,
     in_flight: usize,
 }
+
+/// Who runs, the last batch if that held prompts, whether it is full, whose prompt that batch cut.
+type MicroBatch = (Vec<usize>, Vec<usize>, bool, Option<usize>);
 
 const CLIP: usize = 4096;
 

@@ -2,13 +2,15 @@
 //!
 //! The planner asks for passes that did not happen (the queue as one batch, one worker fewer, a batch of the predicted
 //! lengths), so it needs a function of the work. Three kinds: [`Analytic`], a formula; [`Regression`], learned from the passes
-//! that workers report; and whatever else implements the trait, such as the timing profile of a simulation.
+//! that workers report; [`Profile`], the timing model of a simulation. Others implement the trait.
 
 mod analytic;
+mod profile;
 mod regression;
 mod solve;
 
 pub use analytic::Analytic;
+pub use profile::Profile;
 pub use regression::{Regression, RegressionConfig};
 pub(crate) use solve::solve;
 

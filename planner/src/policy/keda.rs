@@ -200,6 +200,7 @@ mod tests {
                 ttft_p95_ms,
                 itl_p95_ms: None,
             },
+            waiting_in_front: 0,
         }
     }
 

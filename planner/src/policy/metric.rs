@@ -17,7 +17,7 @@ pub enum Metric {
     },
     /// Of each worker: requests that wait in it.
     QueuedPerWorker,
-    /// Requests that wait in all workers together.
+    /// Requests that wait in all workers together and in front of them.
     Queued,
     /// 95th percentile of TTFT in seconds.
     TtftP95,
@@ -65,8 +65,12 @@ impl Metric {
             Metric::QueuedPerWorker => {
                 Some(Measured::PerWorker(by_worker(known, queued, |a, b| a + b)))
             }
-            Metric::Queued => (!known.is_empty() || seen.pools.get(role).ready.is_empty())
-                .then(|| Measured::Whole(known.iter().map(queued).sum())),
+            Metric::Queued => {
+                (!known.is_empty() || seen.pools.get(role).ready.is_empty()).then(|| {
+                    let in_workers: f64 = known.iter().map(queued).sum();
+                    Measured::Whole(in_workers + seen.waiting_in_front as f64)
+                })
+            }
             Metric::TtftP95 => seen.latency.ttft_p95_ms.map(seconds),
             Metric::ItlP95 => seen.latency.itl_p95_ms.map(seconds),
             Metric::RequestRate => (seen.traffic.duration_s > 0.0)

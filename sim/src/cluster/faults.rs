@@ -30,7 +30,7 @@ impl Cluster {
     fn is_quiet(&self) -> bool {
         let adversity = self.adversity.as_ref().expect(BREAKS);
         let is_idle = adversity.open == 0 || adversity.fruitless_faults > NOTHING_MOVES;
-        is_idle && !self.load.is_sending()
+        is_idle && !self.load.sends_more()
     }
 
     /// A fault begins, or is over.
@@ -115,7 +115,7 @@ impl Cluster {
                 *away -= 1;
                 let is_back = *away == 0;
                 if is_back {
-                    self.entry.set_away(worker, false);
+                    self.entry.set_down(worker, false);
                     self.wake(now, worker, actions);
                 }
             }
@@ -159,7 +159,7 @@ impl Cluster {
             worker,
             how: Disturbance::Stop,
         });
-        self.entry.set_away(worker, true);
+        self.entry.set_down(worker, true);
         let mut there = self.workers[index].scheduler.requests();
         there.retain(|id| !self.is_over(*id));
         there.sort_unstable();

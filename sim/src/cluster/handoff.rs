@@ -118,14 +118,14 @@ impl Disaggregated {
         let Some(conditional) = self.handoffs.spec.conditional else {
             return false;
         };
-        let load = |worker: &WorkerId| {
+        let load = |worker: WorkerId| {
             let worker = worker.0 as usize;
             self.prefill_tokens[worker] as f64 / self.batched_tokens[worker] as f64
         };
         conditional.keeps_whole(&Circumstances {
             input_tokens: workload.requests[placement.request.0 as usize].input_tokens,
             cached_tokens: placement.overlap_tokens,
-            prefill_load: entry.workers().iter().map(load).fold(f64::MAX, f64::min),
+            prefill_load: entry.serving().map(load).fold(f64::MAX, f64::min),
         })
     }
 }
@@ -266,7 +266,9 @@ impl Cluster {
                 self.compute_after_all(now, reserved.request, actions);
                 continue;
             }
-            if parts.reserves_first() && parts.handoffs.has_prefill_worker(reserved.request) {
+            let is_to_begin = parts.handoffs.has_prefill_worker(reserved.request)
+                && !parts.handoffs.is_prefilled(reserved.request);
+            if parts.reserves_first() && is_to_begin {
                 let (from, _) = parts.handoffs.ends_of(reserved.request);
                 self.submit(now, reserved.request, from, Part::Prefill, actions);
             }

@@ -67,6 +67,15 @@ impl Cluster {
         self.ask_for_links(actions);
     }
 
+    /// Whether what slower tiers have of a request is sent for while it waits at this worker.
+    pub(super) fn prefetches(&self, worker: WorkerId) -> bool {
+        let pool = self.workers[worker.0 as usize].pool();
+        let hosts = self.hosts.as_ref();
+        let kvbm = self.kvbm.as_ref();
+        hosts.is_some_and(|hosts| hosts.prefetches(pool))
+            || kvbm.is_some_and(|kvbm| kvbm.prefetches(worker))
+    }
+
     /// A worker is about to plan: it sees the requests that have come, and what slower tiers have of them is sent for. Not when
     /// they come: what its cache holds between the ends of steps is not settled while it coasts.
     pub(super) fn prefetch_newcomers(

@@ -349,6 +349,11 @@ impl Handoffs {
         self.all[id.0 as usize].record.has_failed = true;
     }
 
+    /// Whether KV is on the links.
+    pub fn are_moving(&self) -> bool {
+        self.network.next_event().is_some()
+    }
+
     /// Asks to be told when something happens on the links.
     pub fn ask(&mut self, actions: &mut Vec<Action>) {
         if let Some(time) = self.network.next_event().filter(|&time| time < self.wake) {

@@ -105,6 +105,12 @@ impl Hosts {
         })
     }
 
+    /// Whether a pool has a storage behind its host memory.
+    pub fn prefetches(&self, pool: usize) -> bool {
+        let spec = self.specs[pool].as_ref();
+        spec.is_some_and(|spec| spec.storage.is_some())
+    }
+
     /// The storage, if this pool has one behind its host memory; and the size of a token's KV.
     fn storage_of(&mut self, pool: usize) -> Option<(&mut Storage, u64)> {
         let spec = self.specs[pool].as_ref()?;

@@ -16,6 +16,12 @@ use engine::kv_cache::block_path;
 use engine::{RequestId, Scheduler, Time, Workload};
 
 impl Kvbm {
+    /// Whether a worker reads slower tiers before it is asked to.
+    pub fn prefetches(&self, worker: WorkerId) -> bool {
+        let tiers = self.workers[worker.0 as usize].as_ref();
+        tiers.is_some_and(|tiers| tiers.prefetches)
+    }
+
     /// A request has come to a worker and waits.
     pub fn prefetch(
         &mut self,

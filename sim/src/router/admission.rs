@@ -59,6 +59,9 @@ pub struct Admission<B: ActiveBlocks> {
     spec: AdmissionSpec,
     /// By rank.
     max_num_batched_tokens: Vec<u64>,
+    /// By rank: whether it must not be chosen.
+    is_away: Vec<bool>,
+    away: usize,
     sequences: ActiveSequences<B>,
     queue: PolicyQueue<Incoming<B::Prompt>>,
     /// Where the cheapest rank can be found without a look at all.
@@ -118,6 +121,8 @@ impl<B: ActiveBlocks> Admission<B> {
             gains: Gains::default(),
             overlaps: Vec::new(),
             queue: PolicyQueue::new(spec.profile.clone()),
+            is_away: vec![false; ranks],
+            away: 0,
             max_num_batched_tokens,
             loads: Vec::new(),
             costs: Vec::new(),
@@ -144,6 +149,22 @@ impl<B: ActiveBlocks> Admission<B> {
         &self.sequences
     }
 
+    /// A rank must not be chosen any more.
+    pub fn leave(&mut self, rank: Rank) {
+        self.is_away[rank as usize] = true;
+        self.away += 1;
+        if let Some(order) = &mut self.order {
+            order.leave(rank);
+        }
+    }
+
+    /// A rank may be chosen again; whoever waits for that goes with the next [`drain`](Admission::drain).
+    pub fn join(&mut self, now: Time, rank: Rank) {
+        self.is_away[rank as usize] = false;
+        self.away -= 1;
+        self.note_load(now, Some(rank));
+    }
+
     /// A request comes. Appends whoever goes to a rank now.
     pub fn submit(
         &mut self,
@@ -158,6 +179,7 @@ impl<B: ActiveBlocks> Admission<B> {
         let busy = BusyRanks {
             now,
             limits: &self.max_num_batched_tokens,
+            is_away: &self.is_away,
             sequences: &self.sequences,
         };
         let waits = settings.queues()
@@ -168,7 +190,7 @@ impl<B: ActiveBlocks> Admission<B> {
             admitted.push(self.admit(now, &ticket, incoming));
             return Ok(());
         }
-        let workers = self.max_num_batched_tokens.len() as u64;
+        let workers = (self.max_num_batched_tokens.len() - self.away) as u64;
         self.queue.push(class, workers, ticket, incoming)?;
         if self.spec.style == QueueStyle::Live {
             self.drain(now, admitted);
@@ -210,16 +232,20 @@ impl<B: ActiveBlocks> Admission<B> {
     }
 
     fn note_load(&mut self, now: Time, rank: Option<Rank>) {
-        if let (Some(order), Some(rank)) = (&mut self.order, rank) {
+        if let (Some(order), Some(rank)) = (&mut self.order, rank)
+            && !self.is_away[rank as usize]
+        {
             order.note(rank, &self.sequences.load(now, rank));
         }
     }
 
-    fn drain(&mut self, now: Time, admitted: &mut Vec<Admitted>) {
+    /// Lets those go whose turn it is.
+    pub fn drain(&mut self, now: Time, admitted: &mut Vec<Admitted>) {
         loop {
             let busy = BusyRanks {
                 now,
                 limits: &self.max_num_batched_tokens,
+                is_away: &self.is_away,
                 sequences: &self.sequences,
             };
             let next = self.queue.pop(|class, ticket, incoming| {
@@ -270,6 +296,17 @@ impl<B: ActiveBlocks> Admission<B> {
         }
     }
 
+    /// The ranks that may take a request now.
+    fn allowed(&self, incoming: &Incoming<B::Prompt>) -> Option<Vec<Rank>> {
+        if self.away == 0 {
+            return incoming.allowed.clone();
+        }
+        let all = || (0..self.is_away.len() as Rank).collect();
+        let mut allowed = incoming.allowed.clone().unwrap_or_else(all);
+        allowed.retain(|&rank| !self.is_away[rank as usize]);
+        Some(allowed)
+    }
+
     fn choose(&mut self, now: Time, ticket: &QueueTicket, incoming: &Incoming<B::Prompt>) -> Rank {
         let demand = Demand {
             prompt_tokens: ticket.isl_tokens,
@@ -289,11 +326,17 @@ impl<B: ActiveBlocks> Admission<B> {
         let ranks = 0..self.max_num_batched_tokens.len() as Rank;
         self.loads.clear();
         self.loads.extend(ranks.map(load));
-        self.scan(&demand, incoming)
+        let allowed = self.allowed(incoming);
+        self.scan(&demand, incoming, allowed.as_deref())
     }
 
     /// The choice by the cost of each rank that may be chosen.
-    fn scan(&mut self, demand: &Demand, incoming: &Incoming<B::Prompt>) -> Rank {
+    fn scan(
+        &mut self,
+        demand: &Demand,
+        incoming: &Incoming<B::Prompt>,
+        allowed: Option<&[Rank]>,
+    ) -> Rank {
         let AdmissionSpec {
             weights,
             temperature,
@@ -301,13 +344,8 @@ impl<B: ActiveBlocks> Admission<B> {
             ..
         } = &self.spec;
         let all = self.loads.len() as Rank;
-        let count = incoming.allowed.as_ref().map_or(all as usize, Vec::len);
-        let nth = |at: usize| {
-            incoming
-                .allowed
-                .as_ref()
-                .map_or(at as Rank, |ranks| ranks[at])
-        };
+        let count = allowed.map_or(all as usize, <[Rank]>::len);
+        let nth = |at: usize| allowed.map_or(at as Rank, |ranks| ranks[at]);
         self.overlaps.clear();
         self.overlaps.resize(self.loads.len(), Overlap::default());
         for &(rank, overlap) in &incoming.overlap {
@@ -382,13 +420,18 @@ struct BusyRanks<'a, B: ActiveBlocks> {
     now: Time,
     /// `max_num_batched_tokens` by rank.
     limits: &'a [u64],
+    is_away: &'a [bool],
     sequences: &'a ActiveSequences<B>,
 }
 
 impl<B: ActiveBlocks> BusyRanks<'_, B> {
     /// True if each of the ranks is busy; of all, if none are named.
     fn are_all(&self, class: &PolicyClass, ranks: Option<&[Rank]>) -> bool {
+        // One that must not be chosen is as good as busy.
         let is_busy = |rank: Rank| {
+            if self.is_away[rank as usize] {
+                return true;
+            }
             let tokens = self.sequences.prefill_tokens(self.now, rank);
             class.is_busy(tokens, self.limits[rank as usize])
         };

@@ -94,9 +94,9 @@ impl EventsInFlight {
         }
     }
 
-    /// A worker is gone: what it reported is of no use any more.
-    pub fn forget_worker(&mut self, worker: WorkerId) {
-        self.flying.retain(|(_, from, _), _| *from != worker);
+    /// What a worker that is no more reported will not be read.
+    pub fn forget(&mut self, worker: WorkerId) {
+        self.flying.retain(|&(_, of, _), _| of != worker);
         self.lost[worker.0 as usize].clear();
     }
 

@@ -123,6 +123,8 @@ pub struct KvRouter {
     path: Vec<Stretch>,
     overlap: BlocksByRank,
     active: Vec<Rank>,
+    /// Ranks that must not be chosen.
+    away: usize,
 }
 
 impl KvRouter {
@@ -179,6 +181,7 @@ impl KvRouter {
             path: Vec::new(),
             overlap: BlocksByRank::default(),
             active: Vec::new(),
+            away: 0,
             spec,
         }
     }
@@ -224,7 +227,7 @@ impl KvRouter {
                 })
             }
         };
-        let is_all = candidate.workers.len() == candidate.active.len();
+        let is_all = candidate.workers.len() + self.away == candidate.active.len();
         let said = candidate.workload.annotations_of(candidate.request);
         let ticket = QueueTicket {
             arrival: now,
@@ -277,6 +280,44 @@ impl KvRouter {
         };
         let ranks = self.overlap.ranks().iter();
         ranks.map(|rank| (*rank, device(rank))).collect()
+    }
+
+    /// A worker must not be chosen any more.
+    pub(super) fn leave(&mut self, worker: WorkerId) {
+        self.away += 1;
+        self.replicas.leave(worker.0);
+    }
+
+    /// A worker may be chosen again.
+    pub(super) fn join(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        workload: &Workload,
+        placed: &mut Vec<Placement>,
+    ) {
+        self.away -= 1;
+        self.replicas.join(now, worker.0, &mut self.admitted);
+        self.settle(now, workload, placed);
+    }
+
+    /// A worker is no more, nor is what it held.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.index.clear(worker.0);
+        for predictions in &mut self.predictions {
+            predictions.forget_rank(worker.0);
+        }
+        for shadows in &mut self.shadows {
+            shadows.forget_rank(worker.0);
+        }
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.forget(worker);
+        }
+    }
+
+    /// Requests in the queues.
+    pub(super) fn waiting(&self) -> u64 {
+        self.replicas.waiting()
     }
 
     /// The first token of a request arrived.
@@ -401,7 +442,7 @@ impl KvRouter {
             predictions.forget_rank(worker.0);
         }
         if let Some(in_flight) = &mut self.in_flight {
-            in_flight.forget_worker(worker);
+            in_flight.forget(worker);
         }
     }
 

@@ -80,6 +80,11 @@ impl LoadOrder {
         self.keys.set(rank as usize, key);
     }
 
+    /// A rank must not be chosen until its load is noted again.
+    pub fn leave(&mut self, rank: Rank) {
+        self.keys.set(rank as usize, f64::INFINITY);
+    }
+
     /// How much cheaper a request is on a rank that has `overlap` cached and `shared` of the prompt's blocks in active
     /// requests than on one with nothing; `None` where that depends on the load.
     #[must_use]

@@ -202,6 +202,44 @@ impl Router {
         }
     }
 
+    /// A worker gets no more requests; what it has and holds still counts.
+    pub fn leave(&mut self, worker: WorkerId) {
+        if let Policy::Kv(policy) = &mut self.policy {
+            policy.leave(worker);
+        }
+    }
+
+    /// A worker that was away may get requests. Appends who has waited for that.
+    pub fn join(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        workload: &Workload,
+        placed: &mut Vec<Placement>,
+    ) {
+        if let Policy::Kv(policy) = &mut self.policy {
+            policy.join(now, worker, workload, placed);
+        }
+    }
+
+    /// A worker is no more: what it held and who was bound to it.
+    pub fn forget(&mut self, worker: WorkerId) {
+        match &mut self.policy {
+            Policy::Kv(policy) => policy.forget(worker),
+            Policy::SessionAffinity(policy) => policy.forget(worker),
+            _ => {}
+        }
+    }
+
+    /// Requests that wait in the router.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        match &self.policy {
+            Policy::Kv(policy) => policy.waiting(),
+            _ => 0,
+        }
+    }
+
     /// A request comes. Appends where it goes, unless it has to wait in the router.
     pub fn place(&mut self, now: Time, candidate: &Candidate<'_>, placed: &mut Vec<Placement>) {
         let worker = match &mut self.policy {

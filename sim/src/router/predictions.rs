@@ -107,18 +107,19 @@ impl Predictions {
         self.prune();
     }
 
-    /// A rank holds nothing any more.
+    /// Nothing is expected of a rank any more.
     pub fn forget_rank(&mut self, rank: Rank) {
-        self.index.clear(rank);
-        let alive = &mut self.alive;
+        let (alive, blocks) = (&mut self.alive, &mut self.blocks);
         self.nodes.retain(|&(of, node), ends| {
             if of == rank {
+                *blocks -= u64::from(ends.longest() - ends.start);
                 for &end in &ends.ends {
-                    alive.remove((of, node, end));
+                    alive.remove((rank, node, end));
                 }
             }
             of != rank
         });
+        self.index.clear(rank);
     }
 
     /// Raises each rank to the leading blocks of the path that live there.

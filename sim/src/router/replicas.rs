@@ -12,6 +12,7 @@
 use super::active_blocks::PlacedActive;
 use super::active_sequences::{Booking, PromptBlocks};
 use super::admission::{Admission, Admitted, Incoming};
+use super::indexer::Rank;
 use super::queue::QueueTicket;
 use engine::kv_cache::Stretch;
 use engine::{RequestId, Span, Time};
@@ -97,6 +98,34 @@ impl Replicas {
             .expect("the only class has no limit");
         self.tell_of_bookings(now, &admitted[before..]);
         self.read_messages(now, admitted);
+    }
+
+    /// A rank must not be chosen any more.
+    pub fn leave(&mut self, rank: Rank) {
+        for view in &mut self.views {
+            view.leave(rank);
+        }
+    }
+
+    /// A rank may be chosen again. Appends whoever goes to a worker now.
+    pub fn join(&mut self, now: Time, rank: Rank, admitted: &mut Vec<Admitted>) {
+        self.read_messages(now, admitted);
+        for view in &mut self.views {
+            view.join(now, rank);
+        }
+        for own in 0..self.views.len() {
+            let before = admitted.len();
+            self.views[own].drain(now, admitted);
+            self.tell_of_bookings(now, &admitted[before..]);
+        }
+        self.read_messages(now, admitted);
+    }
+
+    /// Requests in the queues.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let queues = self.views.iter().map(|view| view.queue().len() as u64);
+        queues.sum()
     }
 
     /// The first token of a request arrived. Appends whoever goes to a worker now.

@@ -92,6 +92,18 @@ impl SessionAffinity {
         }
     }
 
+    /// Unbinds the sessions of a worker that is no more.
+    pub fn forget(&mut self, worker: WorkerId) {
+        let idle = &mut self.idle;
+        self.sessions.retain(|&session, binding| {
+            let stays = binding.worker != worker;
+            if !stays {
+                idle.remove(&(binding.since, session));
+            }
+            stays
+        });
+    }
+
     fn forget_expired(&mut self, now: Time) {
         while let Some(&(since, session)) = self.idle.first() {
             if now.since(since) < self.ttl {

@@ -25,6 +25,8 @@ use rustc_hash::FxHashMap;
 #[derive(Debug, Clone)]
 pub struct ShadowCaches {
     block_size: u32,
+    /// By rank.
+    kv_blocks: Vec<u32>,
     caches: Vec<KvCache>,
     index: RadixTree<PlacedChain>,
     /// What active requests hold.
@@ -36,23 +38,22 @@ impl ShadowCaches {
     /// Empty caches of so many blocks, by rank.
     #[must_use]
     pub fn new(block_size: u32, kv_blocks: &[u32]) -> Self {
-        let cache = |&blocks: &u32| {
-            KvCache::new(KvCacheConfig {
-                block_size,
-                // The null block is never used.
-                num_gpu_blocks: blocks.max(1) + 1,
-                enable_prefix_caching: true,
-                track_block_ids: false,
-                track_events: true,
-            })
-        };
+        let cache = |&blocks: &u32| imagined(block_size, blocks);
         ShadowCaches {
             block_size,
+            kv_blocks: kv_blocks.to_vec(),
             caches: kv_blocks.iter().map(cache).collect(),
             index: RadixTree::default(),
             tables: FxHashMap::default(),
             events: Vec::new(),
         }
+    }
+
+    /// A rank is no more, nor is what it held.
+    pub fn forget_rank(&mut self, rank: Rank) {
+        self.caches[rank as usize] = imagined(self.block_size, self.kv_blocks[rank as usize]);
+        self.tables.retain(|_, (of, _)| *of != rank);
+        self.index.clear(rank);
     }
 
     /// A request goes to a rank, with the whole blocks of its prompt.
@@ -102,6 +103,18 @@ impl ShadowCaches {
     ) {
         self.index.overlap(query, active, overlap);
     }
+}
+
+/// An empty cache.
+fn imagined(block_size: u32, blocks: u32) -> KvCache {
+    KvCache::new(KvCacheConfig {
+        block_size,
+        // The null block is never used.
+        num_gpu_blocks: blocks.max(1) + 1,
+        enable_prefix_caching: true,
+        track_block_ids: false,
+        track_events: true,
+    })
 }
 
 #[cfg(test)]
@@ -191,6 +204,22 @@ mod tests {
             ],
             [2, 8]
         );
+    }
+
+    #[test]
+    fn a_rank_that_is_gone_comes_back_empty() {
+        let workload = workload();
+        let tree = &workload.tree;
+        let prompt = path(&workload, 0, false);
+        let mut shadows = ShadowCaches::new(4, &[10]);
+        shadows.acquire(RequestId(0), 0, &prompt, tree);
+        shadows.forget_rank(0);
+        assert_eq!(held(&shadows, &prompt), 0);
+        // Its request ends elsewhere, and all ten blocks are free.
+        shadows.release(RequestId(0), Some(&path(&workload, 0, true)), tree);
+        assert_eq!(held(&shadows, &prompt), 0);
+        shadows.acquire(RequestId(2), 0, &path(&workload, 2, true), tree);
+        assert_eq!(held(&shadows, &prompt), 6);
     }
 
     #[test]

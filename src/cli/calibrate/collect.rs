@@ -34,6 +34,8 @@ const REPEATS: u32 = 10;
 const LONG: Duration = Duration::from_millis(1500);
 const WARM_UPS_OF_LONG: u32 = 1;
 const REPEATS_OF_LONG: u32 = 3;
+/// So many points are measured by each worker however long it takes: three passes of each are steps enough for a fit.
+const LEAST_POINTS: usize = 20;
 /// One point in so many is measured again at the end.
 const AGAIN: usize = 20;
 /// Of the time, the part that is kept for that.
@@ -57,7 +59,7 @@ pub struct CollectArgs {
     /// File for the profile, for `timing: {source: fitted, profile: FILE}`
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// Seconds to measure; points come in random order, what is left over is counted
+    /// Seconds to measure; points come in random order, twenty at least, what is left over is counted
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     budget_s: f64,
     /// Print JSON instead of text
@@ -197,7 +199,7 @@ impl Bench<'_> {
         let first_part = budget.mul_f64(1.0 - KEPT_FOR_AGAIN);
         let mut medians = Vec::new();
         for point in points {
-            if start.elapsed() > first_part {
+            if start.elapsed() > first_part && medians.len() >= LEAST_POINTS {
                 break;
             }
             medians.push(self.measure(point, medians.len(), false)?);

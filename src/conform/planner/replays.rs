@@ -220,6 +220,7 @@ impl Snapshot {
             },
             traffic: (&self.traffic).into(),
             latency: TrailingLatency::default(),
+            waiting_in_front: 0,
         }
     }
 }

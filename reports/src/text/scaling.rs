@@ -1,0 +1,85 @@
+//! What a planner did, in words: replicas, GPU-hours, decisions and their reasons.
+
+use crate::numbers::{count, counted, separated};
+use sim::ScalingSummary;
+use sim::scaling::{ChangeSummary, DecisionSummary};
+
+/// Decisions that are listed; the JSON report has all.
+const MOST_DECISIONS: usize = 8;
+
+/// Topics and what is said about them.
+pub(super) fn facts(scaling: &ScalingSummary) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("Planner", planner(scaling)),
+        ("GPU-hours", gpu_hours(scaling)),
+    ];
+    if !scaling.decisions.is_empty() {
+        facts.push(("Decisions", decisions(&scaling.decisions)));
+    }
+    facts
+}
+
+fn planner(scaling: &ScalingSummary) -> String {
+    let pools = scaling.pools.iter().map(|pool| {
+        let (fewest, most) = (count(pool.fewest_ready), count(pool.most_ready));
+        format!("{} {fewest} to {most}", pool.pool)
+    });
+    let reasons = scaling.reasons.iter();
+    let reasons: Vec<String> = reasons
+        .map(|(reason, times)| format!("{reason} {}", count(*times)))
+        .collect();
+    let mut text = format!(
+        "{}, asked {} · {} started, {} drained, {} called off\nworkers that served: {}, {} on average",
+        scaling.policy,
+        counted(scaling.ticks, "time"),
+        counted(scaling.workers_started, "worker"),
+        count(scaling.workers_drained),
+        count(scaling.workers_called_off),
+        pools.collect::<Vec<_>>().join(", "),
+        separated(scaling.mean_ready, 2),
+    );
+    if !reasons.is_empty() {
+        text += &format!("\nreasons: {}", reasons.join(", "));
+    }
+    text
+}
+
+fn gpu_hours(scaling: &ScalingSummary) -> String {
+    let hours = &scaling.gpu_hours;
+    let number = |value: f64| separated(value, 2);
+    format!(
+        "{}: {} starting, {} serving, {} draining",
+        number(hours.total()),
+        number(hours.starting),
+        number(hours.ready),
+        number(hours.draining),
+    )
+}
+
+fn decisions(decisions: &[DecisionSummary]) -> String {
+    let change = |role: &str, change: Option<ChangeSummary>| {
+        change.map(|change| format!("{role}{} → {}", change.from, change.to))
+    };
+    let line = |decision: &DecisionSummary| {
+        let prefill = change("prefill ", decision.prefill);
+        let role = if decision.prefill.is_some() {
+            "decode "
+        } else {
+            ""
+        };
+        let decode = change(role, decision.decode);
+        let changes: Vec<String> = prefill.into_iter().chain(decode).collect();
+        format!(
+            "at {} s {} ({})",
+            separated(decision.time_s, 0),
+            changes.join(", "),
+            decision.reason
+        )
+    };
+    let mut lines: Vec<String> = decisions.iter().take(MOST_DECISIONS).map(line).collect();
+    if decisions.len() > MOST_DECISIONS {
+        let more = decisions.len() - MOST_DECISIONS;
+        lines.push(format!("and {more} more, all in --json"));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,239 @@
+//! What the cluster does with a planner: each function is one moment in the life of a worker.
+
+use super::Cluster;
+use crate::event::{Action, Event, Ran, WorkerId};
+use crate::router::RouterSpec;
+use crate::scaling::lifecycle::{Dismissed, State};
+use crate::scaling::watch::{LastPass, Waiting};
+use crate::scaling::{Scaling, ScalingSpec};
+use crate::worker::Worker;
+use engine::{Part, RequestId, Scheduler, Span, Time};
+use planner::Role;
+
+const SCALES: &str = "only deployments with a planner scale";
+
+impl Cluster {
+    /// The same deployment with a planner. The workers of each pool are places, of which the first are taken. Workers serve by
+    /// themselves (no ranks that step together, no tiers), and routers do not look ahead.
+    #[must_use]
+    pub fn scaled(mut self, spec: ScalingSpec, router: &RouterSpec) -> Self {
+        assert!(
+            self.kvbm.is_none() && !matches!(router, RouterSpec::Clairvoyant | RouterSpec::Direct),
+            "tiers, oracles and requests that name their worker do not scale"
+        );
+        assert!(
+            self.pools
+                .iter()
+                .all(|pool| pool.engine.ranks() == 1 && pool.engine.speculation().is_none()),
+            "ranks and drafts do not scale"
+        );
+        let pools: Vec<(u32, u32)> = (self.pools.iter())
+            .map(|pool| (pool.workers, pool.gpus_per_worker))
+            .collect();
+        let knows_hits = matches!(router, RouterSpec::Kv(_));
+        let scaling = Scaling::new(spec, &pools, knows_hits);
+        self.entry.forget_names();
+        if let Some(parts) = &mut self.disaggregated {
+            parts.decode.forget_names();
+        }
+        for place in 0..self.workers.len() as u32 {
+            let worker = WorkerId(place);
+            self.workers[place as usize].waiting = Some(Box::default());
+            if scaling.fleet.state(worker) == State::Vacant {
+                self.group_of(worker).leave(worker);
+            }
+        }
+        self.scaling = Some(Box::new(scaling));
+        self
+    }
+
+    fn scales(&mut self) -> &mut Scaling {
+        self.scaling.as_mut().expect(SCALES)
+    }
+
+    /// Asks for the planner's first tick.
+    pub(super) fn start_planner(&self, actions: &mut Vec<Action>) {
+        let scaling = self.scaling.as_ref();
+        if let Some(time) = scaling.and_then(|scaling| scaling.planner.first_tick()) {
+            let event = Event::Tick;
+            actions.push(Action::At { time, event });
+        }
+    }
+
+    /// The planner looks and decides.
+    pub(super) fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let decode = self.disaggregated.as_ref().map(|parts| &parts.decode);
+        let in_front = self.entry.waiting() + decode.map_or(0, |decode| decode.waiting());
+        let workers = &self.workers;
+        let waits = |id: WorkerId| {
+            let worker = &workers[id.0 as usize];
+            let waiting = worker.waiting.as_ref().expect(SCALES);
+            (waiting.work(), worker.scheduler.is_idle())
+        };
+        let scaling = self.scaling.as_mut().expect(SCALES);
+        let seen = scaling.observe(now, in_front, waits);
+        let decision = scaling.planner.tick(now, &seen);
+        let before = scaling.counts();
+        scaling.record.note(now, &decision, before);
+        let pools = scaling.pool_of;
+        for role in Role::BOTH {
+            if let (Some(pool), Some(target)) = (*pools.get(role), *decision.targets.get(role)) {
+                self.scale_to(now, pool, target, actions);
+            }
+        }
+        let has_arrivals = self.load.sends_more();
+        let works = |worker: &Worker| !worker.scheduler.is_idle();
+        let parts = self.disaggregated.as_ref();
+        let is_busy = self.workers.iter().any(works)
+            || parts.is_some_and(|parts| parts.handoffs.are_moving());
+        let goes_on = self.scales().goes_on(has_arrivals, is_busy);
+        if let Some(time) = decision.next_tick.filter(|_| goes_on) {
+            let event = Event::Tick;
+            actions.push(Action::At { time, event });
+        }
+    }
+
+    /// Orders workers or takes some away until so many serve or will.
+    fn scale_to(&mut self, now: Time, pool: usize, target: u32, actions: &mut Vec<Action>) {
+        let staying = self.scales().fleet.count(pool).staying();
+        for _ in staying..target {
+            self.scales().fleet.order(now, pool as u32);
+        }
+        for _ in target..staying {
+            if let Dismissed::Drains(worker) = self.scales().fleet.dismiss(now, pool) {
+                self.group_of(worker).leave(worker);
+            }
+        }
+        self.start_workers(now, actions);
+        self.retire_drained(now, actions);
+    }
+
+    /// Starts workers that wait for GPUs, as far as there are any.
+    fn start_workers(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let scaling = self.scales();
+        scaling.fleet.start_waiting(now, &mut scaling.started);
+        for (worker, time) in scaling.started.drain(..) {
+            let event = Event::Worker { worker };
+            actions.push(Action::At { time, event });
+        }
+    }
+
+    /// A worker has come to the end of its start: it serves, and what waited for it is placed.
+    pub(super) fn worker_starts(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
+        if !self.scales().fleet.becomes_ready(now, id) {
+            return;
+        }
+        self.scales().passes[id.0 as usize] = None;
+        let workload = self.workload.clone();
+        let group = match &mut self.disaggregated {
+            Some(parts) if parts.is_decode_worker(id) => &mut parts.decode,
+            _ => &mut self.entry,
+        };
+        group.join(now, id, &workload, &self.pools);
+        self.submit_placed(now, actions);
+    }
+
+    /// Workers that drained and have nothing left are gone, and others get their GPUs.
+    pub(super) fn retire_drained(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if !self.scales().fleet.drains() {
+            return;
+        }
+        let mut freed = false;
+        for pool in 0..self.pools.len() {
+            for (worker, _) in self.scales().fleet.in_state(pool, State::Draining) {
+                if self.is_done(worker) {
+                    self.remove(now, worker);
+                    freed = true;
+                }
+            }
+        }
+        if freed {
+            self.start_workers(now, actions);
+        }
+    }
+
+    fn is_done(&mut self, id: WorkerId) -> bool {
+        let scheduler = &self.workers[id.0 as usize].scheduler;
+        scheduler.is_idle()
+            && scheduler.running() + scheduler.waiting() == 0
+            && scheduler.held_blocks() == 0
+            && self.group_of(id).active_on(id) == 0
+    }
+
+    /// A worker without requests leaves its place: the next one there begins with an empty cache, and the router forgets
+    /// what this one had.
+    fn remove(&mut self, now: Time, id: WorkerId) {
+        self.scales().fleet.vacate(now, id);
+        self.group_of(id).forget(id);
+        let workload = self.workload.clone();
+        let engine = self.pools[self.workers[id.0 as usize].pool()]
+            .engine
+            .clone();
+        let worker = &mut self.workers[id.0 as usize];
+        worker.scheduler = Scheduler::new(engine, workload, worker.tracking);
+        worker.cut_at = None;
+        worker.waiting = Some(Box::default());
+    }
+
+    /// Takes note of what is not a tick, and of workers that may have come to their end with it.
+    pub(super) fn after_event(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let scaling = self.scaling.as_mut().expect(SCALES);
+        scaling.quiet_ticks = 0;
+        self.retire_drained(now, actions);
+    }
+
+    /// Steps of a worker ended.
+    pub(super) fn watch_pass(&mut self, ran: &Ran) {
+        if let Some(scaling) = &mut self.scaling {
+            let scheduler = &self.workers[ran.worker.0 as usize].scheduler;
+            let plan = scheduler.oldest().expect("only planned steps run");
+            let pass = LastPass::of(plan, scheduler.delivered_steps(), ran);
+            scaling.passes[ran.worker.0 as usize] = Some(pass);
+        }
+    }
+
+    pub(super) fn watch_arrival(&mut self) {
+        if let Some(scaling) = &mut self.scaling {
+            scaling.open += 1;
+            scaling.watch.arrived();
+        }
+    }
+
+    pub(super) fn watch_placed(&mut self, request: RequestId, worker: WorkerId) {
+        if let Some(scaling) = &mut self.scaling {
+            let record = &self.recording.requests[request.0 as usize];
+            let block_size = self.workers[worker.0 as usize].record.block_size;
+            if record.input_tokens >= block_size {
+                let overlap = record.router_overlap_tokens;
+                scaling.watch.placed(record.input_tokens, overlap);
+            }
+        }
+    }
+
+    pub(super) fn watch_first_token(&mut self, request: RequestId) {
+        if let Some(scaling) = &mut self.scaling {
+            let record = &self.recording.requests[request.0 as usize];
+            let ttft = record.first_token.since(record.arrival);
+            scaling.watch.first_token(record.first_token, ttft);
+        }
+    }
+
+    pub(super) fn watch_completion(&mut self, request: RequestId) {
+        if let Some(scaling) = &mut self.scaling {
+            let record = &self.recording.requests[request.0 as usize];
+            let generating: Span = record.finish.since(record.first_token);
+            let (input, output) = (record.input_tokens, record.output_tokens);
+            scaling.open -= 1;
+            let watch = &mut scaling.watch;
+            watch.completed(record.finish, input, output, generating);
+        }
+    }
+
+    pub(super) fn watch_submission(&mut self, request: RequestId, worker: WorkerId, part: Part) {
+        let waiting: &mut Option<Box<Waiting>> = &mut self.workers[worker.0 as usize].waiting;
+        if let Some(waiting) = waiting {
+            let tokens = self.workload.requests[request.0 as usize].input_tokens;
+            waiting.enter(request, tokens, part == Part::Decode);
+        }
+    }
+}

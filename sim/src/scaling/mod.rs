@@ -1,0 +1,180 @@
+//! Workers that come and go: a planner in the loop of a deployment.
+//!
+//! At the times it asks for the planner is shown what a real one sees ([`watch`]) and answers with target replicas. The
+//! cluster compares each target with the workers that serve or will, orders what is missing, and takes away what is too much
+//! ([`lifecycle`]). Routers lose sight of a worker the moment it drains. Without a planner nothing of this exists.
+
+pub mod lifecycle;
+pub(crate) mod record;
+mod series;
+pub(crate) mod summary;
+pub(crate) mod watch;
+
+pub use lifecycle::{Count, Life, Startup};
+pub use record::{DecisionRecord, ScalingRecord};
+pub use series::Replicas;
+pub use summary::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, ScalingSummary};
+
+use crate::event::WorkerId;
+use engine::Time;
+use lifecycle::{Fleet, PoolPlaces, State};
+use planner::{ForwardPass, Observations, PerRole, Planner, Pool, Role};
+use watch::{LastPass, Watch};
+
+/// A planner and what it may do.
+#[derive(Debug, Clone)]
+pub struct ScalingSpec {
+    /// What decides.
+    pub planner: Box<dyn Planner>,
+    /// By pool; each role has one pool at most.
+    pub pools: Vec<PoolScaling>,
+    /// GPUs of all pools together; `None` without a bound.
+    pub gpus: Option<u32>,
+    /// Whether the planner looks at trailing latencies.
+    pub keeps_latencies: bool,
+}
+
+/// How the workers of a pool come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolScaling {
+    /// What the planner takes them for; aggregated workers count as decode.
+    pub role: Role,
+    /// Workers that are ready at the start; the pool's [`workers`](crate::PoolSpec::workers) are places.
+    pub initial: u32,
+    /// How long others take.
+    pub startup: Startup,
+}
+
+/// After so many ticks between which nothing happened nothing ever will.
+const STANDSTILL: u32 = 1000;
+
+/// The state of a deployment that scales.
+#[derive(Debug, Clone)]
+pub(crate) struct Scaling {
+    pub planner: Box<dyn Planner>,
+    pub fleet: Fleet,
+    pub watch: Watch,
+    pub keeps_latencies: bool,
+    /// By role: its pool.
+    pub pool_of: PerRole<Option<usize>>,
+    /// By place: the last step of the worker there.
+    pub passes: Vec<Option<LastPass>>,
+    /// Requests that arrived and are not over.
+    pub open: u64,
+    /// Ticks since something else happened.
+    pub quiet_ticks: u32,
+    pub record: ScalingRecord,
+    /// Scratch space.
+    pub started: Vec<(WorkerId, Time)>,
+}
+
+impl Scaling {
+    /// `pools` are the places and GPUs of each.
+    pub fn new(spec: ScalingSpec, pools: &[(u32, u32)], knows_hits: bool) -> Self {
+        assert!(spec.pools.len() == pools.len(), "every pool has a role");
+        let mut pool_of = PerRole::<Option<usize>>::default();
+        for (index, pool) in spec.pools.iter().enumerate() {
+            let before = pool_of.get_mut(pool.role).replace(index);
+            assert!(before.is_none(), "a role has one pool");
+        }
+        let places = spec.pools.iter().zip(pools);
+        let places = places.map(|(scaling, &(places, gpus_per_worker))| PoolPlaces {
+            places,
+            gpus_per_worker,
+            initial: scaling.initial,
+            startup: scaling.startup,
+        });
+        Scaling {
+            record: ScalingRecord::new(spec.planner.name()),
+            planner: spec.planner,
+            watch: Watch::new(knows_hits, spec.keeps_latencies),
+            keeps_latencies: spec.keeps_latencies,
+            fleet: Fleet::new(places.collect(), spec.gpus),
+            pool_of,
+            passes: vec![None; pools.iter().map(|pool| pool.0 as usize).sum()],
+            open: 0,
+            quiet_ticks: 0,
+            started: Vec::new(),
+        }
+    }
+
+    /// Workers of each role by state.
+    pub fn counts(&self) -> PerRole<Count> {
+        self.pool_of
+            .map(|pool| pool.map_or(Count::default(), |pool| self.fleet.count(pool)))
+    }
+
+    /// What there is to see at a tick. `waits` says what waits in a worker and whether it is idle; `in_front` how many
+    /// requests wait in front of all workers.
+    pub fn observe(
+        &mut self,
+        now: Time,
+        in_front: u64,
+        waits: impl Fn(WorkerId) -> (planner::Work, bool),
+    ) -> Observations {
+        let latency = if self.keeps_latencies {
+            self.watch.trailing(now)
+        } else {
+            planner::TrailingLatency::default()
+        };
+        let traffic = self.watch.take_window(now);
+        let pools = self.pool_of.map(|pool| match pool {
+            None => Pool::default(),
+            Some(pool) => self.observe_pool(now, pool, &waits),
+        });
+        Observations {
+            pools,
+            traffic,
+            latency,
+            waiting_in_front: in_front,
+        }
+    }
+
+    fn observe_pool(
+        &self,
+        now: Time,
+        pool: usize,
+        waits: &impl Fn(WorkerId) -> (planner::Work, bool),
+    ) -> Pool {
+        let count = self.fleet.count(pool);
+        let ready = self.fleet.in_state(pool, State::Ready);
+        let pass = |&(worker, life): &(WorkerId, u32)| {
+            let (queued, is_idle) = waits(worker);
+            let since = self.fleet.lives()[life as usize].ready;
+            let last = self.passes[worker.0 as usize];
+            let (time, scheduled) = watch::last_report(now, since, last, is_idle)?;
+            Some(ForwardPass {
+                worker: planner::WorkerId(life),
+                rank: 0,
+                wall_time_s: time.as_s(),
+                scheduled,
+                queued,
+            })
+        };
+        Pool {
+            passes: ready.iter().filter_map(pass).collect(),
+            ready: ready
+                .iter()
+                .map(|&(_, life)| planner::WorkerId(life))
+                .collect(),
+            starting: count.waiting + count.starting,
+            draining: count.draining,
+        }
+    }
+
+    /// Closes the books.
+    pub fn close(mut self) -> ScalingRecord {
+        self.record.lives = self.fleet.lives().to_vec();
+        self.record
+    }
+
+    /// Whether ticks make sense any longer: `has_arrivals` says that requests are still to come, `is_busy` that workers or
+    /// links are at work.
+    pub fn goes_on(&mut self, has_arrivals: bool, is_busy: bool) -> bool {
+        self.quiet_ticks += 1;
+        if is_busy || self.fleet.grows() {
+            self.quiet_ticks = 0;
+        }
+        has_arrivals || self.open > 0 && self.quiet_ticks < STANDSTILL
+    }
+}

@@ -1,0 +1,54 @@
+//! What a planner section comes to.
+
+use serde_json::{Value, json};
+use sweeps::planner::{PlannerSpec, Policy};
+use sweeps::scenario::Pool;
+
+/// Who decides how often, and between which counts.
+pub fn in_words(spec: &PlannerSpec, pools: &[Pool]) -> String {
+    let interval = match &spec.policy {
+        Policy::Static => String::new(),
+        Policy::Schedule(entries) => format!(", {} entries", entries.len()),
+        Policy::Dynamo { config, .. } => format!(", every {} s", config.scale_interval().as_s()),
+        Policy::Oracle(spec) => format!(", intervals of {} s", spec.interval.as_s()),
+        Policy::Hpa { sync_period, .. } => format!(", every {} s", sync_period.as_s()),
+        Policy::Keda {
+            polling_interval, ..
+        } => format!(", every {} s", polling_interval.as_s()),
+        Policy::LlmD { interval, .. } => format!(", every {} s", interval.as_s()),
+    };
+    let places = spec.places(pools).unwrap_or_default();
+    let places = pools.iter().zip(places).map(|(pool, places)| {
+        let (name, workers) = (&pool.name, pool.workers);
+        format!(
+            "{name} {workers} at the start, at most {places} at once, those that drain included"
+        )
+    });
+    let places: Vec<String> = places.collect();
+    format!("{}{interval}; {}", spec.policy.name(), places.join("; "))
+}
+
+/// How long a start takes.
+pub fn startup(spec: &PlannerSpec) -> String {
+    let total = spec.startup.total(false).as_s();
+    let with = spec.startup.total(true).as_s();
+    let neighbour = if with == total {
+        String::new()
+    } else {
+        format!(", {with} s where a neighbour sends the weights")
+    };
+    let gpus = spec
+        .gpus
+        .map_or(String::new(), |gpus| format!("; {gpus} GPUs in all"));
+    format!("{total} s{neighbour}{gpus}")
+}
+
+pub fn json(spec: &PlannerSpec, pools: &[Pool]) -> Value {
+    json!({
+        "policy": spec.policy.name(),
+        "places": spec.places(pools),
+        "startup_s": spec.startup.total(false).as_s(),
+        "startup_with_neighbour_s": spec.startup.total(true).as_s(),
+        "gpus": spec.gpus,
+    })
+}

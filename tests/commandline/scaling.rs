@@ -1,0 +1,240 @@
+//! Planners in the loop: what a report says of them, what is refused.
+
+use crate::program::{Folder, assert_contains};
+
+const REPLAY: [&str; 5] = [
+    "replay",
+    "scenario.yaml",
+    "--trace",
+    "trace.jsonl",
+    "--json",
+];
+
+fn set<'a>(fields: &[&'a str]) -> Vec<&'a str> {
+    let sets = fields.iter().flat_map(|field| ["--set", field]);
+    REPLAY.into_iter().chain(sets).collect()
+}
+
+#[test]
+fn workers_come_and_go_and_the_report_says_when_and_why() {
+    let folder = Folder::with_scenario_and_trace();
+    let schedule =
+        "planner={policy: schedule, schedule: [{at_s: 10, workers: 4}, {at_s: 40, workers: 1}]}";
+    let report = folder.json(&set(&[schedule, "lifecycle.startup_s=5"]));
+    assert_eq!(report["requests"]["completed"], 40);
+    let scaling = &report["scaling"];
+    assert_eq!(scaling["policy"], "schedule");
+    assert_eq!(scaling["workers_started"], 2);
+    assert_eq!(scaling["workers_drained"], 3);
+    assert_eq!(scaling["decisions"][0]["reason"], "scale_up");
+    assert_eq!(scaling["decisions"][0]["decode"]["to"], 4);
+    assert_eq!(scaling["pools"][0]["most_ready"], 4);
+    assert_eq!(scaling["pools"][0]["fewest_ready"], 1);
+    // Two workers start for five seconds each.
+    let starting = scaling["gpu_hours"]["starting"].as_f64().unwrap() * 3600.0;
+    assert!((starting - 10.0).abs() < 1e-6, "{starting}");
+    let hours = ["starting", "ready", "draining"]
+        .map(|state| scaling["gpu_hours"][state].as_f64().unwrap());
+    let total = report["throughput"]["gpu_hours"].as_f64().unwrap();
+    assert!((hours.iter().sum::<f64>() - total).abs() < 1e-9);
+    let mut stepping = set(&[schedule, "lifecycle.startup_s=5"]);
+    stepping.push("--stepping");
+    assert_eq!(folder.json(&stepping), report);
+    let mut text = set(&[schedule]);
+    text.retain(|word| *word != "--json");
+    assert_contains(
+        &folder.good(&text),
+        &[
+            "Planner         schedule, asked 2 times · 2 workers started, 1 drained, 2 called off",
+            "at 10 s 2 → 4 (scale_up)",
+            "new workers take 120 s to start",
+        ],
+    );
+}
+
+#[test]
+fn every_policy_runs_on_pools_that_do_everything_and_on_pools_that_do_not() {
+    let folder = Folder::with_scenario_and_trace();
+    let policies = [
+        "planner={policy: static}",
+        "planner={policy: dynamo}",
+        "planner={policy: dynamo, optimization_target: latency, min_gpu_budget: 2}",
+        "planner={policy: dynamo, optimization_target: sla, enable_load_scaling: true, throughput_adjustment_interval_seconds: 10}",
+        "planner={policy: dynamo, optimization_target: sla, enable_load_scaling: true, enable_throughput_scaling: false, perf_model: fpm_regression}",
+    ];
+    let both = [
+        ("planner={policy: hpa, X}", "target_queue_per_worker: 1"),
+        (
+            "planner={policy: keda, polling_interval_s: 5, X}",
+            "target_ttft_p95_ms: 100, max_replicas: 3",
+        ),
+        (
+            "planner={policy: llm-d, X}",
+            "scale_up_queue_depth: 2, max_replicas: 3",
+        ),
+    ];
+    let apart = [
+        "pools=[{name: p, role: prefill, workers: 1}, {name: d, role: decode, workers: 1}]",
+        "network.preset=efa",
+        "lifecycle.startup_s=1",
+    ];
+    let together = ["lifecycle.startup_s=1"];
+    let roles = both.map(|(policy, own)| {
+        policy.replace('X', &format!("prefill: {{{own}}}, decode: {{{own}}}"))
+    });
+    let whole = both.map(|(policy, own)| policy.replace('X', own));
+    let cases = [(&together[..], whole), (&apart[..], roles)];
+    for (base, others) in cases {
+        for policy in policies
+            .into_iter()
+            .chain(others.iter().map(String::as_str))
+        {
+            let report = folder.json(&set(&[base, &[policy]].concat()));
+            assert_eq!(report["requests"]["completed"], 40, "{policy}");
+            let ticks = report["scaling"]["ticks"].as_u64().unwrap();
+            assert!(ticks > 0 || policy.contains("static"), "{policy}");
+        }
+    }
+}
+
+#[test]
+fn the_savings_of_autoscaling_are_one_command() {
+    let folder = Folder::with_scenario_and_trace();
+    let base = [
+        "autoscale",
+        "scenario.yaml",
+        "--trace",
+        "trace.jsonl",
+        "--most",
+        "3",
+    ];
+    let keep = [
+        "--startup-s",
+        "5",
+        "--keep",
+        "latency.ttft_ms.p90<=3000",
+        "--out",
+        "saved",
+    ];
+    let told = folder.json(&[&base[..], &keep, &["--json"]].concat());
+    assert_eq!(told["startup_s"], 5.0);
+    let runs = told["runs"].as_array().unwrap();
+    let of = |kind: &str| runs.iter().filter(|run| run["kind"] == kind).count();
+    assert_eq!((of("fixed"), of("planner"), of("oracle")), (3, 9, 10));
+    for run in runs {
+        let (value, keeps) = (run["value"].as_f64().unwrap(), run["keeps"] == true);
+        assert_eq!(keeps, value <= 3000.0, "{run}");
+    }
+    let cheapest = |kind: &str| {
+        let hours = runs
+            .iter()
+            .filter(|run| run["kind"] == kind && run["keeps"] == true);
+        hours
+            .map(|run| run["gpu_hours"].as_f64().unwrap())
+            .fold(f64::INFINITY, f64::min)
+    };
+    assert_eq!(
+        told["fixed"]["gpu_hours"].as_f64().unwrap(),
+        cheapest("fixed")
+    );
+    let share = 1.0 - cheapest("planner") / cheapest("fixed");
+    assert!((told["planner_saves_share"].as_f64().unwrap() - share).abs() < 1e-12);
+    for name in [
+        "autoscale.csv",
+        "autoscale.json",
+        "autoscale.png",
+        "autoscale.svg",
+    ] {
+        assert!(folder.path("saved").join(name).exists(), "{name}");
+    }
+    let text = folder.good(&[&base[..], &keep].concat());
+    assert_contains(
+        &text,
+        &["the smallest fixed fleet has", "fixed, 3", "keda on TTFT"],
+    );
+    let pools = "pools=[{name: a, workers: 1}, {name: b, workers: 1}]";
+    let wrong = folder.refused(&[&base[..], &["--set", pools, "--keep", "ttft<=3"]].concat());
+    assert_contains(
+        &wrong,
+        &["--keep: unknown metric `ttft`", "pools: found several"],
+    );
+}
+
+#[test]
+fn pictures_and_replicas_over_time_are_written_with_the_results() {
+    let folder = Folder::with_scenario_and_trace();
+    let keda = "planner={policy: keda, target_queue: 1, max_replicas: 3}";
+    let mut args = set(&[keda, "lifecycle.startup_s=2"]);
+    args.extend(["--out", "results"]);
+    folder.json(&args);
+    for name in ["replicas.png", "ttft.png", "queue.png"] {
+        assert!(folder.path("results").join(name).exists(), "{name}");
+    }
+    let series = folder.text("results/series.csv");
+    let head = series.lines().next().unwrap();
+    assert!(
+        head.ends_with("workers_starting,workers_ready,workers_draining"),
+        "{head}"
+    );
+}
+
+#[test]
+fn what_does_not_go_together_is_refused_with_its_reason() {
+    let folder = Folder::with_scenario_and_trace();
+    let keda = "planner={policy: keda, target_queue: 4}";
+    for (fields, parts) in [
+        (
+            vec!["lifecycle.startup_s=3"],
+            vec!["lifecycle: found a section that nothing uses"],
+        ),
+        (
+            vec![keda, "router.mode=clairvoyant"],
+            vec!["planner: found a planner behind router.mode clairvoyant"],
+        ),
+        (
+            vec![keda, "pools.agg.parallel.pp=2"],
+            vec!["planner: found a planner over pool agg with ranks or stages"],
+        ),
+        (
+            vec![keda, "lifecycle.gpus=1"],
+            vec!["lifecycle.gpus: found 1, expected at least 2"],
+        ),
+        (
+            vec![
+                "planner={policy: keda, target_queue: 0, min_replicas: 5, max_replicas: 2, polling_interval_s: 0}",
+            ],
+            vec![
+                "polling_interval_s: found 0 s",
+                "target",
+                "min_replicas: found 5",
+            ],
+        ),
+        (
+            vec!["planner={policy: hpa, target_queue: 1, target_kv_use: 0.5}"],
+            vec!["planner.target_queue: found two targets"],
+        ),
+        (
+            vec!["planner={policy: dynamo, load_predictor: arima}"],
+            vec!["planner.load_predictor: found arima, expected autoregressive"],
+        ),
+        (
+            vec!["planner={policy: dynamo, max_gpu_budget: -1}"],
+            vec!["planner.max_gpu_budget: found no bound"],
+        ),
+        (
+            vec![
+                "planner={policy: schedule, schedule: [{at_s: 5, workers: 2}, {at_s: 4, workers: 1}]}",
+            ],
+            vec!["planner.schedule: found 4 s, expected a time after 5 s"],
+        ),
+    ] {
+        assert_contains(&folder.refused(&set(&fields)), &parts);
+    }
+    for option in [vec!["--live"], vec!["--regret", "3"]] {
+        let args = [set(&[keda]), option.clone()].concat();
+        assert_contains(
+            &folder.refused(&args),
+            &[&format!("{}: found a planner", option[0])],
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! Random cases with a planner: workers come and go, by a calendar or by what the planner sees. Coasting, stepping, doing it
+//! again and beside other threads change nothing, decisions and lives of workers included.
+
+use std::sync::Arc;
+
+use engine::{RequestId, Span, Time};
+use planner::policy::{
+    Behavior, Hpa, HpaSpec, LlmD, LlmDSpec, LlmDThresholds, Metric, MetricTarget, Schedule,
+    ScheduleEntry, SelectPolicy,
+};
+use planner::{PerRole, Planner, Role};
+use sim::disaggregation;
+use sim::scaling::Life;
+use sim::{Outcome, PoolScaling, PoolSpec, Recording, ScalingSpec, Startup};
+
+use crate::cases::{case, disaggregated};
+use crate::differential::compare;
+use crate::fast::Case;
+use crate::oracle::dice::Dice;
+use crate::seeds::{caught, in_parallel, seeds};
+
+const CASES: u64 = 120;
+
+/// The case of a seed, with a planner.
+fn scaled(seed: u64) -> Case {
+    let mut dice = Dice::new(seed, 0x5ca1);
+    let mut case = if dice.chance(30) {
+        disaggregated(seed)
+    } else {
+        case(seed)
+    };
+    if case.spec.disaggregation.is_none() {
+        case.spec.pools.truncate(1);
+        case.timing.truncate(1);
+    }
+    let roles = case.spec.disaggregation.as_ref().map(|it| it.roles.clone());
+    let role_of = |index: usize| match roles.as_ref().map(|roles| roles[index]) {
+        Some(disaggregation::Role::Prefill) => Role::Prefill,
+        Some(disaggregation::Role::Decode) | None => Role::Decode,
+    };
+    let end = case
+        .workload
+        .requests
+        .last()
+        .map_or(Time::ZERO, |it| it.arrival);
+    let length = (end.0 / 4).max(40_000_000);
+    let startup = Startup {
+        schedule: Span(dice.pick(&[0, 0, length / 10])),
+        load: Span(dice.pick(&[0, length / 100, length, 2 * length])),
+        load_from_neighbour: dice.chance(30).then_some(Span(length / 50)),
+        ..Startup::default()
+    };
+    let mut pools = Vec::new();
+    for (index, pool) in case.spec.pools.iter_mut().enumerate() {
+        pools.push(PoolScaling {
+            role: role_of(index),
+            initial: pool.workers,
+            startup,
+        });
+        pool.workers += dice.between(0, 3) as u32;
+    }
+    let gpus = |workers: u32, pool: &PoolSpec| workers * pool.gpus_per_worker;
+    let first = pools.iter().zip(&case.spec.pools);
+    let first: u32 = first
+        .map(|(scaling, pool)| gpus(scaling.initial, pool))
+        .sum();
+    let bound = first + dice.between(0, 3) as u32;
+    case.scaling = Some(ScalingSpec {
+        planner: planner(&mut dice, &case, &pools, length),
+        pools,
+        gpus: dice.chance(40).then_some(bound),
+        keeps_latencies: true,
+    });
+    case
+}
+
+fn planner(dice: &mut Dice, case: &Case, pools: &[PoolScaling], length: u64) -> Box<dyn Planner> {
+    let each = |of: &mut dyn FnMut(usize) -> Option<u32>| {
+        let mut counts = PerRole::default();
+        for (index, pool) in pools.iter().enumerate() {
+            *counts.get_mut(pool.role) = of(index);
+        }
+        counts
+    };
+    let most = |index: usize| case.spec.pools[index].workers as usize + 1;
+    let interval = Span(dice.pick(&[length / 40, length / 7, length / 3]).max(1));
+    let kind = dice.between(0, 2);
+    if kind == 0 {
+        let mut at = 0;
+        let mut entries = Vec::new();
+        for _ in 0..dice.between(1, 12) {
+            at += 1 + dice.between(0, (length / 2) as usize) as u64;
+            let workers =
+                each(&mut |index| dice.chance(80).then(|| dice.between(0, most(index)) as u32));
+            let at = Time(at);
+            entries.push(ScheduleEntry { at, workers });
+        }
+        // Nobody waits for ever.
+        entries.push(ScheduleEntry {
+            at: Time(at + 1),
+            workers: each(&mut |_| Some(1)),
+        });
+        return Box::new(Schedule::new(entries).expect("times increase"));
+    }
+    let tokens = |index: usize| case.spec.pools[index].engine.usable_tokens();
+    let behavior = |window: Span| Behavior {
+        stabilization_window: window,
+        policies: Vec::new(),
+        select_policy: SelectPolicy::Max,
+    };
+    if kind == 1 {
+        let metric = dice.between(0, 3);
+        let window = Span(dice.pick(&[0, interval.0 * 3]));
+        let goal = dice.pick(&[0.2, 0.5, 1.0, 3.0]);
+        let mut roles = PerRole {
+            prefill: None,
+            decode: None,
+        };
+        for (index, pool) in pools.iter().enumerate() {
+            let metric = match metric {
+                0 => Metric::QueuedPerWorker,
+                1 => Metric::KvUse {
+                    max_kv_tokens: tokens(index),
+                },
+                2 => Metric::TtftP95,
+                _ => Metric::Queued,
+            };
+            // A step takes some milliseconds at most.
+            let goal = if metric == Metric::TtftP95 {
+                goal / 100.0
+            } else {
+                goal
+            };
+            let spec = HpaSpec::new(metric, MetricTarget::Value(goal), 1..=most(index) as u32);
+            *roles.get_mut(pool.role) = Some(HpaSpec {
+                scale_up: behavior(Span::ZERO),
+                scale_down: behavior(window),
+                ..spec
+            });
+        }
+        return Box::new(Hpa::new(interval, roles).expect("the settings are sound"));
+    }
+    let depth = dice.chance(50).then_some(1.0);
+    let mut roles = PerRole {
+        prefill: None,
+        decode: None,
+    };
+    for (index, pool) in pools.iter().enumerate() {
+        *roles.get_mut(pool.role) = Some(LlmDSpec {
+            up: LlmDThresholds {
+                utilization: 0.4,
+                queue_depth: depth,
+            },
+            down: LlmDThresholds {
+                utilization: 0.15,
+                queue_depth: None,
+            },
+            target_utilization: 0.3,
+            scale_up_cooldown: interval,
+            scale_down_cooldown: interval,
+            max_replicas: most(index) as u32,
+            ..LlmDSpec::inference_service(tokens(index))
+        });
+    }
+    Box::new(LlmD::new(interval, roles).expect("the settings are sound"))
+}
+
+/// What has to occur: a worker that drained with work, one that was called off, one that waited for GPUs, a deployment
+/// without workers, a place that was taken again, a request that waited for a worker.
+fn marks(recording: &Recording) -> [bool; 6] {
+    let scaling = recording
+        .scaling
+        .as_ref()
+        .expect("every case has a planner");
+    let lives = &scaling.lives;
+    let known = |time: Time| time != Time::MAX;
+    let any = |is: &dyn Fn(&Life) -> bool| lives.iter().any(is);
+    let again = |life: &Life| {
+        let others = lives.iter().filter(|other| other.worker == life.worker);
+        life.worker != u32::MAX && others.count() > 1
+    };
+    let waited = recording
+        .sent()
+        .any(|(_, record)| known(record.placed) && record.placed > record.arrival);
+    [
+        any(&|life| known(life.drained) && life.gone > life.drained && known(life.gone)),
+        any(&|life| known(life.gone) && !known(life.ready)),
+        any(&|life| known(life.placed) && life.placed > life.ordered),
+        scaling
+            .decisions
+            .iter()
+            .any(|it| it.before.decode.ready == 0),
+        any(&again),
+        waited,
+    ]
+}
+
+/// What holds for every run.
+fn check(case: &Case, recording: &Recording) {
+    let scaling = recording
+        .scaling
+        .as_ref()
+        .expect("every case has a planner");
+    for life in &scaling.lives {
+        let moments = [life.ordered, life.placed, life.ready, life.drained];
+        let known: Vec<Time> = moments.into_iter().filter(|&it| it != Time::MAX).collect();
+        assert!(known.is_sorted() && known.iter().all(|&it| it <= life.gone));
+    }
+    // At no time has a place two workers, and at no time do they have more GPUs than there are.
+    for (index, life) in scaling.lives.iter().enumerate() {
+        for other in scaling.lives[..index]
+            .iter()
+            .filter(|it| it.worker == life.worker)
+        {
+            assert!(life.worker == u32::MAX || other.gone <= life.placed);
+        }
+    }
+    let gpus = case.scaling.as_ref().and_then(|scaling| scaling.gpus);
+    for at in scaling
+        .lives
+        .iter()
+        .map(|life| life.placed)
+        .filter(|&at| at != Time::MAX)
+    {
+        let there = scaling
+            .lives
+            .iter()
+            .filter(|it| it.placed <= at && at < it.gone);
+        let taken: u32 = there
+            .filter(|life| life.worker != u32::MAX)
+            .map(|life| case.spec.pools[life.pool as usize].gpus_per_worker)
+            .sum();
+        assert!(
+            gpus.is_none_or(|gpus| taken <= gpus),
+            "{taken} of {gpus:?} GPUs"
+        );
+    }
+    // A request is placed on a worker that serves then, in the place's life of that time.
+    for (id, record) in recording.sent() {
+        if record.placed == Time::MAX || case.spec.disaggregation.is_some() {
+            continue;
+        }
+        let serves = |life: &&Life| {
+            life.worker == record.worker
+                && life.ready <= record.placed
+                && record.placed <= life.drained
+        };
+        let life = scaling.lives.iter().find(serves);
+        let life = life.unwrap_or_else(|| panic!("{:?} on nobody", RequestId(id as u32)));
+        let is_done = record.outcome == Outcome::Completed;
+        assert!(
+            !is_done || record.finish <= life.gone,
+            "who is gone has finished"
+        );
+    }
+}
+
+#[test]
+fn planners_change_nothing_of_that() {
+    let seeds = seeds("DYNOSIM_SCALED", CASES);
+    let verdicts = in_parallel(seeds.clone(), |seed| {
+        caught(|| {
+            compare(&scaled(seed)).map(|_| {
+                let recording = scaled(seed).run();
+                check(&scaled(seed), &recording);
+                marks(&recording)
+            })
+        })
+    });
+    let mut reached = [0u64; 6];
+    for (seed, verdict) in &verdicts {
+        match verdict {
+            Ok(Ok(marks)) => (0..6).for_each(|at| reached[at] += u64::from(marks[at])),
+            Ok(Err(why)) | Err(why) => panic!("seed {seed}: {why}\n{:?}", scaled(*seed).spec),
+        }
+    }
+    println!(
+        "{} cases: drained with work, called off, waited for GPUs, nobody there, place taken again, waited for a worker: {reached:?}",
+        verdicts.len()
+    );
+    let least = (seeds.end - seeds.start) / 50;
+    assert!(reached.iter().all(|&cases| cases >= least));
+}
+
+/// A planner that looks and leaves everything as it is changes no request.
+#[test]
+fn a_planner_that_changes_nothing_changes_nothing() {
+    for seed in 0..60 {
+        let mut case = scaled(seed);
+        let scaling = case.scaling.as_mut().expect("every case has a planner");
+        let look = |at| ScheduleEntry {
+            at: Time(at),
+            workers: PerRole::default(),
+        };
+        let looks = (1..200).map(|at| look(at * 1_000_000)).collect();
+        scaling.planner = Box::new(Schedule::new(looks).expect("times increase"));
+        let watched = case.run();
+        let scaling = case.scaling.take().expect("there was one");
+        for (pool, scaling) in case.spec.pools.iter_mut().zip(&scaling.pools) {
+            pool.workers = scaling.initial;
+        }
+        let alone = Arc::new(case.run());
+        assert_eq!(watched.requests.len(), alone.requests.len());
+        for (a, b) in watched.requests.iter().zip(&alone.requests) {
+            // Places after the first workers shift the numbers of those of a second pool.
+            let (mut a, b) = (*a, *b);
+            if case.spec.pools.len() > 1 {
+                a.worker = b.worker;
+            }
+            assert_eq!(a, b, "seed {seed}");
+        }
+    }
+}
