@@ -609,13 +609,13 @@ impl Cluster {
             self.recording.transfers = parts.handoffs.records();
             self.recording.links = parts.handoffs.links();
         }
-        self.recording.scaling = self.scaling.map(|scaling| scaling.close());
+        self.close_attempts();
+        self.recording.scaling = self.scaling.take().map(|scaling| scaling.close());
         self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
         if let Some(hosts) = &mut self.hosts {
             let books = self.recording.kvbm.get_or_insert_default();
             hosts.finish(&self.workers, books);
         }
-        self.close_attempts();
         self.recording
     }
 }

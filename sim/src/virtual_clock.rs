@@ -488,26 +488,4 @@ impl<'a> Driver<'a> {
         self.reports.with_news = with_news;
         any
     }
-
-    /// The same for one worker.
-    fn report_worker_until(&mut self, now: Time, worker: WorkerId) -> bool {
-        let Some(segment) = &mut self.lanes[worker.0 as usize].segment else {
-            return false;
-        };
-        let ended = segment.ended_by(now);
-        let has_news = (1..segment.steps).contains(&ended);
-        if has_news {
-            segment.steps = ended;
-            self.enter_end(worker);
-        }
-        has_news
-    }
-
-    /// The same for all workers.
-    fn report_all_until(&mut self, now: Time) -> bool {
-        let workers = 0..self.lanes.len() as u32;
-        workers.fold(false, |any, worker| {
-            self.report_worker_until(now, WorkerId(worker)) | any
-        })
-    }
 }

@@ -22,7 +22,6 @@ pub struct Worker {
     id: WorkerId,
     /// What its scheduler is made from.
     config: EngineConfig,
-    tracking: Tracking,
     /// The first of the ranks it steps together with, itself if it steps alone, and how many they are.
     pub(crate) leader: WorkerId,
     pub(crate) ranks: u32,
@@ -114,7 +113,6 @@ impl Worker {
         Worker {
             scheduler: Scheduler::new(config.clone(), workload, tracking),
             config,
-            tracking,
             record,
             is_woken: false,
             cut_at: None,
