@@ -333,8 +333,9 @@ fn ranks_of_a_mixture_are_priced_without_times_given() {
     ];
     let scenario = good(RANKS, &overrides);
     let pool = &scenario.pools[0];
-    let why = pool.unmeasured.as_ref().expect("no experts are embedded");
-    assert!(why.contains("experts of h200_sxm vllm"), "{why}");
+    let why = pool.unmeasured.as_ref();
+    let why = why.expect("neither collectives nor experts are embedded");
+    assert!(why.contains("no all_gather over 8 GPUs"), "{why}");
     let timing = pool.timing.compile(&pool.context()).expect("a roofline");
     let detail = timing.source().detail;
     assert!(detail.contains("4 ranks that share experts"), "{detail}");
