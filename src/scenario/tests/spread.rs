@@ -315,7 +315,7 @@ fn stages_and_ranks_of_other_engines_are_theirs() {
 fn workers_that_hand_over_have_neither_stages_nor_ranks_nor_drafts() {
     let roles = "[{name: p, role: prefill}, {name: d, role: decode}]";
     let text = DRAFTS.replace("\n  - name: agg", &format!(" {roles}"));
-    let messages = bad(&text, &[("network", "{preset: nvlink}")]);
+    let messages = bad(&text, &[("network", "{preset: infiniband-ndr}")]);
     assert_eq!(messages.len(), 1, "{messages:?}");
     assert!(
         messages[0].contains("stages, ranks or drafts"),
