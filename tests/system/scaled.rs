@@ -47,7 +47,8 @@ fn scaled(seed: u64) -> Case {
         .requests
         .last()
         .map_or(Time::ZERO, |it| it.arrival);
-    let length = (end.0 / 4).max(40_000_000);
+    // Where all is sent at once or in a closed loop, arrivals say nothing of how long the run is.
+    let length = (end.0 / 4).max(4_000_000_000);
     let startup = Startup {
         schedule: Span(dice.pick(&[0, 0, length / 10])),
         load: Span(dice.pick(&[0, length / 100, length, 2 * length])),
