@@ -353,9 +353,9 @@ fn transfers_in_words(transfers: &Transfers) -> String {
 fn links_in_words(network: &BTreeMap<&'static str, LinksUse>) -> String {
     let kind = |(name, links): (&&str, &LinksUse)| {
         format!(
-            "{name}: {} GB over {} ways, {} used, {} of the busiest",
+            "{name}: {} GB over {}, {} used, {} of the busiest",
             separated(links.bytes as f64 / 1e9, 1),
-            count(links.links),
+            counted(links.links, "way"),
             percent(links.utilisation),
             percent(links.busiest_utilisation),
         )

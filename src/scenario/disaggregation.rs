@@ -88,7 +88,9 @@ pub fn read(
         if root.has("network") {
             network::speed(&links);
             let wiring = links.section(topology::SECTION);
-            topology::judge(&wiring);
+            if links.has(topology::SECTION) {
+                topology::judge(&wiring);
+            }
             wiring.finish();
         }
         order(&disaggregation);

@@ -186,7 +186,7 @@ fn drafts_stages_and_ranks_of_other_engines_reach_the_report() {
     let drafts = [
         "engine={backend: sglang, page_size: 64, speculative_algorithm: EAGLE, speculative_num_steps: 3, \
          speculative_acceptance_rates: [0.8, 0.7, 0.6]}",
-        "engine={backend: trtllm, tokens_per_block: 64, speculative_config: {decoding_type: MTP, max_draft_len: 3, \
+        "engine={backend: trtllm, tokens_per_block: 64, enable_chunked_prefill: true, speculative_config: {decoding_type: MTP, max_draft_len: 3, \
          acceptance_rates: [0.8, 0.7, 0.6]}}",
     ];
     for engine in drafts {
@@ -203,7 +203,7 @@ fn drafts_stages_and_ranks_of_other_engines_reach_the_report() {
     }
     let engines = [
         "engine={backend: sglang, page_size: 64, max_total_tokens: 400000}",
-        "engine={backend: trtllm, tokens_per_block: 64, max_tokens: 400000}",
+        "engine={backend: trtllm, tokens_per_block: 64, enable_chunked_prefill: true, max_tokens: 400000}",
     ];
     for engine in engines {
         let stages = [engine, roofline, "pools=[{name: agg, parallel: {pp: 2}}]"];

@@ -161,12 +161,11 @@ fn what_cannot_be_run_for_real_is_refused_all_at_once() {
     );
     fs::remove_file(folder.path("bad.safetensors")).unwrap();
     assert_contains(&real(&["--live"]), &["cannot be used with"]);
-    // No such device in this build.
-    let told = folder.refused(&["replay", "scenario.yaml", "--real", "cuda"]);
+    let told = folder.refused(&["replay", "scenario.yaml", "--real", "tpu"]);
     assert_contains(
         &told,
         &[
-            "invalid value 'cuda' for '--real <DEVICE>'",
+            "invalid value 'tpu' for '--real <DEVICE>'",
             "possible values: cpu",
         ],
     );

@@ -133,6 +133,13 @@ pub fn disaggregated(seed: u64) -> Case {
     case
 }
 
+/// The same, or that of the next seed whose workers run vLLM: tiers and planners beside SGLang's hand-over are refused.
+pub fn disaggregated_on_vllm(seed: u64) -> Case {
+    let can = |case: &Case| case.spec.pools[0].engine.as_vllm().is_some();
+    let mut candidates = (0..).map(|more| disaggregated(seed + more * 1_000_003));
+    candidates.find(can).expect("there is no end of them")
+}
+
 /// The same sizes in SGLang's two servers.
 fn hand_over_as_sglang(dice: &mut Dice, case: &mut Case) {
     for (index, pool) in case.spec.pools.iter_mut().enumerate() {
@@ -304,7 +311,7 @@ fn speculation(dice: &mut Dice, seed: u64) -> Speculation {
 pub fn tiered(seed: u64) -> Case {
     let mut dice = Dice::new(seed, 0x71e2);
     let mut case = if dice.chance(33) {
-        disaggregated(seed)
+        disaggregated_on_vllm(seed)
     } else {
         let runs_others = dice.chance(40);
         let can = |case: &Case| match &case.spec.pools[0].engine {

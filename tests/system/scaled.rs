@@ -13,7 +13,7 @@ use sim::disaggregation;
 use sim::scaling::Life;
 use sim::{Outcome, PoolScaling, PoolSpec, Recording, ScalingSpec, Startup};
 
-use crate::cases::{case, disaggregated};
+use crate::cases::{case, disaggregated_on_vllm};
 use crate::differential::compare;
 use crate::fast::Case;
 use crate::oracle::dice::Dice;
@@ -25,11 +25,15 @@ const CASES: u64 = 120;
 fn scaled(seed: u64) -> Case {
     let mut dice = Dice::new(seed, 0x5ca1);
     let mut case = if dice.chance(30) {
-        disaggregated(seed)
+        disaggregated_on_vllm(seed)
     } else {
         case(seed)
     };
-    if case.spec.disaggregation.is_none() {
+    if let Some(disaggregation) = &mut case.spec.disaggregation {
+        // Workers that come have no places.
+        disaggregation.topology = None;
+        disaggregation.domain = None;
+    } else {
         case.spec.pools.truncate(1);
         case.timing.truncate(1);
     }
@@ -43,7 +47,8 @@ fn scaled(seed: u64) -> Case {
         .requests
         .last()
         .map_or(Time::ZERO, |it| it.arrival);
-    let length = (end.0 / 4).max(40_000_000);
+    // Where all is sent at once or in a closed loop, arrivals say nothing of how long the run is.
+    let length = (end.0 / 4).max(4_000_000_000);
     let startup = Startup {
         schedule: Span(dice.pick(&[0, 0, length / 10])),
         load: Span(dice.pick(&[0, length / 100, length, 2 * length])),

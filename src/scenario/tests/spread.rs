@@ -315,7 +315,7 @@ fn stages_and_ranks_of_other_engines_are_theirs() {
 fn workers_that_hand_over_have_neither_stages_nor_ranks_nor_drafts() {
     let roles = "[{name: p, role: prefill}, {name: d, role: decode}]";
     let text = DRAFTS.replace("\n  - name: agg", &format!(" {roles}"));
-    let messages = bad(&text, &[("network", "{preset: nvlink}")]);
+    let messages = bad(&text, &[("network", "{preset: infiniband-ndr}")]);
     assert_eq!(messages.len(), 1, "{messages:?}");
     assert!(
         messages[0].contains("stages, ranks or drafts"),
@@ -333,8 +333,9 @@ fn ranks_of_a_mixture_are_priced_without_times_given() {
     ];
     let scenario = good(RANKS, &overrides);
     let pool = &scenario.pools[0];
-    let why = pool.unmeasured.as_ref().expect("no experts are embedded");
-    assert!(why.contains("experts of h200_sxm vllm"), "{why}");
+    let why = pool.unmeasured.as_ref();
+    let why = why.expect("neither collectives nor experts are embedded");
+    assert!(why.contains("no all_gather over 8 GPUs"), "{why}");
     let timing = pool.timing.compile(&pool.context()).expect("a roofline");
     let detail = timing.source().detail;
     assert!(detail.contains("4 ranks that share experts"), "{detail}");
