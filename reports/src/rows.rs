@@ -175,9 +175,9 @@ input_tokens,output_tokens,cached_tokens,router_overlap_tokens,preemptions,queue
         // 390 * 4 / 400 = 3 by 500; request 1 has its first at 500 and two more by 900; request 3 its only one at 1000.
         let expected = "\
 start_s,arrivals,completions,rejections,given_up,queued,running,ttft_mean_ms,ttft_p90_ms,output_tokens_per_s
-0,3,0,1,0.42,1.18,205,300,8
-0.5,1,2,0,0.02,1.199,199.5,199.5,8
-1,0,0,0,0,0,0,0,2
+0,3,0,1,0,0.42,1.18,205,300,8
+0.5,1,2,0,0,0.02,1.199,199.5,199.5,8
+1,0,0,0,0,0,0,0,0,2
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

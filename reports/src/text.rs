@@ -554,11 +554,11 @@ mod tests {
             ),
             (
                 "Fault",
-                "1 x crash: 2 requests there · 1 moved · 1 lost · 1,234 tokens to compute again",
+                "1 x crash: 2 requests there · 1 moved · 1 lost · 1,234 tokens to compute again · 1 minutes beyond the SLA",
             ),
             (
                 "Fault",
-                "1 x event_loss: 2 requests there · 5 KV events missed",
+                "1 x event_loss: 2 requests there · 5 KV events missed · 1 minutes beyond the SLA",
             ),
         ];
         assert_eq!(

@@ -509,7 +509,7 @@ impl Group {
         }
     }
 
-    /// True if each worker that the request may go to is one of those.
+    /// True if there are workers that the request may go to, and each is one of those.
     pub fn are_all(
         &mut self,
         id: RequestId,
@@ -525,8 +525,9 @@ impl Group {
         } else {
             &self.able
         };
-        let mut workers = places.iter().map(|place| self.workers[place.0 as usize]);
-        workers.all(&mut is)
+        let there = places.iter().filter(|place| !self.is_away[place.0 as usize]);
+        let mut workers = there.map(|place| self.workers[place.0 as usize]).peekable();
+        workers.peek().is_some() && workers.all(&mut is)
     }
 
     /// Nothing is sent to this worker any more, and what the router knew of its cache is forgotten; or it is back.
@@ -535,7 +536,7 @@ impl Group {
         self.down.resize(self.workers.len(), false);
         self.down[place.0 as usize] = is_down;
         if is_down {
-            self.router.forget_worker(place);
+            self.router.forget(place);
         }
         if !self.down.contains(&true) {
             self.down.clear();
@@ -575,6 +576,12 @@ impl Group {
         let fresh = Router::new(spec, seed, fleet);
         let old = std::mem::replace(&mut self.router, fresh);
         self.router.take_over(old, reads_caches);
+        let away = self.is_away.iter().zip(&self.places);
+        for (_, &place) in away.filter(|(is_away, _)| **is_away) {
+            self.router.leave(place);
+        }
+        // They come to the router again like those in its queue.
+        self.held.clear();
         self.active = MinTree::of(&vec![0; self.workers.len()]);
         self.forgotten.extend(under_way);
     }

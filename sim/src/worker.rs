@@ -2,7 +2,7 @@
 
 use crate::event::{Action, Ran, WorkerId};
 use crate::kvbm::View;
-use crate::record::{GapRun, RequestRecord, WorkerRecord};
+use crate::record::{GapRun, Outcome, RequestRecord, WorkerRecord};
 use crate::scaling::watch::Waiting;
 use engine::speculation::PARTS;
 use engine::{
@@ -150,6 +150,9 @@ impl Worker {
     /// Drops a request that nobody wants any more.
     pub(crate) fn abort(&mut self, request: RequestId) {
         self.scheduler.abort(request);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.leave(request);
+        }
         self.fruitless_preemptions = 0;
     }
 
@@ -157,6 +160,7 @@ impl Worker {
     pub(crate) fn restart(&mut self, workload: Arc<Workload>) {
         self.scheduler = Scheduler::new(self.config.clone(), workload, self.tracking);
         self.cut_at = None;
+        self.waiting = self.waiting.take().map(|_| Box::default());
         self.steps_together = 0;
         self.empty_batches.clear();
         self.fruitless_preemptions = 0;
@@ -446,6 +450,10 @@ fn note_waiting(waiting: &mut Waiting, plan: &StepPlan, records: &[RequestRecord
     }
     for &request in &plan.preempted {
         let record = &records[request.0 as usize];
+        if record.outcome != Outcome::Unfinished {
+            // Its client left.
+            continue;
+        }
         waiting.enter(
             request,
             record.input_tokens,

@@ -22,6 +22,9 @@ pub struct Deployment<'a> {
     pub pools: &'a [Pool],
     pub router: Option<&'a RouterSpec>,
     pub hands_over: bool,
+    pub has_planner: bool,
+    /// Workers, or places for them.
+    pub workers: u32,
 }
 
 /// The section `faults`.
@@ -80,7 +83,7 @@ fn scripted(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Optio
     let at = needed(section, "at_s", 0.0, "for example `at_s: 60`");
     let kind = kind(section, deployment);
     let worker = worker(section, kind, deployment);
-    let lasts = lasts(section, kind);
+    let lasts = lasts(section, kind, deployment);
     if let Some(kind) = kind
         && kind.is_of_a_worker()
         && !section.has("worker")
@@ -104,11 +107,12 @@ fn at_random(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Opti
     let mtbf = needed(section, "mtbf_s", MIN_MTBF_S, "for example `mtbf_s: 3600`");
     let kind = kind(section, deployment);
     let worker = worker(section, kind, deployment);
+    let lasts = lasts(section, kind, deployment);
     Some(RandomFault {
         mtbf: mtbf?,
         kind: kind?,
         worker,
-        lasts: lasts(section, kind)?,
+        lasts: lasts?,
     })
 }
 
@@ -199,8 +203,24 @@ fn index(section: &Section<'_>, name: Option<Name>) -> bool {
     reads.unwrap_or(false)
 }
 
-fn lasts(section: &Section<'_>, kind: Option<FaultKind>) -> Option<Span> {
+fn lasts(
+    section: &Section<'_>,
+    kind: Option<FaultKind>,
+    deployment: Option<&Deployment<'_>>,
+) -> Option<Span> {
+    let has_planner = deployment.is_some_and(|it| it.has_planner);
     match kind {
+        Some(FaultKind::Crash) if has_planner => {
+            if section.has("for_s") {
+                section.conflict(
+                    "for_s",
+                    "a duration",
+                    "none beside a planner: a lost worker starts again, which takes what lifecycle says",
+                    "remove it",
+                );
+            }
+            Some(Span::ZERO)
+        }
         Some(FaultKind::RouterRestart { .. }) => {
             if section.has("for_s") {
                 section.conflict(
@@ -234,9 +254,7 @@ fn worker(
             "remove it",
         );
     }
-    let pools = deployment.map(|it| it.pools).unwrap_or_default();
-    let workers: u32 = pools.iter().map(|pool| pool.workers).sum();
-    match workers {
+    match deployment.map_or(0, |it| it.workers) {
         0 => section.whole32("worker", 0..=u32::MAX >> 1),
         workers => section.whole32("worker", 0..=workers - 1),
     }

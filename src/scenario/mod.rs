@@ -38,9 +38,9 @@ pub use sweep::{Axes, sweep};
 use faults::Deployment;
 use problem::Log;
 use section::{Section, UNKNOWN_FIELD};
-use sim::{AdversitySpec, RouterSpec, Sla};
+use sim::{AdversitySpec, Sla};
 use std::path::Path;
-use sweeps::scenario::{Pool, Scenario, WorkloadSpec};
+use sweeps::scenario::{Scenario, WorkloadSpec};
 use tree::{Entry, Node, Place, Value};
 
 /// The version of the format.
@@ -148,12 +148,6 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         hicache::check_together(&section, &router_section, router.as_ref(), pools);
     }
     let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
-    let adversity = adversity(
-        &section,
-        pools.as_deref(),
-        router.as_ref(),
-        disaggregation.is_some(),
-    );
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
     let planner = planner::read(
@@ -164,6 +158,17 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         sla,
     );
     let is_complete = planner.is_some() || !section.has("planner");
+    let deployment = pools.as_deref().map(|pools| Deployment {
+        pools,
+        router: router.as_ref(),
+        hands_over: disaggregation.is_some(),
+        has_planner: section.has("planner"),
+        workers: match &planner {
+            Some(planner) => planner.places(pools).unwrap_or_default().iter().sum(),
+            None => pools.iter().map(|pool| pool.workers).sum(),
+        },
+    });
+    let adversity = adversity(&section, deployment.as_ref());
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
     section.finish();
     let (pools, router) = (pools?, router?);
@@ -183,23 +188,13 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
 }
 
 /// What goes wrong: `clients`, `admission` and `faults`.
-fn adversity(
-    root: &Section<'_>,
-    pools: Option<&[Pool]>,
-    router: Option<&RouterSpec>,
-    hands_over: bool,
-) -> AdversitySpec {
-    let deployment = pools.map(|pools| Deployment {
-        pools,
-        router,
-        hands_over,
-    });
+fn adversity(root: &Section<'_>, deployment: Option<&Deployment<'_>>) -> AdversitySpec {
     let adversity = AdversitySpec {
         clients: clients::read(&root.section("clients")),
         shedding: clients::admission(&root.section("admission")),
-        faults: faults::read(&root.section("faults"), deployment.as_ref()),
+        faults: faults::read(&root.section("faults"), deployment),
     };
-    if let Some(deployment) = &deployment {
+    if let Some(deployment) = deployment {
         faults::check_together(root, &adversity, deployment);
     }
     adversity

@@ -12,6 +12,7 @@ use sim::{AdversitySpec, Outcome, Recording, RouterSpec};
 use crate::cases::{case, tiered};
 use crate::fast::{Case, difference};
 use crate::oracle::dice::Dice;
+use crate::scaled::scaled;
 use crate::seeds::{caught, in_parallel, seeds};
 
 const CASES: u64 = 1_000;
@@ -20,12 +21,11 @@ const CASES: u64 = 1_000;
 fn adverse(seed: u64) -> Case {
     let mut dice = Dice::new(seed, 0xadd5);
     let has_tiers = dice.chance(10);
+    let has_planner = !has_tiers && dice.chance(20);
     let mut case = if has_tiers {
-        let aggregated = |case: &Case| case.spec.disaggregation.is_none();
-        let mut candidates = (0..).map(|more| tiered(seed + more * 1_000_003));
-        candidates
-            .find(aggregated)
-            .expect("there is no end of them")
+        aggregated(seed, tiered)
+    } else if has_planner {
+        aggregated(seed, scaled)
     } else {
         case(seed)
     };
@@ -112,6 +112,13 @@ fn adverse(seed: u64) -> Case {
         },
     };
     case
+}
+
+/// The first case of these that has no pools of two roles.
+fn aggregated(seed: u64, of: impl Fn(u64) -> Case) -> Case {
+    let mut candidates = (0..).map(|more| of(seed + more * 1_000_003));
+    let case = candidates.find(|case| case.spec.disaggregation.is_none());
+    case.expect("there is no end of them")
 }
 
 /// When the case is over if nothing goes wrong, in picoseconds.
@@ -201,7 +208,7 @@ fn stays_unfinished(case: &Case) -> bool {
     })
 }
 
-const MARKS: [&str; 9] = [
+const MARKS: [&str; 10] = [
     "cancelled",
     "failed by time-out",
     "failed with its worker",
@@ -211,6 +218,7 @@ const MARKS: [&str; 9] = [
     "moved",
     "missed events",
     "three faults",
+    "moved away from a worker that a planner started",
 ];
 
 fn marks(recording: &Recording) -> [bool; MARKS.len()] {
@@ -228,5 +236,6 @@ fn marks(recording: &Recording) -> [bool; MARKS.len()] {
         record.faults.iter().any(|fault| fault.migrated > 0),
         record.faults.iter().any(|fault| fault.missed_events > 0),
         record.faults.len() >= 3,
+        recording.scaling.is_some() && record.faults.iter().any(|fault| fault.migrated > 0),
     ]
 }

@@ -22,7 +22,7 @@ use crate::seeds::{caught, in_parallel, seeds};
 const CASES: u64 = 120;
 
 /// The case of a seed, with a planner.
-fn scaled(seed: u64) -> Case {
+pub fn scaled(seed: u64) -> Case {
     let mut dice = Dice::new(seed, 0x5ca1);
     let mut case = if dice.chance(30) {
         disaggregated_on_vllm(seed)

@@ -48,8 +48,12 @@ impl Cluster {
             actions.push(at(time.max(now), begin_of(next)));
         }
         let fault = faults.get(number);
+        if fault.kind.is_of_a_worker() && self.is_vacant(worker_of(&fault)) {
+            return;
+        }
         let ends = match fault.kind {
             FaultKind::RouterRestart { .. } => now,
+            FaultKind::Crash => self.crash_ends(now, &fault),
             _ => now + fault.lasts,
         };
         let worker = fault.kind.is_of_a_worker().then_some(fault.worker);
@@ -66,7 +70,8 @@ impl Cluster {
             recomputed_tokens: 0,
             missed_events: 0,
         });
-        if ends > now {
+        let starts_again = fault.kind == FaultKind::Crash && self.scaling.is_some();
+        if ends > now && !starts_again {
             actions.push(at(ends, end_of(number)));
         }
         self.begin_fault(now, number, &fault, ends, actions);
@@ -146,20 +151,30 @@ impl Cluster {
         &mut adversity.record.faults[place.expect("a fault that began is in the record")]
     }
 
+    /// Nothing is sent to a worker that crashes. False if it was not there.
+    fn goes_away(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) -> bool {
+        if self.scaling.is_some() {
+            return self.leaves_its_place(now, worker, actions);
+        }
+        let away = &mut self.breaks().faults.away[worker.0 as usize];
+        *away += 1;
+        let was_there = *away == 1;
+        if was_there {
+            self.entry.set_down(worker, true);
+        }
+        was_there
+    }
+
     /// A worker is gone, with all that was there. Others go on with its requests, or they are lost.
     fn crash(&mut self, now: Time, number: u32, worker: WorkerId, actions: &mut Vec<Action>) {
         let index = worker.0 as usize;
-        let away = &mut self.breaks().faults.away[index];
-        *away += 1;
-        if *away > 1 {
-            // It was gone already.
+        if !self.goes_away(now, worker, actions) {
             return;
         }
         actions.push(Action::Disturb {
             worker,
             how: Disturbance::Stop,
         });
-        self.entry.set_down(worker, true);
         let mut there = self.workers[index].scheduler.requests();
         there.retain(|id| !self.is_over(*id));
         there.sort_unstable();
@@ -171,6 +186,9 @@ impl Cluster {
         for &(id, _) in &there {
             self.breaks().leaves_prefill(id);
             self.entry.ended(now, worker, id, &workload);
+        }
+        if self.scaling.is_some() {
+            self.start_again(now, worker, actions);
         }
         for (id, outputs) in there {
             self.lose(now, number, id, outputs, actions);

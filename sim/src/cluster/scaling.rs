@@ -1,6 +1,8 @@
 //! What the cluster does with a planner: each function is one moment in the life of a worker.
 
 use super::Cluster;
+use crate::adversity::Adversity;
+use crate::adversity::faults::{Fault, worker_of};
 use crate::event::{Action, Event, Ran, WorkerId};
 use crate::router::RouterSpec;
 use crate::scaling::lifecycle::{Dismissed, State};
@@ -86,7 +88,9 @@ impl Cluster {
         let parts = self.disaggregated.as_ref();
         let is_busy = self.workers.iter().any(works)
             || parts.is_some_and(|parts| parts.handoffs.are_moving());
-        let goes_on = self.scales().goes_on(has_arrivals, is_busy);
+        let adversity = self.adversity.as_ref().map(|it| u64::from(it.open));
+        let open = adversity.unwrap_or(self.scales().open);
+        let goes_on = self.scales().goes_on(has_arrivals, open, is_busy);
         if let Some(time) = decision.next_tick.filter(|_| goes_on) {
             let event = Event::Tick;
             actions.push(Action::At { time, event });
@@ -175,6 +179,54 @@ impl Cluster {
         worker.waiting = Some(Box::default());
     }
 
+    /// True if no worker is in that place.
+    pub(super) fn is_vacant(&self, place: WorkerId) -> bool {
+        let scaling = self.scaling.as_ref();
+        scaling.is_some_and(|it| it.fleet.state(place) == State::Vacant)
+    }
+
+    /// Until when a worker that crashes now is away: with a planner, until it has started again.
+    pub(super) fn crash_ends(&self, now: Time, fault: &Fault) -> Time {
+        match &self.scaling {
+            Some(scaling) => scaling.fleet.starts_again_by(now, worker_of(fault)),
+            None => now + fault.lasts,
+        }
+    }
+
+    /// A worker crashes: it gets no more requests, and begins to start again if it was starting. False if nothing ran there.
+    pub(super) fn leaves_its_place(
+        &mut self,
+        now: Time,
+        id: WorkerId,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        match self.scales().fleet.state(id) {
+            State::Vacant => false,
+            State::Starting { .. } => {
+                self.start_again(now, id, actions);
+                false
+            }
+            State::Ready => {
+                self.group_of(id).leave(id);
+                true
+            }
+            State::Draining => true,
+        }
+    }
+
+    /// What a worker that crashed had is gone: it starts again, unless it was about to leave.
+    pub(super) fn start_again(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
+        self.group_of(id).forget(id);
+        self.scales().passes[id.0 as usize] = None;
+        match self.scales().fleet.crash(now, id) {
+            Some(time) => {
+                let event = Event::Worker { worker: id };
+                actions.push(Action::At { time, event });
+            }
+            None => self.start_workers(now, actions),
+        }
+    }
+
     /// Takes note of what is not a tick, and of workers that may have come to their end with it.
     pub(super) fn after_event(&mut self, now: Time, actions: &mut Vec<Action>) {
         let scaling = self.scaling.as_mut().expect(SCALES);
@@ -211,6 +263,11 @@ impl Cluster {
     }
 
     pub(super) fn watch_first_token(&mut self, request: RequestId) {
+        let goes_on = |it: &Box<Adversity>| it.attempts.generated(request) > 0;
+        if self.adversity.as_ref().is_some_and(goes_on) {
+            // Another worker had brought the first.
+            return;
+        }
         if let Some(scaling) = &mut self.scaling {
             let record = &self.recording.requests[request.0 as usize];
             let ttft = record.first_token.since(record.arrival);
@@ -232,7 +289,9 @@ impl Cluster {
     pub(super) fn watch_submission(&mut self, request: RequestId, worker: WorkerId, part: Part) {
         let waiting: &mut Option<Box<Waiting>> = &mut self.workers[worker.0 as usize].waiting;
         if let Some(waiting) = waiting {
-            let tokens = self.workload.requests[request.0 as usize].input_tokens;
+            let before = self.adversity.as_ref();
+            let before = before.map_or(0, |it| it.attempts.generated(request));
+            let tokens = self.workload.requests[request.0 as usize].input_tokens + before;
             waiting.enter(request, tokens, part == Part::Decode);
         }
     }

@@ -304,6 +304,9 @@ impl KvRouter {
     /// A worker is no more, nor is what it held.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.index.clear(worker.0);
+        if let Some(truth) = &mut self.truth {
+            truth.clear(worker.0);
+        }
         for predictions in &mut self.predictions {
             predictions.forget_rank(worker.0);
         }
@@ -429,20 +432,6 @@ impl KvRouter {
     fn note_truth(&mut self, worker: WorkerId, events: &[KvEvent], tree: &PrefixTree) {
         if let Some(truth) = &mut self.truth {
             apply(truth, worker.0, events, tree, self.block_size);
-        }
-    }
-
-    /// A worker is gone, and its cache with it.
-    pub(super) fn forget_worker(&mut self, worker: WorkerId) {
-        self.index.clear(worker.0);
-        if let Some(truth) = &mut self.truth {
-            truth.clear(worker.0);
-        }
-        for predictions in &mut self.predictions {
-            predictions.forget_rank(worker.0);
-        }
-        if let Some(in_flight) = &mut self.in_flight {
-            in_flight.forget(worker);
         }
     }
 

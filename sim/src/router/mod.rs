@@ -308,13 +308,6 @@ impl Router {
         }
     }
 
-    /// A worker is gone, and its cache with it.
-    pub fn forget_worker(&mut self, worker: WorkerId) {
-        if let Policy::Kv(policy) = &mut self.policy {
-            policy.forget_worker(worker);
-        }
-    }
-
     /// The workers' caches will be read after a restart.
     pub fn keep_true_index(&mut self) {
         if let Policy::Kv(policy) = &mut self.policy {

@@ -300,6 +300,45 @@ impl Fleet {
         Dismissed::Drains(worker)
     }
 
+    /// When a worker will be ready that starts now on the GPUs of one that is lost; now if none will.
+    pub fn starts_again_by(&self, now: Time, worker: WorkerId) -> Time {
+        let (state, life) = self.places[worker.0 as usize];
+        let others = match state {
+            State::Vacant | State::Draining => return now,
+            State::Starting { .. } => 0,
+            State::Ready => 1,
+        };
+        let pool = self.lives[life as usize].pool as usize;
+        let has_neighbour = self.count(pool).ready > others;
+        now + self.pools[pool].startup.total(has_neighbour)
+    }
+
+    /// A worker is lost. Unless it was about to leave another one starts on its GPUs: when that will be ready.
+    pub fn crash(&mut self, now: Time, worker: WorkerId) -> Option<Time> {
+        let (state, old) = self.places[worker.0 as usize];
+        if state == State::Draining {
+            self.vacate(now, worker);
+            return None;
+        }
+        let until = self.starts_again_by(now, worker);
+        let next = self.lives.len() as u32;
+        let old = &mut self.lives[old as usize];
+        assert!(state != State::Vacant, "who is lost was there");
+        old.gone = now;
+        let next_life = Life {
+            worker: worker.0,
+            pool: old.pool,
+            ordered: now,
+            placed: now,
+            ready: Time::MAX,
+            drained: Time::MAX,
+            gone: Time::MAX,
+        };
+        self.lives.push(next_life);
+        self.places[worker.0 as usize] = (State::Starting { until }, next);
+        Some(until)
+    }
+
     /// A worker leaves its place, and its GPUs are free.
     pub fn vacate(&mut self, now: Time, worker: WorkerId) {
         let (state, life) = &mut self.places[worker.0 as usize];

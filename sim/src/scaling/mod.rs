@@ -59,7 +59,7 @@ pub(crate) struct Scaling {
     pub pool_of: PerRole<Option<usize>>,
     /// By place: the last step of the worker there.
     pub passes: Vec<Option<LastPass>>,
-    /// Requests that arrived and are not over.
+    /// Requests that arrived and are not over; where clients leave, adversity knows.
     pub open: u64,
     /// Ticks since something else happened.
     pub quiet_ticks: u32,
@@ -168,13 +168,13 @@ impl Scaling {
         self.record
     }
 
-    /// Whether ticks make sense any longer: `has_arrivals` says that requests are still to come, `is_busy` that workers or
-    /// links are at work.
-    pub fn goes_on(&mut self, has_arrivals: bool, is_busy: bool) -> bool {
+    /// Whether ticks make sense any longer: `has_arrivals` says that requests are still to come, `open` how many are not over,
+    /// `is_busy` that workers or links are at work.
+    pub fn goes_on(&mut self, has_arrivals: bool, open: u64, is_busy: bool) -> bool {
         self.quiet_ticks += 1;
         if is_busy || self.fleet.grows() {
             self.quiet_ticks = 0;
         }
-        has_arrivals || self.open > 0 && self.quiet_ticks < STANDSTILL
+        has_arrivals || open > 0 && self.quiet_ticks < STANDSTILL
     }
 }
