@@ -307,6 +307,8 @@ impl Counts {
                     | Event::Links
                     | Event::Began { .. }
                     | Event::Worker { .. }
+                    | Event::Fault { .. }
+                    | Event::Patience { .. }
                     | Event::Tick => {}
                     Event::Plan { .. } => counts.plans += 1,
                     Event::Ran(ran) => {

@@ -525,7 +525,9 @@ impl Group {
         } else {
             &self.able
         };
-        let there = places.iter().filter(|place| !self.is_away[place.0 as usize]);
+        let there = places
+            .iter()
+            .filter(|place| !self.is_away[place.0 as usize]);
         let mut workers = there.map(|place| self.workers[place.0 as usize]).peekable();
         workers.peek().is_some() && workers.all(&mut is)
     }

@@ -263,8 +263,8 @@ impl Cluster {
     }
 
     pub(super) fn watch_first_token(&mut self, request: RequestId) {
-        let goes_on = |it: &Box<Adversity>| it.attempts.generated(request) > 0;
-        if self.adversity.as_ref().is_some_and(goes_on) {
+        let goes_on = |it: &Adversity| it.attempts.generated(request) > 0;
+        if self.adversity.as_deref().is_some_and(goes_on) {
             // Another worker had brought the first.
             return;
         }

@@ -111,6 +111,18 @@ fn everything_that_is_wrong_is_said() {
 }
 
 #[test]
+fn beside_a_planner_a_lost_worker_starts_as_long_as_lifecycle_says() {
+    let planner = ("planner", "{policy: static}");
+    let crash = [planner, ("lifecycle", "{startup_s: 40}")];
+    let told = bad(TEXT, &crash).join("\n");
+    let part = "faults.timeline[0].for_s: found a duration, expected none beside a planner";
+    assert!(told.contains(part), "{told}");
+    let no_time = [&crash[..], &[("faults.timeline.0.for_s", "null")]].concat();
+    let fault = good(TEXT, &no_time).adversity.faults.timeline[0];
+    assert_eq!((fault.kind, fault.lasts), (FaultKind::Crash, Span::ZERO));
+}
+
+#[test]
 fn what_is_not_modelled_together_is_refused() {
     for (set, part) in [
         (
