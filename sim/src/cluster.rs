@@ -4,6 +4,7 @@
 //! time: a driver (virtual or live) owns time, runs the steps and hands events in, ordered by [`Event::order`].
 
 mod handoff;
+mod lifecycle;
 mod lockstep;
 mod scaling;
 mod severed;
@@ -282,6 +283,7 @@ impl Cluster {
             }
             Event::Plan { worker } => self.plan(now, worker, actions),
             Event::Tick => return self.tick(now, actions),
+            Event::Update => self.begin_update(now, actions),
         }
         if self.scaling.is_some() {
             self.after_event(now, actions);

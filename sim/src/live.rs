@@ -202,6 +202,7 @@ enum EventKey {
     Received,
     Plan,
     Tick,
+    Update,
 }
 
 impl Driver {
@@ -335,6 +336,7 @@ impl Driver {
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
                         Event::Tick => EventKey::Tick,
+                        Event::Update => EventKey::Update,
                         Event::Ran(_) | Event::Began { .. } => {
                             unreachable!("only workers run steps")
                         }
@@ -467,5 +469,6 @@ fn event(id: u32, key: EventKey) -> Event {
             worker: WorkerId(id),
         },
         EventKey::Tick => Event::Tick,
+        EventKey::Update => Event::Update,
     }
 }

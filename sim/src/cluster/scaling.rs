@@ -3,7 +3,8 @@
 use super::Cluster;
 use crate::event::{Action, Event, Ran, WorkerId};
 use crate::router::RouterSpec;
-use crate::scaling::lifecycle::{Dismissed, State};
+use crate::scaling::fleet::Dismissed;
+use crate::scaling::lifecycle::State;
 use crate::scaling::watch::{LastPass, Waiting};
 use crate::scaling::{Scaling, ScalingSpec};
 use crate::worker::Worker;
@@ -39,7 +40,7 @@ impl Cluster {
         for place in 0..self.workers.len() as u32 {
             let worker = WorkerId(place);
             self.workers[place as usize].waiting = Some(Box::default());
-            if scaling.fleet.state(worker) == State::Vacant {
+            if scaling.fleet.state(worker) != State::Ready {
                 self.group_of(worker).leave(worker);
             }
         }
@@ -47,7 +48,7 @@ impl Cluster {
         self
     }
 
-    fn scales(&mut self) -> &mut Scaling {
+    pub(super) fn scales(&mut self) -> &mut Scaling {
         self.scaling.as_mut().expect(SCALES)
     }
 
@@ -56,6 +57,10 @@ impl Cluster {
         let scaling = self.scaling.as_ref();
         if let Some(time) = scaling.and_then(|scaling| scaling.planner.first_tick()) {
             let event = Event::Tick;
+            actions.push(Action::At { time, event });
+        }
+        if let Some(update) = scaling.and_then(|scaling| scaling.update) {
+            let (time, event) = (update.at, Event::Update);
             actions.push(Action::At { time, event });
         }
     }
@@ -76,10 +81,19 @@ impl Cluster {
         let before = scaling.counts();
         scaling.record.note(now, &decision, before);
         let pools = scaling.pool_of;
-        for role in Role::BOTH {
-            if let (Some(pool), Some(target)) = (*pools.get(role), *decision.targets.get(role)) {
-                self.scale_to(now, pool, target, actions);
-            }
+        let targets = Role::BOTH.map(|role| (*pools.get(role), *decision.targets.get(role)));
+        let targets = targets
+            .into_iter()
+            .filter_map(|(pool, target)| Some((pool?, target?)));
+        let mut targets: Vec<(usize, u32)> = targets.collect();
+        if scaling.fleet.switches() {
+            // Who goes in one role may come in the other.
+            let grows =
+                |&(pool, target): &(usize, u32)| target > scaling.fleet.count(pool).staying();
+            targets.sort_by_key(grows);
+        }
+        for (pool, target) in targets {
+            self.scale_to(now, pool, target, actions);
         }
         let has_arrivals = self.load.sends_more();
         let works = |worker: &Worker| !worker.scheduler.is_idle();
@@ -95,6 +109,10 @@ impl Cluster {
 
     /// Orders workers or takes some away until so many serve or will.
     fn scale_to(&mut self, now: Time, pool: usize, target: u32, actions: &mut Vec<Action>) {
+        if self.scales().fleet.rolls(pool) {
+            self.scales().fleet.want(pool, target);
+            return self.go_on(now, actions);
+        }
         let staying = self.scales().fleet.count(pool).staying();
         for _ in staying..target {
             self.scales().fleet.order(now, pool as u32);
@@ -104,15 +122,14 @@ impl Cluster {
                 self.group_of(worker).leave(worker);
             }
         }
-        self.start_workers(now, actions);
-        self.retire_drained(now, actions);
+        self.go_on(now, actions);
     }
 
     /// Starts workers that wait for GPUs, as far as there are any.
-    fn start_workers(&mut self, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn start_workers(&mut self, now: Time, actions: &mut Vec<Action>) {
         let scaling = self.scales();
-        scaling.fleet.start_waiting(now, &mut scaling.started);
-        for (worker, time) in scaling.started.drain(..) {
+        scaling.fleet.start_waiting(now);
+        for (worker, time) in scaling.fleet.started.drain(..) {
             let event = Event::Worker { worker };
             actions.push(Action::At { time, event });
         }
@@ -131,25 +148,28 @@ impl Cluster {
         };
         group.join(now, id, &workload, &self.pools);
         self.submit_placed(now, actions);
+        self.go_on(now, actions);
     }
 
-    /// Workers that drained and have nothing left are gone, and others get their GPUs.
-    pub(super) fn retire_drained(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if !self.scales().fleet.drains() {
-            return;
-        }
+    /// Workers that drained and have nothing left are gone; true if there were any.
+    pub(super) fn retire_drained(&mut self, now: Time) -> bool {
         let mut freed = false;
+        if !self.scales().fleet.drains() {
+            return freed;
+        }
         for pool in 0..self.pools.len() {
-            for (worker, _) in self.scales().fleet.in_state(pool, State::Draining) {
+            for (worker, _) in self
+                .scales()
+                .fleet
+                .in_state(pool, |it| *it == State::Draining)
+            {
                 if self.is_done(worker) {
                     self.remove(now, worker);
                     freed = true;
                 }
             }
         }
-        if freed {
-            self.start_workers(now, actions);
-        }
+        freed
     }
 
     fn is_done(&mut self, id: WorkerId) -> bool {
@@ -179,7 +199,9 @@ impl Cluster {
     pub(super) fn after_event(&mut self, now: Time, actions: &mut Vec<Action>) {
         let scaling = self.scaling.as_mut().expect(SCALES);
         scaling.quiet_ticks = 0;
-        self.retire_drained(now, actions);
+        if self.retire_drained(now) {
+            self.go_on(now, actions);
+        }
     }
 
     /// Steps of a worker ended.
