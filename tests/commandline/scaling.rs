@@ -63,9 +63,12 @@ fn spares_updates_and_nodes_are_in_the_report_and_in_the_check() {
     let report = folder.json(&set(&fields));
     assert_eq!(report["requests"]["completed"], 40);
     let scaling = &report["scaling"];
-    assert_eq!(scaling["workers_called_in"].as_u64().unwrap() > 0, true);
+    assert!(scaling["workers_called_in"].as_u64().unwrap() > 0);
     let update = &scaling["updates"][0];
-    assert_eq!((&update["pool"], &update["began_s"]), (&"agg".into(), &20.0.into()));
+    assert_eq!(
+        (&update["pool"], &update["began_s"]),
+        (&"agg".into(), &20.0.into())
+    );
     assert_eq!(update["replaced"], 3);
     assert_eq!(update["fewest_ready"], 3);
     // The new spare starts with the first new worker; it is warm when that serves, and follows at once.
@@ -90,7 +93,13 @@ fn spares_updates_and_nodes_are_in_the_report_and_in_the_check() {
         ],
     );
     let mut check = vec!["check-scenario", "scenario.yaml"];
-    check.extend(fields.iter().flat_map(|field| ["--set", field]));
+    let generated = "workload={synth: {preset: quick}}";
+    check.extend(
+        fields
+            .iter()
+            .chain([&generated])
+            .flat_map(|field| ["--set", field]),
+    );
     assert_contains(
         &folder.good(&check),
         &[
@@ -285,11 +294,14 @@ fn what_does_not_go_together_is_refused_with_its_reason() {
                 "lifecycle.gpus_per_node: found 4, expected a divisor of gpus (6)",
                 "lifecycle.activate_s: found a time without spares",
                 "lifecycle.update.at_s: found nothing",
-                "lifecycle.update.unavailable: found 120%, expected a whole number of workers, or a share",
+                "lifecycle.update.unavailable: found `120%`, expected a whole number of workers, or a share",
             ],
         ),
         (
-            vec![keda, "lifecycle={update: {at_s: 3, surge: 0, unavailable: 0%}}"],
+            vec![
+                keda,
+                "lifecycle={update: {at_s: 3, surge: 0, unavailable: 0%}}",
+            ],
             vec!["lifecycle.update.surge: found 0 beside unavailable 0"],
         ),
         (
@@ -310,7 +322,9 @@ fn what_does_not_go_together_is_refused_with_its_reason() {
                 keda_roles,
                 "lifecycle={role_switch_s: 1}",
             ],
-            vec!["lifecycle.role_switch_s: found pools whose workers spread over GPUs in different ways"],
+            vec![
+                "lifecycle.role_switch_s: found pools whose workers spread over GPUs in different ways",
+            ],
         ),
         (
             vec!["planner={policy: hpa, target_queue: 1, target_kv_use: 0.5}"],
