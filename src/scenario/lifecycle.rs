@@ -139,7 +139,7 @@ fn nodes(section: &Section<'_>, gpus: Option<u32>) -> Option<u32> {
             section.conflict("gpus_per_node", per_node.to_string(), expected, "");
             None
         }
-        Some(gpus) if gpus % per_node != 0 => {
+        Some(gpus) if !gpus.is_multiple_of(per_node) => {
             let expected = format!("a divisor of gpus ({gpus}): nodes are alike");
             section.conflict("gpus_per_node", per_node.to_string(), expected, "");
             None
@@ -219,7 +219,7 @@ pub fn fits(section: &Section<'_>, spec: &PlannerSpec, pools: &[Pool]) -> bool {
     let nodes_fit = spec.lifecycle.gpus_per_node.is_none_or(|per_node| {
         let spans = |pool: &&Pool| {
             let gpus = pool.gpus_per_worker();
-            gpus > per_node && gpus % per_node != 0
+            gpus > per_node && !gpus.is_multiple_of(per_node)
         };
         let misfit = pools.iter().find(spans);
         if let Some(pool) = misfit {

@@ -305,8 +305,10 @@ fn what_does_not_go_together_is_refused_with_its_reason() {
             vec!["lifecycle.update.surge: found 0 beside unavailable 0"],
         ),
         (
-            vec![keda, "lifecycle={spares: 2, gpus: 5}"],
-            vec!["lifecycle.gpus: found 5, expected at least"],
+            vec![keda, "lifecycle={spares: 2, gpus: 3}"],
+            vec![
+                "lifecycle.gpus: found 3, expected at least 4, which the workers at the start and their spares take",
+            ],
         ),
         (
             vec![keda, "lifecycle={gpus_per_node: 2, role_switch_s: 1}"],

@@ -95,7 +95,7 @@ fn scaled(seed: u64) -> Case {
     }
     let has_bound = lifecycle.gpus_per_node.is_some() || dice.chance(40);
     case.scaling = Some(ScalingSpec {
-        planner: planner(&mut dice, &case, &pools, length),
+        planner: planner(&mut dice, &case, &pools, length, lifecycle.switch.is_some()),
         pools,
         gpus: has_bound.then_some(bound),
         keeps_latencies: true,
@@ -119,19 +119,26 @@ fn lifecycle(dice: &mut Dice, pools: &[PoolScaling], length: u64) -> LifecycleSp
             Allowance::Percent(25),
         ]),
     };
+    let switch = (pools.len() == 2 && dice.chance(60)).then_some(Span(length / 300));
     LifecycleSpec {
         spares: if dice.chance(40) {
             spares
         } else {
             Spares::default()
         },
-        switch: (pools.len() == 2 && dice.chance(60)).then_some(Span(length / 300)),
-        update: dice.chance(35).then_some(update),
+        switch,
+        update: (switch.is_none() && dice.chance(45)).then_some(update),
         gpus_per_node: None,
     }
 }
 
-fn planner(dice: &mut Dice, case: &Case, pools: &[PoolScaling], length: u64) -> Box<dyn Planner> {
+fn planner(
+    dice: &mut Dice,
+    case: &Case,
+    pools: &[PoolScaling],
+    length: u64,
+    wants_calendar: bool,
+) -> Box<dyn Planner> {
     let each = |of: &mut dyn FnMut(usize) -> Option<u32>| {
         let mut counts = PerRole::default();
         for (index, pool) in pools.iter().enumerate() {
@@ -141,8 +148,9 @@ fn planner(dice: &mut Dice, case: &Case, pools: &[PoolScaling], length: u64) -> 
     };
     let most = |index: usize| case.spec.pools[index].workers as usize + 1;
     let interval = Span(dice.pick(&[length / 40, length / 7, length / 3]).max(1));
+    // Calendars want more of one role and fewer of the other now and then.
     let kind = dice.between(0, 2);
-    if kind == 0 {
+    if kind == 0 || wants_calendar {
         let mut at = 0;
         let mut entries = Vec::new();
         for _ in 0..dice.between(1, 12) {

@@ -1,7 +1,7 @@
 //! Workers over time: how many started, served and drained, averaged over windows of equal length.
 
 use super::record::ScalingRecord;
-use super::summary::Stay;
+use super::summary::Phase;
 use crate::series::Occupancy;
 use engine::{Span, Time};
 use serde::Serialize;
@@ -22,7 +22,7 @@ pub struct Replicas {
 impl ScalingRecord {
     /// In `count` windows from the start of the run, which ended at `end`, in the last of them.
     pub(crate) fn replicas(&self, window: Span, count: usize, end: Time) -> Vec<Replicas> {
-        let shares = |states: &[fn(&Stay) -> (Time, Time)]| -> Vec<f64> {
+        let shares = |states: &[Phase]| -> Vec<f64> {
             let mut occupied = Occupancy::new(window, count);
             for life in &self.lives {
                 let stay = life.stay(end);

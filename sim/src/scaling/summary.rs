@@ -157,6 +157,9 @@ fn has_started(life: &Life) -> bool {
     life.placed != Time::MAX && !was_there
 }
 
+/// From when until when a worker is in one of its states.
+pub(crate) type Phase = fn(&Stay) -> (Time, Time);
+
 const PS_PER_HOUR: f64 = 3.6e15;
 
 impl GpuHours {
