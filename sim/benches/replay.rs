@@ -307,7 +307,8 @@ impl Counts {
                     | Event::Links
                     | Event::Began { .. }
                     | Event::Worker { .. }
-                    | Event::Tick => {}
+                    | Event::Tick
+                    | Event::Update => {}
                     Event::Plan { .. } => counts.plans += 1,
                     Event::Ran(ran) => {
                         counts.runs += 1;
