@@ -163,7 +163,7 @@ mod tests {
     use serde_json::Value;
     use sim::Regret;
     use sim::ScalingSummary;
-    use sim::scaling::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary};
+    use sim::scaling::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, UpdateSummary};
     use sim::virtual_clock::Sample;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -220,6 +220,8 @@ mod tests {
             workers_started: 1,
             workers_called_off: 0,
             workers_drained: 0,
+            workers_called_in: 0,
+            workers_switched: 0,
             peak_workers: 2,
             mean_ready: 1.5,
             gpu_hours: hours,
@@ -237,6 +239,18 @@ mod tests {
                 estimated_ttft_ms: Some(1.0),
                 estimated_itl_ms: Some(1.0),
                 predicted_requests: Some(1.0),
+            }],
+            updates: vec![UpdateSummary {
+                pool: "agg".to_owned(),
+                began_s: 10.0,
+                took_s: Some(5.0),
+                replaced: 1,
+                surge: 1,
+                unavailable: 0,
+                mixed_s: 0.0,
+                fewest_ready: 1,
+                ttft_ms: sim::Distribution::default(),
+                other_ttft_ms: sim::Distribution::default(),
             }],
         }
     }
@@ -279,6 +293,15 @@ mod tests {
             ["scaling", "gpu_hours", state] | ["scaling", "pools[]", "gpu_hours", state] => {
                 vec![format!("scaling.*.{state}")]
             }
+            [
+                "scaling",
+                "updates[]",
+                ttft @ ("ttft_ms" | "other_ttft_ms"),
+                statistic,
+            ] => vec![
+                format!("scaling.updates[].{ttft}.*"),
+                format!("*.{statistic}"),
+            ],
             ["scaling", "decisions[]", "prefill" | "decode", member] => {
                 vec![format!("scaling.decisions[].*.{member}")]
             }

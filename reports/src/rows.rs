@@ -116,7 +116,12 @@ pub fn windows(series: &Series) -> Table {
     ];
     let mut columns = columns.map(str::to_owned).to_vec();
     if !series.replicas.is_empty() {
-        let states = ["workers_starting", "workers_ready", "workers_draining"];
+        let states = [
+            "workers_starting",
+            "workers_spare",
+            "workers_ready",
+            "workers_draining",
+        ];
         columns.extend(states.map(str::to_owned));
     }
     let mut table = Table::new(columns);
@@ -134,7 +139,13 @@ pub fn windows(series: &Series) -> Table {
             window.output_tokens_per_s.into(),
         ];
         if let Some(workers) = series.replicas.get(index) {
-            row.extend([workers.starting, workers.ready, workers.draining].map(Cell::from));
+            let states = [
+                workers.starting,
+                workers.spare,
+                workers.ready,
+                workers.draining,
+            ];
+            row.extend(states.map(Cell::from));
         }
         table.push(row);
     }

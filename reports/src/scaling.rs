@@ -39,16 +39,20 @@ fn replicas(report: &Report, series: &sim::Series, scaling: &ScalingSummary) -> 
             hue,
         }
     };
+    let mut lines = vec![
+        line("serving", |row| row.ready, Mark::Area, Hue::Blue),
+        line("starting", |row| row.starting, Mark::Line, Hue::Orange),
+        line("draining", |row| row.draining, Mark::Dashes, Hue::Grey),
+        decided("decided: more", |from, to| to > from, Hue::Green),
+        decided("decided: fewer", |from, to| to < from, Hue::Vermillion),
+    ];
+    if scaling.gpu_hours.spare > 0.0 {
+        lines.insert(2, line("spare", |row| row.spare, Mark::Dashes, Hue::Green));
+    }
     Chart {
         title: format!("Workers over time: {}", scaling.policy),
         y: axis("workers"),
-        series: vec![
-            line("serving", |row| row.ready, Mark::Area, Hue::Blue),
-            line("starting", |row| row.starting, Mark::Line, Hue::Orange),
-            line("draining", |row| row.draining, Mark::Dashes, Hue::Grey),
-            decided("decided: more", |from, to| to > from, Hue::Green),
-            decided("decided: fewer", |from, to| to < from, Hue::Vermillion),
-        ],
+        series: lines,
         ..frame(report)
     }
 }

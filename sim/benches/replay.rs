@@ -309,7 +309,8 @@ impl Counts {
                     | Event::Worker { .. }
                     | Event::Fault { .. }
                     | Event::Patience { .. }
-                    | Event::Tick => {}
+                    | Event::Tick
+                    | Event::Update => {}
                     Event::Plan { .. } => counts.plans += 1,
                     Event::Ran(ran) => {
                         counts.runs += 1;

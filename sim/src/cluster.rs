@@ -6,6 +6,7 @@
 mod clients;
 mod faults;
 mod handoff;
+mod lifecycle;
 mod lockstep;
 mod scaling;
 mod severed;
@@ -304,6 +305,7 @@ impl Cluster {
             }
             Event::Plan { worker } => self.plan(now, worker, actions),
             Event::Tick => return self.tick(now, actions),
+            Event::Update => self.begin_update(now, actions),
         }
         if self.scaling.is_some() {
             self.after_event(now, actions);

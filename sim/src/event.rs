@@ -55,6 +55,8 @@ pub enum Event {
     },
     /// The planner looks, after all has happened.
     Tick,
+    /// A rolling update begins.
+    Update,
 }
 
 /// Steps of one plan that followed each other without a pause and whose durations form an arithmetic progression.
@@ -102,7 +104,8 @@ pub(crate) type EventQueue<Entry> = BinaryHeap<Reverse<(Time, Order, Entry)>>;
 
 impl Event {
     /// What happens first at one instant: by rank, then by the stable number of what it concerns. Step finished,
-    /// links, worker ready, fault, cancel or time-out, arrival, received by the router, plan, step begun, planner tick. No two
+    /// links, worker ready, fault, cancel or time-out, arrival, received by the router, plan, step begun, planner tick, rolling
+    /// update. No two
     /// different events of one instant have the same rank and number.
     #[must_use]
     pub fn order(&self) -> Order {
@@ -117,6 +120,7 @@ impl Event {
             Event::Plan { worker } => (7, worker.0),
             Event::Began { worker, .. } => (8, worker.0),
             Event::Tick => (9, 0),
+            Event::Update => (10, 0),
         }
     }
 }

@@ -206,6 +206,7 @@ enum EventKey {
     Received,
     Plan,
     Tick,
+    Update,
 }
 
 impl Driver {
@@ -341,6 +342,7 @@ impl Driver {
                         Event::Received { .. } => EventKey::Received,
                         Event::Plan { .. } => EventKey::Plan,
                         Event::Tick => EventKey::Tick,
+                        Event::Update => EventKey::Update,
                         Event::Ran(_) | Event::Began { .. } => {
                             unreachable!("only workers run steps")
                         }
@@ -480,5 +482,6 @@ fn event(id: u32, key: EventKey) -> Event {
             worker: WorkerId(id),
         },
         EventKey::Tick => Event::Tick,
+        EventKey::Update => Event::Update,
     }
 }

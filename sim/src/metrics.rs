@@ -61,7 +61,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         Some(scaling) => scaling.served(end, recording.workers.len()),
         None => vec![run; recording.workers.len()],
     };
-    let scaling = scaling.map(|it| it.summarize(end, &recording.workers, pool_names));
+    let scaling = scaling.map(|it| it.summarize(end, &recording.workers, pool_names, &counted));
     Summary {
         requests: count_requests(&sent),
         latency: Latency {
@@ -102,6 +102,11 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
             .map(|((index, worker), served)| worker_summary(index, worker, pool_names, served))
             .collect(),
     }
+}
+
+/// TTFT of requests.
+pub(crate) fn ttfts_in_ms(requests: &[&RequestRecord]) -> Distribution {
+    spans_in_ms(requests.iter().map(|request| ttft(request)))
 }
 
 /// Arrival to first token.

@@ -88,6 +88,7 @@ enum Entry {
     Plan,
     Began,
     Tick,
+    Update,
 }
 
 /// The plans of one worker, the one that runs in front.
@@ -241,6 +242,7 @@ impl<'a> Driver<'a> {
                     }
                 }
                 Entry::Tick => Event::Tick,
+                Entry::Update => Event::Update,
             };
             return Some((now, event));
         }
@@ -264,6 +266,7 @@ impl<'a> Driver<'a> {
                         Event::Received { .. } => Entry::Received,
                         Event::Plan { .. } => Entry::Plan,
                         Event::Tick => Entry::Tick,
+                        Event::Update => Entry::Update,
                         Event::Ran(_) | Event::Began { .. } => {
                             unreachable!("only the driver runs steps")
                         }

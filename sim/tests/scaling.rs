@@ -6,6 +6,7 @@ use engine::{NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
 use planner::policy::{Schedule, ScheduleEntry};
 use planner::{Decision, Observations, PerRole, Planner, Role};
 use sim::router::KvRouterSpec;
+use sim::scaling::{Allowance, LifecycleSpec, Spares, Update};
 use sim::{
     Cluster, ClusterSpec, LoadSpec, Outcome, PoolScaling, PoolSpec, Recording, RouterSpec,
     ScalingSpec, Startup, virtual_clock,
@@ -43,6 +44,7 @@ struct Deployment {
     gpus: Option<u32>,
     router: RouterSpec,
     seats: u32,
+    lifecycle: LifecycleSpec,
 }
 
 impl Default for Deployment {
@@ -54,6 +56,7 @@ impl Default for Deployment {
             gpus: None,
             router: RouterSpec::RoundRobin,
             seats: 256,
+            lifecycle: LifecycleSpec::default(),
         }
     }
 }
@@ -93,6 +96,7 @@ impl Deployment {
             pools: vec![pool],
             gpus: self.gpus,
             keeps_latencies: false,
+            lifecycle: self.lifecycle,
         };
         let cluster = Cluster::new(&spec, workload.clone()).scaled(scaling, &spec.router);
         let timing: Arc<dyn StepTime> = Arc::new(calibration::Linear::from_ns(1_000_000, 0, 0));
@@ -332,4 +336,131 @@ fn ticks_end_with_the_work_and_where_nothing_can_happen_any_more() {
         count(onlooker(), nobody, &[(0, 1, 16, 1)]),
         (1000, Outcome::Unfinished)
     );
+}
+
+#[test]
+fn a_spare_serves_as_soon_as_it_is_called_in_and_is_paid_for_before() {
+    // Ordered at 10 ms: the spare serves at 12, where a start takes until 60. The next spare starts at 10 and is warm at 60.
+    let workload = workload(&[
+        (0, 1, 16, 1),
+        (13, 2, 16, 1),
+        (14, 3, 16, 1),
+        (100, 4, 16, 1),
+    ]);
+    let deployment = Deployment {
+        lifecycle: LifecycleSpec {
+            spares: Spares {
+                count: 1,
+                activate: Span::from_ns(2_000_000),
+            },
+            ..LifecycleSpec::default()
+        },
+        ..Deployment::default()
+    };
+    let recording = deployment.run(schedule(&[(10, 2)]), &workload);
+    let mut both = workers_of(&recording)[1..3].to_vec();
+    both.sort_unstable();
+    assert_eq!(both, [0, 1]);
+    let lives = &recording.scaling.as_ref().unwrap().lives;
+    assert_eq!(
+        [lives[1].warm, lives[1].called, lives[1].ready],
+        [ms(0), ms(10), ms(12)]
+    );
+    assert_eq!((lives[2].placed, lives[2].warm), (ms(10), ms(60)));
+    let summary = sim::summarize(&recording, &["agg".to_owned()], None);
+    let told = summary.scaling.unwrap();
+    assert_eq!((told.workers_started, told.workers_called_in), (1, 1));
+    let gpu_s = |hours: f64| (hours * 3.6e6 / 2.0).round() as u64;
+    // 10 ms of the first spare and 41 of the second, to the end at 101 ms; 50 ms of its start and 2 ms of a call.
+    assert_eq!(gpu_s(told.gpu_hours.spare), 10 + 41);
+    assert_eq!(gpu_s(told.gpu_hours.starting), 50 + 2);
+    assert_eq!(gpu_s(told.gpu_hours.ready), 101 + 89);
+}
+
+#[test]
+fn an_update_replaces_every_worker_and_the_report_says_how_long_it_took() {
+    // Two workers, surge 1, from 10 ms on: the first new one serves at 60, an old one drains and is gone (it is idle), the next
+    // new one serves at 110. A request of 200 tokens keeps one of the old ones until 201 ms.
+    let mut arrivals = vec![(0, 1, 16, 200)];
+    arrivals.extend((1..30).map(|nth| (nth * 10, nth as u32 + 1, 16, 1)));
+    let workload = workload(&arrivals);
+    let deployment = Deployment {
+        places: 6,
+        initial: 2,
+        lifecycle: LifecycleSpec {
+            update: Some(Update {
+                at: ms(10),
+                surge: Allowance::Workers(1),
+                unavailable: Allowance::Workers(0),
+            }),
+            ..LifecycleSpec::default()
+        },
+        ..Deployment::default()
+    };
+    let recording = deployment.run(Box::new(planner::policy::Fixed), &workload);
+    let done = |it: &sim::RequestRecord| it.outcome == Outcome::Completed;
+    assert!(recording.requests.iter().all(done));
+    let scaling = recording.scaling.as_ref().unwrap();
+    let generations: Vec<u32> = scaling.lives.iter().map(|it| it.generation).collect();
+    assert_eq!(generations, [0, 0, 1, 1]);
+    let ready: Vec<Time> = scaling.lives.iter().map(|it| it.ready).collect();
+    assert_eq!(ready, [ms(0), ms(0), ms(60), ms(110)]);
+    let drained: Vec<Time> = scaling.lives[..2].iter().map(|it| it.drained).collect();
+    assert_eq!(drained, [ms(60), ms(110)]);
+    let long = recording.requests[0];
+    assert_eq!(scaling.lives[long.worker as usize].gone, long.finish);
+    let told = sim::summarize(&recording, &["agg".to_owned()], None)
+        .scaling
+        .unwrap();
+    let update = &told.updates[0];
+    let took = long.finish.max(ms(110)).since(ms(10)).as_s();
+    assert_eq!((update.began_s, update.took_s), (0.01, Some(took)));
+    assert_eq!((update.replaced, update.fewest_ready), (2, 2));
+    assert_eq!(update.mixed_s, 0.05);
+    // Requests at 10 ms to 190 ms; the others are those before and after.
+    let meanwhile = (0..30).filter(|&nth| (10..10 + (took * 1000.0) as u64).contains(&(nth * 10)));
+    assert_eq!(update.ttft_ms.count, meanwhile.count() as u64);
+    assert_eq!(update.ttft_ms.count + update.other_ttft_ms.count, 30);
+    // Whoever comes after the last old one drained goes to a new one.
+    let late = recording.requests.iter().filter(|it| it.arrival > ms(110));
+    assert!(late.into_iter().all(|it| {
+        scaling.lives[2..]
+            .iter()
+            .any(|life| life.worker == it.worker)
+    }));
+}
+
+#[test]
+fn a_planner_goes_on_while_workers_are_replaced() {
+    // Two workers; at 50 ms four are wanted, at 200 one. All in the end are of the new generation.
+    let arrivals: Vec<Arrival> = (0..40).map(|nth| (nth * 10, nth as u32, 16, 5)).collect();
+    let deployment = Deployment {
+        places: 10,
+        initial: 2,
+        lifecycle: LifecycleSpec {
+            update: Some(Update {
+                at: ms(40),
+                surge: Allowance::Percent(25),
+                unavailable: Allowance::Percent(25),
+            }),
+            ..LifecycleSpec::default()
+        },
+        ..Deployment::default()
+    };
+    let recording = deployment.run(schedule(&[(50, 4), (200, 1)]), &workload(&arrivals));
+    let scaling = recording.scaling.as_ref().unwrap();
+    assert_eq!(scaling.decisions[0].before.decode.staying(), 2);
+    assert_eq!(scaling.decisions[0].target.decode, Some(4));
+    let left: Vec<u32> = (scaling.lives.iter())
+        .filter(|it| it.ready < Time::MAX && it.drained == Time::MAX)
+        .map(|it| it.generation)
+        .collect();
+    assert_eq!(left, [1]);
+    assert!(scaling.updates[0].ended < Time::MAX);
+    let most = (0..400).map(|at| {
+        let at = ms(at);
+        let serves = |it: &&sim::scaling::Life| it.ready <= at && at < it.drained;
+        scaling.lives.iter().filter(serves).count()
+    });
+    assert_eq!(most.max(), Some(4));
 }

@@ -215,7 +215,7 @@ fn lasts(
                 section.conflict(
                     "for_s",
                     "a duration",
-                    "none beside a planner: a lost worker starts again, which takes what lifecycle says",
+                    "none beside a planner: a lost worker is replaced, which takes what lifecycle says",
                     "remove it",
                 );
             }

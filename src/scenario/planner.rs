@@ -80,6 +80,7 @@ pub fn read(
         startup: lifecycle.startup,
         is_startup_guessed: lifecycle.is_guessed,
         gpus: lifecycle.gpus,
+        lifecycle: lifecycle.spec,
     };
     let pools = pools.filter(|_| fits)?;
     let problems = spec.problems(pools);
@@ -87,7 +88,8 @@ pub fn read(
         let (field, expected) = (others::field_of(problem.field), problem.expected.clone());
         section.mistake(field, problem.found.clone(), expected, problem.suggestion);
     }
-    let has_places = problems.is_empty() && check_places(root, &section, &spec, pools);
+    let lives = lifecycle::fits(&root.section("lifecycle"), &spec, pools);
+    let has_places = problems.is_empty() && lives && check_places(root, &section, &spec, pools);
     has_places.then_some(spec)
 }
 
@@ -191,12 +193,16 @@ fn check_places(
         );
         return false;
     }
-    let first: u64 = pools
-        .iter()
-        .map(|pool| u64::from(pool.workers) * u64::from(pool.gpus_per_worker()))
-        .sum();
-    if let Some(gpus) = spec.gpus.filter(|&gpus| first > u64::from(gpus)) {
-        let expected = format!("at least {first}, which the workers at the start take");
+    let (first, fits) = spec.first_gpus(pools);
+    if let Some(gpus) = spec.gpus.filter(|_| !fits) {
+        let whose = match (spec.lifecycle.spares.count, spec.lifecycle.gpus_per_node) {
+            (0, None) => "which the workers at the start take",
+            (_, None) => "which the workers at the start and their spares take",
+            (_, Some(_)) => {
+                "and nodes in which each worker has room: those at the start and their spares have none"
+            }
+        };
+        let expected = format!("at least {first}, {whose}");
         lifecycle.conflict(
             "gpus",
             gpus.to_string(),

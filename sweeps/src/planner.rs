@@ -12,6 +12,7 @@ use planner::policy::{
     Fixed, Hpa, HpaSpec, Keda, KedaSpec, LlmD, LlmDSpec, Metric, Schedule, ScheduleEntry,
 };
 use planner::{ConfigProblem, PerRole, Planner, Role};
+use sim::scaling::{LifecycleSpec, fit_at_once};
 use sim::{PoolScaling, ScalingSpec, Startup};
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub struct PlannerSpec {
     pub is_startup_guessed: bool,
     /// GPUs of all pools together; `None` for as many as the policy asks for.
     pub gpus: Option<u32>,
+    /// What else becomes of workers.
+    pub lifecycle: LifecycleSpec,
 }
 
 /// Who decides, with all settings.
@@ -182,21 +185,46 @@ impl PlannerSpec {
         }
     }
 
-    /// By pool, how many workers there may be at once, those that drain included: twice as many as the policy may ask for, as
-    /// far as there are GPUs. `None` where neither bounds them.
+    /// By pool, how many workers there may be at once, those that drain included: twice as many as the policy may ask for, and
+    /// spares and those that are too many during an update, as far as there are GPUs. `None` where neither bounds them.
     #[must_use]
     pub fn places(&self, pools: &[Pool]) -> Option<Vec<u32>> {
         let places = pools.iter().map(|pool| {
             let most = self.policy.most(role_of(pool), pools);
             let fit = self.gpus.map(|gpus| gpus / pool.gpus_per_worker());
-            let twice = most.map(|most| most.saturating_mul(2));
+            let spares = self.lifecycle.spares.count;
+            let update = self.lifecycle.update;
+            let twice = most.map(|most| {
+                let surge = update.map_or(0, |update| update.allowances(most).0);
+                most.saturating_mul(2)
+                    .saturating_add(spares)
+                    .saturating_add(surge)
+            });
             let places = match (twice, fit) {
                 (Some(twice), Some(fit)) => twice.min(fit),
                 (one, other) => one.or(other)?,
             };
-            Some(places.max(pool.workers))
+            Some(places.max(pool.workers + spares))
         });
         places.collect()
+    }
+
+    /// GPUs of the workers at the start and of their spares, and whether they fit into those that there are.
+    #[must_use]
+    pub fn first_gpus(&self, pools: &[Pool]) -> (u64, bool) {
+        let spares = self.lifecycle.spares.count;
+        let of = |pool: &Pool, workers: u32| {
+            std::iter::repeat_n(pool.gpus_per_worker(), workers as usize)
+        };
+        let workers = pools.iter().flat_map(|pool| of(pool, pool.workers));
+        let gpus: Vec<u32> = workers
+            .chain(pools.iter().flat_map(|pool| of(pool, spares)))
+            .collect();
+        let sum = gpus.iter().map(|&gpus| u64::from(gpus)).sum();
+        (
+            sum,
+            fit_at_once(self.gpus, self.lifecycle.gpus_per_node, &gpus),
+        )
     }
 
     /// The planner in a deployment of these pools; `timing` holds one model per pool. The workload is for the oracle alone.
@@ -220,6 +248,7 @@ impl PlannerSpec {
                 })
                 .collect(),
             gpus: self.gpus,
+            lifecycle: self.lifecycle,
             keeps_latencies: self.policy.looks_at_latencies(),
         })
     }

@@ -194,14 +194,24 @@ impl Row {
         count("scaling.workers_started", |it| it.workers_started);
         count("scaling.workers_called_off", |it| it.workers_called_off);
         count("scaling.workers_drained", |it| it.workers_drained);
+        count("scaling.workers_called_in", |it| it.workers_called_in);
+        count("scaling.workers_switched", |it| it.workers_switched);
         count("scaling.peak_workers", |it| it.peak_workers);
         let mut number = |name: &'static str, of: fn(&ScalingSummary) -> f64| {
             self.push(name, scaling.map_or(Value::Missing, |it| of(it).into()));
         };
         number("scaling.mean_ready", |it| it.mean_ready);
         number("scaling.gpu_hours.starting", |it| it.gpu_hours.starting);
+        number("scaling.gpu_hours.spare", |it| it.gpu_hours.spare);
         number("scaling.gpu_hours.ready", |it| it.gpu_hours.ready);
         number("scaling.gpu_hours.draining", |it| it.gpu_hours.draining);
+        let updates = scaling.map_or(&[][..], |it| &it.updates);
+        let longest = updates.iter().map(|it| it.took_s.unwrap_or(f64::INFINITY));
+        let longest = longest.max_by(f64::total_cmp);
+        self.push(
+            "scaling.update_s",
+            longest.map_or(Value::Missing, Value::from),
+        );
     }
 
     fn requests(&mut self, counts: &RequestCounts) {

@@ -53,6 +53,80 @@ fn workers_come_and_go_and_the_report_says_when_and_why() {
 }
 
 #[test]
+fn spares_updates_and_nodes_are_in_the_report_and_in_the_check() {
+    let folder = Folder::with_scenario_and_trace();
+    let fields = [
+        "planner={policy: schedule, schedule: [{at_s: 10, workers: 3}]}",
+        "lifecycle={startup_s: 5, gpus: 16, gpus_per_node: 4, spares: 1, activate_s: 0.5, \
+         update: {at_s: 20, surge: 1, unavailable: 0%}}",
+    ];
+    let report = folder.json(&set(&fields));
+    assert_eq!(report["requests"]["completed"], 40);
+    let scaling = &report["scaling"];
+    assert!(scaling["workers_called_in"].as_u64().unwrap() > 0);
+    let update = &scaling["updates"][0];
+    assert_eq!(
+        (&update["pool"], &update["began_s"]),
+        (&"agg".into(), &20.0.into())
+    );
+    assert_eq!(update["replaced"], 3);
+    assert_eq!(update["fewest_ready"], 3);
+    // The new spare starts with the first new worker; it is warm when that serves, and follows at once.
+    let took = update["took_s"].as_f64().unwrap();
+    assert!((5.0..40.0).contains(&took), "{took}");
+    let counted = |name: &str| update[name]["count"].as_u64().unwrap();
+    assert_eq!(counted("ttft_ms") + counted("other_ttft_ms"), 40);
+    assert!(scaling["gpu_hours"]["spare"].as_f64().unwrap() > 0.0);
+    let mut stepping = set(&fields);
+    stepping.push("--stepping");
+    assert_eq!(folder.json(&stepping), report);
+    let mut text = set(&fields);
+    text.retain(|word| *word != "--json");
+    assert_contains(
+        &folder.good(&text),
+        &[
+            "spares called in: ",
+            " spare, ",
+            "agg: 3 workers replaced from 20 s on in ",
+            "surge 1, unavailable 0",
+            "TTFT p90 meanwhile ",
+        ],
+    );
+    let mut check = vec!["check-scenario", "scenario.yaml"];
+    let generated = "workload={synth: {preset: quick}}";
+    check.extend(
+        fields
+            .iter()
+            .chain([&generated])
+            .flat_map(|field| ["--set", field]),
+    );
+    assert_contains(
+        &folder.good(&check),
+        &[
+            "16 GPUs in all, 4 in a node; 1 kept warm in each pool, serving 0.5 s after the call; \
+             all replaced from 20 s on, surge 1, unavailable 0 %",
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_is_drained_in_one_role_restarts_in_the_other() {
+    let folder = Folder::with_scenario_and_trace();
+    let report = folder.json(&set(&[
+        "pools=[{name: p, role: prefill, workers: 2}, {name: d, role: decode, workers: 1}]",
+        "network.preset=efa",
+        "planner={policy: schedule, schedule: [{at_s: 20, prefill: 1, decode: 2}]}",
+        "lifecycle={startup_s: 50, role_switch_s: 3, gpus: 3}",
+    ]));
+    assert_eq!(report["requests"]["completed"], 40);
+    let scaling = &report["scaling"];
+    assert_eq!(scaling["workers_switched"], 1);
+    assert_eq!(scaling["pools"][1]["most_ready"], 2);
+    let starting = scaling["gpu_hours"]["starting"].as_f64().unwrap() * 3600.0;
+    assert!((starting - 3.0).abs() < 1e-6, "{starting}");
+}
+
+#[test]
 fn every_policy_runs_on_pools_that_do_everything_and_on_pools_that_do_not() {
     let folder = Folder::with_scenario_and_trace();
     let policies = [
@@ -173,7 +247,7 @@ fn pictures_and_replicas_over_time_are_written_with_the_results() {
     let series = folder.text("results/series.csv");
     let head = series.lines().next().unwrap();
     assert!(
-        head.ends_with("workers_starting,workers_ready,workers_draining"),
+        head.ends_with("workers_starting,workers_spare,workers_ready,workers_draining"),
         "{head}"
     );
 }
@@ -182,6 +256,8 @@ fn pictures_and_replicas_over_time_are_written_with_the_results() {
 fn what_does_not_go_together_is_refused_with_its_reason() {
     let folder = Folder::with_scenario_and_trace();
     let keda = "planner={policy: keda, target_queue: 4}";
+    let keda_roles =
+        "planner={policy: keda, prefill: {target_queue: 4}, decode: {target_queue: 4}}";
     for (fields, parts) in [
         (
             vec!["lifecycle.startup_s=3"],
@@ -207,6 +283,49 @@ fn what_does_not_go_together_is_refused_with_its_reason() {
                 "polling_interval_s: found 0 s",
                 "target",
                 "min_replicas: found 5",
+            ],
+        ),
+        (
+            vec![
+                keda,
+                "lifecycle={gpus: 6, gpus_per_node: 4, activate_s: 3, update: {surge: 0, unavailable: 120%}}",
+            ],
+            vec![
+                "lifecycle.gpus_per_node: found 4, expected a divisor of gpus (6)",
+                "lifecycle.activate_s: found a time without spares",
+                "lifecycle.update.at_s: found nothing",
+                "lifecycle.update.unavailable: found `120%`, expected a whole number of workers, or a share",
+            ],
+        ),
+        (
+            vec![
+                keda,
+                "lifecycle={update: {at_s: 3, surge: 0, unavailable: 0%}}",
+            ],
+            vec!["lifecycle.update.surge: found 0 beside unavailable 0"],
+        ),
+        (
+            vec![keda, "lifecycle={spares: 2, gpus: 3}"],
+            vec![
+                "lifecycle.gpus: found 3, expected at least 4, which the workers at the start and their spares take",
+            ],
+        ),
+        (
+            vec![keda, "lifecycle={gpus_per_node: 2, role_switch_s: 1}"],
+            vec![
+                "lifecycle.gpus_per_node: found 2, expected gpus beside it",
+                "lifecycle.role_switch_s: found pools without roles",
+            ],
+        ),
+        (
+            vec![
+                "pools=[{name: p, role: prefill, workers: 1, parallel: {tp: 2}}, {name: d, role: decode, workers: 1}]",
+                "network.preset=efa",
+                keda_roles,
+                "lifecycle={role_switch_s: 1}",
+            ],
+            vec![
+                "lifecycle.role_switch_s: found pools whose workers spread over GPUs in different ways",
             ],
         ),
         (

@@ -10,7 +10,7 @@ use planner::policy::{
 };
 use planner::{PerRole, Planner, Role};
 use sim::disaggregation;
-use sim::scaling::Life;
+use sim::scaling::{Allowance, Life, LifecycleSpec, Spares, Update};
 use sim::{Outcome, PoolScaling, PoolSpec, Recording, ScalingSpec, Startup};
 
 use crate::cases::{case, disaggregated_on_vllm};
@@ -19,7 +19,9 @@ use crate::fast::Case;
 use crate::oracle::dice::Dice;
 use crate::seeds::{caught, in_parallel, seeds};
 
-const CASES: u64 = 120;
+const CASES: u64 = 240;
+
+const MARKS: usize = 10;
 
 /// The case of a seed, with a planner.
 pub fn scaled(seed: u64) -> Case {
@@ -69,17 +71,74 @@ pub fn scaled(seed: u64) -> Case {
     let first: u32 = first
         .map(|(scaling, pool)| gpus(scaling.initial, pool))
         .sum();
-    let bound = first + dice.between(0, 3) as u32;
+    let mut lifecycle = lifecycle(&mut dice, &pools, length);
+    let spares = lifecycle.spares.count;
+    for pool in &mut case.spec.pools {
+        pool.workers += 2 * spares;
+    }
+    let first = first
+        + spares
+            * case
+                .spec
+                .pools
+                .iter()
+                .map(|it| it.gpus_per_worker)
+                .sum::<u32>();
+    let mut bound = first + dice.between(0, 3) as u32;
+    if dice.chance(30) {
+        // Nodes that each worker at the start has for itself.
+        let most = case.spec.pools.iter().map(|it| it.gpus_per_worker).max();
+        let per_node = most.unwrap_or(1).max(1);
+        let there = pools.iter().map(|it| it.initial + spares).sum::<u32>();
+        bound = (there + dice.between(0, 2) as u32) * per_node;
+        lifecycle.gpus_per_node = Some(per_node);
+    }
+    let has_bound = lifecycle.gpus_per_node.is_some() || dice.chance(40);
     case.scaling = Some(ScalingSpec {
-        planner: planner(&mut dice, &case, &pools, length),
+        planner: planner(&mut dice, &case, &pools, length, lifecycle.switch.is_some()),
         pools,
-        gpus: dice.chance(40).then_some(bound),
+        gpus: has_bound.then_some(bound),
         keeps_latencies: true,
+        lifecycle,
     });
     case
 }
 
-fn planner(dice: &mut Dice, case: &Case, pools: &[PoolScaling], length: u64) -> Box<dyn Planner> {
+/// Spares, changes of role, updates.
+fn lifecycle(dice: &mut Dice, pools: &[PoolScaling], length: u64) -> LifecycleSpec {
+    let spares = Spares {
+        count: dice.pick(&[0, 0, 1, 2]),
+        activate: Span(dice.pick(&[0, length / 200])),
+    };
+    let update = Update {
+        at: Time(1 + dice.between(0, 2 * length as usize) as u64),
+        surge: dice.pick(&[Allowance::Workers(1), Allowance::Percent(50)]),
+        unavailable: dice.pick(&[
+            Allowance::Workers(0),
+            Allowance::Workers(1),
+            Allowance::Percent(25),
+        ]),
+    };
+    let switch = (pools.len() == 2 && dice.chance(60)).then_some(Span(length / 300));
+    LifecycleSpec {
+        spares: if dice.chance(40) {
+            spares
+        } else {
+            Spares::default()
+        },
+        switch,
+        update: (switch.is_none() && dice.chance(45)).then_some(update),
+        gpus_per_node: None,
+    }
+}
+
+fn planner(
+    dice: &mut Dice,
+    case: &Case,
+    pools: &[PoolScaling],
+    length: u64,
+    wants_calendar: bool,
+) -> Box<dyn Planner> {
     let each = |of: &mut dyn FnMut(usize) -> Option<u32>| {
         let mut counts = PerRole::default();
         for (index, pool) in pools.iter().enumerate() {
@@ -89,8 +148,9 @@ fn planner(dice: &mut Dice, case: &Case, pools: &[PoolScaling], length: u64) -> 
     };
     let most = |index: usize| case.spec.pools[index].workers as usize + 1;
     let interval = Span(dice.pick(&[length / 40, length / 7, length / 3]).max(1));
+    // Calendars want more of one role and fewer of the other now and then.
     let kind = dice.between(0, 2);
-    if kind == 0 {
+    if kind == 0 || wants_calendar {
         let mut at = 0;
         let mut entries = Vec::new();
         for _ in 0..dice.between(1, 12) {
@@ -171,8 +231,9 @@ fn planner(dice: &mut Dice, case: &Case, pools: &[PoolScaling], length: u64) -> 
 }
 
 /// What has to occur: a worker that drained with work, one that was called off, one that waited for GPUs, a deployment
-/// without workers, a place that was taken again, a request that waited for a worker.
-fn marks(recording: &Recording) -> [bool; 6] {
+/// without workers, a place that was taken again, a request that waited for a worker; a spare that was called in, a worker that
+/// changed its role, an update that ended and one that did not.
+fn marks(recording: &Recording) -> [bool; MARKS] {
     let scaling = recording
         .scaling
         .as_ref()
@@ -197,6 +258,16 @@ fn marks(recording: &Recording) -> [bool; 6] {
             .any(|it| it.before.decode.ready == 0),
         any(&again),
         waited,
+        any(&|life| known(life.warm) && life.called > life.warm && known(life.ready)),
+        any(&|life| {
+            let from = life.from.map(|from| lives[from as usize]);
+            from.is_some_and(|from| from.gone == life.placed && known(life.placed))
+        }),
+        scaling
+            .updates
+            .iter()
+            .any(|it| it.replaced > 1 && known(it.ended)),
+        scaling.updates.iter().any(|it| !known(it.ended)),
     ]
 }
 
@@ -207,7 +278,14 @@ fn check(case: &Case, recording: &Recording) {
         .as_ref()
         .expect("every case has a planner");
     for life in &scaling.lives {
-        let moments = [life.ordered, life.placed, life.ready, life.drained];
+        let moments = [
+            life.ordered,
+            life.placed,
+            life.warm,
+            life.called,
+            life.ready,
+            life.drained,
+        ];
         let known: Vec<Time> = moments.into_iter().filter(|&it| it != Time::MAX).collect();
         assert!(known.is_sorted() && known.iter().all(|&it| it <= life.gone));
     }
@@ -217,7 +295,9 @@ fn check(case: &Case, recording: &Recording) {
             .iter()
             .filter(|it| it.worker == life.worker)
         {
-            assert!(life.worker == u32::MAX || other.gone <= life.placed);
+            // Who waits for a worker of the other role may be placed after one that was ordered later.
+            let is_after = other.gone <= life.placed || life.gone <= other.placed;
+            assert!(life.worker == u32::MAX || is_after);
         }
     }
     let gpus = case.scaling.as_ref().and_then(|scaling| scaling.gpus);
@@ -272,18 +352,19 @@ fn planners_change_nothing_of_that() {
             })
         })
     });
-    let mut reached = [0u64; 6];
+    let mut reached = [0u64; MARKS];
     for (seed, verdict) in &verdicts {
         match verdict {
-            Ok(Ok(marks)) => (0..6).for_each(|at| reached[at] += u64::from(marks[at])),
+            Ok(Ok(marks)) => (0..MARKS).for_each(|at| reached[at] += u64::from(marks[at])),
             Ok(Err(why)) | Err(why) => panic!("seed {seed}: {why}\n{:?}", scaled(*seed).spec),
         }
     }
     println!(
-        "{} cases: drained with work, called off, waited for GPUs, nobody there, place taken again, waited for a worker: {reached:?}",
+        "{} cases: drained with work, called off, waited for GPUs, nobody there, place taken again, waited for a worker, spare called in, \
+         role changed, updated, not to the end: {reached:?}",
         verdicts.len()
     );
-    let least = (seeds.end - seeds.start) / 50;
+    let least = (seeds.end - seeds.start) / 80;
     assert!(reached.iter().all(|&cases| cases >= least));
 }
 
@@ -299,6 +380,8 @@ fn a_planner_that_changes_nothing_changes_nothing() {
         };
         let looks = (1..200).map(|at| look(at * 1_000_000)).collect();
         scaling.planner = Box::new(Schedule::new(looks).expect("times increase"));
+        // Spares are places that nobody sees, but places are in the order of random choices.
+        scaling.lifecycle = LifecycleSpec::default();
         let watched = case.run();
         let scaling = case.scaling.take().expect("there was one");
         for (pool, scaling) in case.spec.pools.iter_mut().zip(&scaling.pools) {

@@ -2,7 +2,7 @@
 
 use crate::numbers::{count, counted, separated};
 use sim::ScalingSummary;
-use sim::scaling::{ChangeSummary, DecisionSummary};
+use sim::scaling::{ChangeSummary, DecisionSummary, UpdateSummary};
 
 /// Decisions that are listed; the JSON report has all.
 const MOST_DECISIONS: usize = 8;
@@ -13,6 +13,10 @@ pub(super) fn facts(scaling: &ScalingSummary) -> Vec<(&'static str, String)> {
         ("Planner", planner(scaling)),
         ("GPU-hours", gpu_hours(scaling)),
     ];
+    if !scaling.updates.is_empty() {
+        let updates: Vec<String> = scaling.updates.iter().map(update).collect();
+        facts.push(("Update", updates.join("\n")));
+    }
     if !scaling.decisions.is_empty() {
         facts.push(("Decisions", decisions(&scaling.decisions)));
     }
@@ -38,6 +42,14 @@ fn planner(scaling: &ScalingSummary) -> String {
         pools.collect::<Vec<_>>().join(", "),
         separated(scaling.mean_ready, 2),
     );
+    for (workers, what) in [
+        (scaling.workers_called_in, "spares called in"),
+        (scaling.workers_switched, "changed their role"),
+    ] {
+        if workers > 0 {
+            text += &format!("\n{what}: {}", count(workers));
+        }
+    }
     if !reasons.is_empty() {
         text += &format!("\nreasons: {}", reasons.join(", "));
     }
@@ -47,12 +59,41 @@ fn planner(scaling: &ScalingSummary) -> String {
 fn gpu_hours(scaling: &ScalingSummary) -> String {
     let hours = &scaling.gpu_hours;
     let number = |value: f64| separated(value, 2);
+    let spare = match hours.spare {
+        0.0 => String::new(),
+        spare => format!(", {} spare", number(spare)),
+    };
     format!(
-        "{}: {} starting, {} serving, {} draining",
+        "{}: {} starting{spare}, {} serving, {} draining",
         number(hours.total()),
         number(hours.starting),
         number(hours.ready),
         number(hours.draining),
+    )
+}
+
+fn update(update: &UpdateSummary) -> String {
+    let took = match update.took_s {
+        Some(took) => format!("in {} s", separated(took, 0)),
+        None => "not to the end".to_owned(),
+    };
+    let seen = |name: &str, ttft: &sim::Distribution| {
+        let (p90, requests) = (separated(ttft.p90, 0), counted(ttft.count, "request"));
+        format!("{name} {p90} ms ({requests})")
+    };
+    format!(
+        "{}: {} replaced from {} s on {took}, surge {}, unavailable {}\n\
+         both generations served for {} s, never fewer than {} workers\n\
+         TTFT p90 {}, {}",
+        update.pool,
+        counted(update.replaced, "worker"),
+        separated(update.began_s, 0),
+        count(update.surge),
+        count(update.unavailable),
+        separated(update.mixed_s, 0),
+        count(update.fewest_ready),
+        seen("meanwhile", &update.ttft_ms),
+        seen("otherwise", &update.other_ttft_ms),
     )
 }
 

@@ -53,7 +53,8 @@ impl Cluster {
         }
         let ends = match fault.kind {
             FaultKind::RouterRestart { .. } => now,
-            FaultKind::Crash => self.crash_ends(now, &fault),
+            // Another takes its part.
+            FaultKind::Crash if self.scaling.is_some() => now,
             _ => now + fault.lasts,
         };
         let worker = fault.kind.is_of_a_worker().then_some(fault.worker);
@@ -70,8 +71,7 @@ impl Cluster {
             recomputed_tokens: 0,
             missed_events: 0,
         });
-        let starts_again = fault.kind == FaultKind::Crash && self.scaling.is_some();
-        if ends > now && !starts_again {
+        if ends > now {
             actions.push(at(ends, end_of(number)));
         }
         self.begin_fault(now, number, &fault, ends, actions);
@@ -145,16 +145,22 @@ impl Cluster {
         }
     }
 
-    fn record_of(&mut self, number: u32) -> &mut FaultRecord {
+    pub(super) fn record_of(&mut self, number: u32) -> &mut FaultRecord {
         let adversity = self.breaks();
         let place = adversity.faults.records[number as usize];
         &mut adversity.record.faults[place.expect("a fault that began is in the record")]
     }
 
     /// Nothing is sent to a worker that crashes. False if it was not there.
-    fn goes_away(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) -> bool {
+    fn goes_away(
+        &mut self,
+        now: Time,
+        number: u32,
+        worker: WorkerId,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         if self.scaling.is_some() {
-            return self.leaves_its_place(now, worker, actions);
+            return self.leaves_its_place(now, number, worker, actions);
         }
         let away = &mut self.breaks().faults.away[worker.0 as usize];
         *away += 1;
@@ -168,7 +174,7 @@ impl Cluster {
     /// A worker is gone, with all that was there. Others go on with its requests, or they are lost.
     fn crash(&mut self, now: Time, number: u32, worker: WorkerId, actions: &mut Vec<Action>) {
         let index = worker.0 as usize;
-        if !self.goes_away(now, worker, actions) {
+        if !self.goes_away(now, number, worker, actions) {
             return;
         }
         actions.push(Action::Disturb {
@@ -188,7 +194,7 @@ impl Cluster {
             self.entry.ended(now, worker, id, &workload);
         }
         if self.scaling.is_some() {
-            self.start_again(now, worker, actions);
+            self.replace(now, number, worker, actions);
         }
         for (id, outputs) in there {
             self.lose(now, number, id, outputs, actions);

@@ -2,10 +2,10 @@
 
 use super::Cluster;
 use crate::adversity::Adversity;
-use crate::adversity::faults::{Fault, worker_of};
 use crate::event::{Action, Event, Ran, WorkerId};
 use crate::router::RouterSpec;
-use crate::scaling::lifecycle::{Dismissed, State};
+use crate::scaling::fleet::Dismissed;
+use crate::scaling::lifecycle::State;
 use crate::scaling::watch::{LastPass, Waiting};
 use crate::scaling::{Scaling, ScalingSpec};
 use crate::worker::Worker;
@@ -41,7 +41,7 @@ impl Cluster {
         for place in 0..self.workers.len() as u32 {
             let worker = WorkerId(place);
             self.workers[place as usize].waiting = Some(Box::default());
-            if scaling.fleet.state(worker) == State::Vacant {
+            if scaling.fleet.state(worker) != State::Ready {
                 self.group_of(worker).leave(worker);
             }
         }
@@ -49,7 +49,7 @@ impl Cluster {
         self
     }
 
-    fn scales(&mut self) -> &mut Scaling {
+    pub(super) fn scales(&mut self) -> &mut Scaling {
         self.scaling.as_mut().expect(SCALES)
     }
 
@@ -58,6 +58,10 @@ impl Cluster {
         let scaling = self.scaling.as_ref();
         if let Some(time) = scaling.and_then(|scaling| scaling.planner.first_tick()) {
             let event = Event::Tick;
+            actions.push(Action::At { time, event });
+        }
+        if let Some(update) = scaling.and_then(|scaling| scaling.update) {
+            let (time, event) = (update.at, Event::Update);
             actions.push(Action::At { time, event });
         }
     }
@@ -78,10 +82,19 @@ impl Cluster {
         let before = scaling.counts();
         scaling.record.note(now, &decision, before);
         let pools = scaling.pool_of;
-        for role in Role::BOTH {
-            if let (Some(pool), Some(target)) = (*pools.get(role), *decision.targets.get(role)) {
-                self.scale_to(now, pool, target, actions);
-            }
+        let targets = Role::BOTH.map(|role| (*pools.get(role), *decision.targets.get(role)));
+        let targets = targets
+            .into_iter()
+            .filter_map(|(pool, target)| Some((pool?, target?)));
+        let mut targets: Vec<(usize, u32)> = targets.collect();
+        if scaling.fleet.switches() {
+            // Who goes in one role may come in the other.
+            let grows =
+                |&(pool, target): &(usize, u32)| target > scaling.fleet.count(pool).staying();
+            targets.sort_by_key(grows);
+        }
+        for (pool, target) in targets {
+            self.scale_to(now, pool, target, actions);
         }
         let has_arrivals = self.load.sends_more();
         let works = |worker: &Worker| !worker.scheduler.is_idle();
@@ -99,6 +112,10 @@ impl Cluster {
 
     /// Orders workers or takes some away until so many serve or will.
     fn scale_to(&mut self, now: Time, pool: usize, target: u32, actions: &mut Vec<Action>) {
+        if self.scales().fleet.rolls(pool) {
+            self.scales().fleet.want(pool, target);
+            return self.go_on(now, actions);
+        }
         let staying = self.scales().fleet.count(pool).staying();
         for _ in staying..target {
             self.scales().fleet.order(now, pool as u32);
@@ -108,15 +125,14 @@ impl Cluster {
                 self.group_of(worker).leave(worker);
             }
         }
-        self.start_workers(now, actions);
-        self.retire_drained(now, actions);
+        self.go_on(now, actions);
     }
 
     /// Starts workers that wait for GPUs, as far as there are any.
-    fn start_workers(&mut self, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn start_workers(&mut self, now: Time, actions: &mut Vec<Action>) {
         let scaling = self.scales();
-        scaling.fleet.start_waiting(now, &mut scaling.started);
-        for (worker, time) in scaling.started.drain(..) {
+        scaling.fleet.start_waiting(now);
+        for (worker, time) in scaling.fleet.started.drain(..) {
             let event = Event::Worker { worker };
             actions.push(Action::At { time, event });
         }
@@ -135,25 +151,28 @@ impl Cluster {
         };
         group.join(now, id, &workload, &self.pools);
         self.submit_placed(now, actions);
+        self.go_on(now, actions);
     }
 
-    /// Workers that drained and have nothing left are gone, and others get their GPUs.
-    pub(super) fn retire_drained(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if !self.scales().fleet.drains() {
-            return;
-        }
+    /// Workers that drained and have nothing left are gone; true if there were any.
+    pub(super) fn retire_drained(&mut self, now: Time) -> bool {
         let mut freed = false;
+        if !self.scales().fleet.drains() {
+            return freed;
+        }
         for pool in 0..self.pools.len() {
-            for (worker, _) in self.scales().fleet.in_state(pool, State::Draining) {
+            for (worker, _) in self
+                .scales()
+                .fleet
+                .in_state(pool, |it| *it == State::Draining)
+            {
                 if self.is_done(worker) {
                     self.remove(now, worker);
                     freed = true;
                 }
             }
         }
-        if freed {
-            self.start_workers(now, actions);
-        }
+        freed
     }
 
     fn is_done(&mut self, id: WorkerId) -> bool {
@@ -185,53 +204,51 @@ impl Cluster {
         scaling.is_some_and(|it| it.fleet.state(place) == State::Vacant)
     }
 
-    /// Until when a worker that crashes now is away: with a planner, until it has started again.
-    pub(super) fn crash_ends(&self, now: Time, fault: &Fault) -> Time {
-        match &self.scaling {
-            Some(scaling) => scaling.fleet.starts_again_by(now, worker_of(fault)),
-            None => now + fault.lasts,
-        }
-    }
-
-    /// A worker crashes: it gets no more requests, and begins to start again if it was starting. False if nothing ran there.
+    /// A worker crashes, and gets no more requests. False if it had none, for it did not serve: then it is replaced already.
     pub(super) fn leaves_its_place(
         &mut self,
         now: Time,
+        number: u32,
         id: WorkerId,
         actions: &mut Vec<Action>,
     ) -> bool {
         match self.scales().fleet.state(id) {
-            State::Vacant => false,
-            State::Starting { .. } => {
-                self.start_again(now, id, actions);
-                false
-            }
+            State::Vacant => return false,
+            State::Draining => return true,
             State::Ready => {
                 self.group_of(id).leave(id);
-                true
+                return true;
             }
-            State::Draining => true,
+            State::Spare | State::Warming { .. } | State::Starting { .. } => {}
         }
+        self.replace(now, number, id, actions);
+        false
     }
 
-    /// What a worker that crashed had is gone: it starts again, unless it was about to leave.
-    pub(super) fn start_again(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
+    /// What a worker that crashed had is gone: another takes its part.
+    pub(super) fn replace(
+        &mut self,
+        now: Time,
+        number: u32,
+        id: WorkerId,
+        actions: &mut Vec<Action>,
+    ) {
         self.group_of(id).forget(id);
-        self.scales().passes[id.0 as usize] = None;
-        match self.scales().fleet.crash(now, id) {
-            Some(time) => {
-                let event = Event::Worker { worker: id };
-                actions.push(Action::At { time, event });
-            }
-            None => self.start_workers(now, actions),
-        }
+        let scaling = self.scales();
+        scaling.passes[id.0 as usize] = None;
+        scaling.fleet.crash(now, id);
+        self.go_on(now, actions);
+        let until = self.scales().fleet.replaced_by(now);
+        self.record_of(number).ended = until;
     }
 
     /// Takes note of what is not a tick, and of workers that may have come to their end with it.
     pub(super) fn after_event(&mut self, now: Time, actions: &mut Vec<Action>) {
         let scaling = self.scaling.as_mut().expect(SCALES);
         scaling.quiet_ticks = 0;
-        self.retire_drained(now, actions);
+        if self.retire_drained(now) {
+            self.go_on(now, actions);
+        }
     }
 
     /// Steps of a worker ended.

@@ -5,10 +5,14 @@
 //! are its GPUs free. One that waits or starts can be called off at once; of several the newest goes first, and of ready
 //! workers the newest too, as in Dynamo's replay.
 //!
-//! The cluster has a fixed number of places for workers in each pool. A place is taken by one worker after the other; each of
-//! them begins with an empty KV cache, and has a number of its own that is never used again.
+//! Besides, a deployment may
+//! * keep *spares*: workers that have started, hold their GPUs and serve nothing until they are called in ([`Spares`]);
+//! * let a drained worker of one role *switch* to the other, with its weights, instead of starting a new one;
+//! * be *updated*: every worker is replaced by one of a new generation, a few at a time ([`Update`]);
+//! * have its GPUs in *nodes*: a worker starts when all its GPUs are there, in one node, or in whole nodes if it spans several.
+//!
+//! The cluster has a fixed number of places for workers in each pool ([`fleet`](super::fleet)).
 
-use crate::event::WorkerId;
 use engine::{Span, Time};
 
 /// How long the parts of a start take.
@@ -37,6 +41,68 @@ impl Startup {
     }
 }
 
+/// What may become of workers besides starting, serving and finishing what they have. The default is nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LifecycleSpec {
+    /// Workers kept warm.
+    pub spares: Spares,
+    /// How long a drained worker takes to restart in the other role; `None` if none does.
+    pub switch: Option<Span>,
+    /// When all workers are replaced.
+    pub update: Option<Update>,
+    /// GPUs of a node; `None` if it does not matter where GPUs are.
+    pub gpus_per_node: Option<u32>,
+}
+
+/// Workers that have started and wait to be called in. They get GPUs after all workers that are wanted; a new one is ordered
+/// when one is called in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spares {
+    /// How many in each pool.
+    pub count: u32,
+    /// From the call to serving.
+    pub activate: Span,
+}
+
+/// A rolling update: all workers of every pool are replaced by new ones, never more and never fewer at once than allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Update {
+    /// When it begins.
+    pub at: Time,
+    /// Workers beyond those that are wanted, those that drain left out.
+    pub surge: Allowance,
+    /// Workers that may be missing of those that are wanted.
+    pub unavailable: Allowance,
+}
+
+/// So many workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowance {
+    /// A number.
+    Workers(u32),
+    /// Per cent of those that are wanted when the update begins.
+    Percent(u32),
+}
+
+impl Update {
+    /// Workers of `wanted` that may be too many and that may be missing: shares are rounded up and down, as Kubernetes does.
+    #[must_use]
+    pub fn allowances(&self, wanted: u32) -> (u32, u32) {
+        let share = |percent: u32| u64::from(wanted) * u64::from(percent);
+        let surge = match self.surge {
+            Allowance::Workers(workers) => workers,
+            Allowance::Percent(percent) => share(percent).div_ceil(100) as u32,
+        };
+        let unavailable = match self.unavailable {
+            Allowance::Workers(workers) => workers,
+            Allowance::Percent(percent) => (share(percent) / 100) as u32,
+        };
+        // Kubernetes: where both come to nothing, one may be missing.
+        let stands_still = surge == 0 && unavailable == 0;
+        (surge, unavailable.max(u32::from(stands_still)))
+    }
+}
+
 /// What a place for a worker holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -47,6 +113,13 @@ pub enum State {
         /// When.
         until: Time,
     },
+    /// A worker that will be a spare then.
+    Warming {
+        /// When.
+        until: Time,
+    },
+    /// A worker that could serve, and waits to be called in.
+    Spare,
     /// A worker that serves.
     Ready,
     /// A worker that finishes what it has.
@@ -60,10 +133,18 @@ pub struct Life {
     pub worker: u32,
     /// Index of its pool.
     pub pool: u32,
-    /// A planner asked for it.
+    /// Updates before it.
+    pub generation: u32,
+    /// Number of the life whose worker restarts as this one.
+    pub from: Option<u32>,
+    /// A planner asked for it, or a spare was missing.
     pub ordered: Time,
     /// It got its GPUs.
     pub placed: Time,
+    /// It was a spare that could serve.
+    pub warm: Time,
+    /// It was to be a spare no longer, but to serve.
+    pub called: Time,
     /// It began to serve.
     pub ready: Time,
     /// It got no more requests.
@@ -72,7 +153,27 @@ pub struct Life {
     pub gone: Time,
 }
 
-/// Workers of a pool by state.
+impl Life {
+    /// Of a worker of a pool that was asked for just now.
+    #[must_use]
+    pub const fn of(pool: u32, ordered: Time) -> Life {
+        Life {
+            worker: u32::MAX,
+            pool,
+            generation: 0,
+            from: None,
+            ordered,
+            placed: Time::MAX,
+            warm: Time::MAX,
+            called: Time::MAX,
+            ready: Time::MAX,
+            drained: Time::MAX,
+            gone: Time::MAX,
+        }
+    }
+}
+
+/// Workers of a pool by state; spares are not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Count {
     /// Waiting for GPUs.
@@ -93,323 +194,27 @@ impl Count {
     }
 }
 
-/// What a pool's workers have in common.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PoolPlaces {
-    pub places: u32,
-    pub initial: u32,
-    pub gpus_per_worker: u32,
-    pub startup: Startup,
-}
-
-/// All places and who is there.
-#[derive(Debug, Clone)]
-pub(crate) struct Fleet {
-    pools: Vec<PoolPlaces>,
-    /// By pool: its first place.
-    first: Vec<u32>,
-    /// By place: its state and the number of the life that it holds or held.
-    places: Vec<(State, u32)>,
-    lives: Vec<Life>,
-    /// Lives without GPUs, oldest first.
-    waiting: Vec<u32>,
-    /// GPUs that nobody has; `None` without a bound.
-    free_gpus: Option<u32>,
-    draining: u32,
-}
-
-/// Who goes when there is one too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dismissed {
-    /// One that did not serve yet.
-    CalledOff,
-    /// This one gets no more requests.
-    Drains(WorkerId),
-}
-
-impl Fleet {
-    /// The first workers of each pool are ready at once; they fit into `gpus`.
-    pub fn new(pools: Vec<PoolPlaces>, gpus: Option<u32>) -> Self {
-        let mut fleet = Fleet {
-            first: Vec::new(),
-            places: Vec::new(),
-            lives: Vec::new(),
-            waiting: Vec::new(),
-            free_gpus: gpus,
-            draining: 0,
-            pools,
-        };
-        for pool in 0..fleet.pools.len() as u32 {
-            let PoolPlaces {
-                places, initial, ..
-            } = fleet.pools[pool as usize];
-            assert!(initial <= places, "the first workers have places");
-            fleet.first.push(fleet.places.len() as u32);
-            fleet.places.extend((0..places).map(|_| (State::Vacant, 0)));
-            (0..initial).for_each(|_| fleet.order(Time::ZERO, pool));
-        }
-        fleet.settle(Time::ZERO, true);
-        assert!(fleet.waiting.is_empty(), "the first workers have GPUs");
-        fleet
-    }
-
-    pub fn state(&self, worker: WorkerId) -> State {
-        self.places[worker.0 as usize].0
-    }
-
-    pub fn lives(&self) -> &[Life] {
-        &self.lives
-    }
-
-    /// Whether somebody drains.
-    pub fn drains(&self) -> bool {
-        self.draining > 0
-    }
-
-    /// Whether somebody starts. Who waits for GPUs that nobody gives back may wait for ever.
-    pub fn grows(&self) -> bool {
-        let is_starting = |(state, _): &(State, u32)| matches!(state, State::Starting { .. });
-        self.places.iter().any(is_starting)
-    }
-
-    fn places_of(&self, pool: usize) -> std::ops::Range<usize> {
-        let first = self.first[pool] as usize;
-        first..first + self.pools[pool].places as usize
-    }
-
-    /// The places whose state is `wanted` and the numbers of their workers, oldest worker first.
-    pub fn in_state(&self, pool: usize, wanted: State) -> Vec<(WorkerId, u32)> {
-        let places = self.places_of(pool);
-        let those = places.filter(|&at| self.places[at].0 == wanted);
-        let mut those: Vec<(WorkerId, u32)> = those
-            .map(|at| (WorkerId(at as u32), self.places[at].1))
-            .collect();
-        those.sort_unstable_by_key(|&(_, life)| life);
-        those
-    }
-
-    pub fn count(&self, pool: usize) -> Count {
-        let waiting = self.waiting.iter();
-        let waiting = waiting.filter(|&&life| self.lives[life as usize].pool as usize == pool);
-        let mut count = Count {
-            waiting: waiting.count() as u32,
-            ..Count::default()
-        };
-        for (state, _) in &self.places[self.places_of(pool)] {
-            match state {
-                State::Vacant => {}
-                State::Starting { .. } => count.starting += 1,
-                State::Ready => count.ready += 1,
-                State::Draining => count.draining += 1,
-            }
-        }
-        count
-    }
-
-    /// One more is wanted; it waits until [`Fleet::start_waiting`].
-    pub fn order(&mut self, now: Time, pool: u32) {
-        self.waiting.push(self.lives.len() as u32);
-        self.lives.push(Life {
-            worker: u32::MAX,
-            pool,
-            ordered: now,
-            placed: Time::MAX,
-            ready: Time::MAX,
-            drained: Time::MAX,
-            gone: Time::MAX,
-        });
-    }
-
-    /// Starts those that wait, oldest first, as far as there are places and GPUs. Appends who will be ready when.
-    pub fn start_waiting(&mut self, now: Time, started: &mut Vec<(WorkerId, Time)>) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        for worker in self.settle(now, false) {
-            let State::Starting { until } = self.state(worker) else {
-                unreachable!("who gets a place starts");
-            };
-            started.push((worker, until));
-        }
-    }
-
-    /// Gives places to those that wait.
-    fn settle(&mut self, now: Time, are_ready: bool) -> Vec<WorkerId> {
-        let mut settled = Vec::new();
-        let mut left = Vec::new();
-        for life in std::mem::take(&mut self.waiting) {
-            let pool = self.lives[life as usize].pool as usize;
-            let gpus = self.pools[pool].gpus_per_worker;
-            let mut places = self.places_of(pool);
-            let place = places.find(|&at| self.places[at].0 == State::Vacant);
-            let has_gpus = self.free_gpus.is_none_or(|free| free >= gpus);
-            let Some(place) = place.filter(|_| has_gpus) else {
-                left.push(life);
-                continue;
-            };
-            let has_neighbour = self.count(pool).ready > 0;
-            let until = now + self.pools[pool].startup.total(has_neighbour);
-            let record = &mut self.lives[life as usize];
-            record.worker = place as u32;
-            record.placed = now;
-            let state = if are_ready {
-                record.ready = now;
-                State::Ready
-            } else {
-                State::Starting { until }
-            };
-            self.places[place] = (state, life);
-            self.free_gpus = self.free_gpus.map(|free| free - gpus);
-            settled.push(WorkerId(place as u32));
-        }
-        self.waiting = left;
-        settled
-    }
-
-    /// A worker may have come to the end of its start; true if it has.
-    pub fn becomes_ready(&mut self, now: Time, worker: WorkerId) -> bool {
-        let (state, life) = &mut self.places[worker.0 as usize];
-        // One that was called off, or a later one in its place, does not count.
-        let is_due = *state == State::Starting { until: now };
-        if is_due {
-            *state = State::Ready;
-            self.lives[*life as usize].ready = now;
-        }
-        is_due
-    }
-
-    /// Takes away the newest worker of a pool that has one: who waits, then who starts, then who serves.
-    pub fn dismiss(&mut self, now: Time, pool: usize) -> Dismissed {
-        let newest = |life: &&u32| self.lives[**life as usize].pool as usize == pool;
-        if let Some(&life) = self.waiting.iter().rfind(newest) {
-            self.waiting.retain(|&other| other != life);
-            self.lives[life as usize].gone = now;
-            return Dismissed::CalledOff;
-        }
-        let places = self.places_of(pool);
-        let starting = places.filter(|&at| matches!(self.places[at].0, State::Starting { .. }));
-        if let Some(at) = starting.max_by_key(|&at| self.places[at].1) {
-            self.vacate(now, WorkerId(at as u32));
-            return Dismissed::CalledOff;
-        }
-        let ready = self.in_state(pool, State::Ready);
-        let &(worker, life) = ready.last().expect("a pool has a worker to take away");
-        self.places[worker.0 as usize].0 = State::Draining;
-        self.lives[life as usize].drained = now;
-        self.draining += 1;
-        Dismissed::Drains(worker)
-    }
-
-    /// When a worker will be ready that starts now on the GPUs of one that is lost; now if none will.
-    pub fn starts_again_by(&self, now: Time, worker: WorkerId) -> Time {
-        let (state, life) = self.places[worker.0 as usize];
-        let others = match state {
-            State::Vacant | State::Draining => return now,
-            State::Starting { .. } => 0,
-            State::Ready => 1,
-        };
-        let pool = self.lives[life as usize].pool as usize;
-        let has_neighbour = self.count(pool).ready > others;
-        now + self.pools[pool].startup.total(has_neighbour)
-    }
-
-    /// A worker is lost. Unless it was about to leave another one starts on its GPUs: when that will be ready.
-    pub fn crash(&mut self, now: Time, worker: WorkerId) -> Option<Time> {
-        let (state, old) = self.places[worker.0 as usize];
-        if state == State::Draining {
-            self.vacate(now, worker);
-            return None;
-        }
-        let until = self.starts_again_by(now, worker);
-        let next = self.lives.len() as u32;
-        let old = &mut self.lives[old as usize];
-        assert!(state != State::Vacant, "who is lost was there");
-        old.gone = now;
-        let next_life = Life {
-            worker: worker.0,
-            pool: old.pool,
-            ordered: now,
-            placed: now,
-            ready: Time::MAX,
-            drained: Time::MAX,
-            gone: Time::MAX,
-        };
-        self.lives.push(next_life);
-        self.places[worker.0 as usize] = (State::Starting { until }, next);
-        Some(until)
-    }
-
-    /// A worker leaves its place, and its GPUs are free.
-    pub fn vacate(&mut self, now: Time, worker: WorkerId) {
-        let (state, life) = &mut self.places[worker.0 as usize];
-        assert!(*state != State::Vacant, "who leaves was there");
-        self.draining -= u32::from(*state == State::Draining);
-        *state = State::Vacant;
-        let life = &mut self.lives[*life as usize];
-        life.gone = now;
-        let gpus = self.pools[life.pool as usize].gpus_per_worker;
-        self.free_gpus = self.free_gpus.map(|free| free + gpus);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fleet(places: u32, gpus: Option<u32>) -> Fleet {
-        let startup = Startup {
-            schedule: Span(5),
-            load: Span(100),
-            load_from_neighbour: Some(Span(10)),
-            ..Startup::default()
-        };
-        let pool = PoolPlaces {
-            places,
-            initial: 1,
-            gpus_per_worker: 2,
-            startup,
-        };
-        Fleet::new(vec![pool], gpus)
-    }
-
     #[test]
-    fn workers_wait_for_gpus_that_those_who_drain_still_have() {
-        let mut fleet = fleet(4, Some(4));
-        let mut started = Vec::new();
-        fleet.order(Time(7), 0);
-        fleet.order(Time(7), 0);
-        fleet.start_waiting(Time(7), &mut started);
-        // A neighbour sends the weights; two GPUs are left for one of them.
-        assert_eq!(started, [(WorkerId(1), Time(22))]);
-        assert_eq!(fleet.count(0).waiting, 1);
-        assert!(!fleet.becomes_ready(Time(21), WorkerId(1)));
-        assert!(fleet.becomes_ready(Time(22), WorkerId(1)));
-        assert_eq!(fleet.dismiss(Time(30), 0), Dismissed::CalledOff);
-        // Of the ready ones the newest goes.
-        assert_eq!(fleet.dismiss(Time(31), 0), Dismissed::Drains(WorkerId(1)));
-        fleet.order(Time(32), 0);
-        started.clear();
-        fleet.start_waiting(Time(32), &mut started);
-        assert!(started.is_empty() && fleet.drains());
-        fleet.vacate(Time(40), WorkerId(1));
-        fleet.start_waiting(Time(40), &mut started);
-        assert_eq!(started, [(WorkerId(1), Time(55))]);
-        let moments = |life: &Life| (life.placed, life.ready, life.drained, life.gone);
-        assert_eq!(
-            moments(&fleet.lives()[1]),
-            (Time(7), Time(22), Time(31), Time(40))
-        );
-        assert_eq!(fleet.lives()[2].gone, Time(30));
-    }
-
-    #[test]
-    fn a_start_that_was_called_off_makes_nobody_ready() {
-        let mut fleet = fleet(2, None);
-        let mut started = Vec::new();
-        fleet.order(Time(0), 0);
-        fleet.start_waiting(Time(0), &mut started);
-        assert_eq!(fleet.dismiss(Time(3), 0), Dismissed::CalledOff);
-        assert!(!fleet.becomes_ready(Time(15), WorkerId(1)));
-        assert_eq!(fleet.count(0).staying(), 1);
+    fn shares_are_rounded_as_kubernetes_rounds_them() {
+        let update = |surge, unavailable| Update {
+            at: Time::ZERO,
+            surge,
+            unavailable,
+        };
+        let quarter = update(Allowance::Percent(25), Allowance::Percent(25));
+        // 1.25 up and down.
+        assert_eq!(quarter.allowances(5), (2, 1));
+        assert_eq!(quarter.allowances(3), (1, 0));
+        // Dynamo's examples: four prefill workers with surge 1, eight decode workers of which two may be missing.
+        let prefill = update(Allowance::Workers(1), Allowance::Workers(0));
+        assert_eq!(prefill.allowances(4), (1, 0));
+        let decode = update(Allowance::Workers(0), Allowance::Workers(2));
+        assert_eq!(decode.allowances(8), (0, 2));
+        let nothing = update(Allowance::Percent(0), Allowance::Percent(10));
+        assert_eq!(nothing.allowances(3), (0, 1));
     }
 }

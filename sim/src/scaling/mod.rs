@@ -2,22 +2,30 @@
 //!
 //! At the times it asks for the planner is shown what a real one sees ([`watch`]) and answers with target replicas. The
 //! cluster compares each target with the workers that serve or will, orders what is missing, and takes away what is too much
-//! ([`lifecycle`]). Routers lose sight of a worker the moment it drains. Without a planner nothing of this exists.
+//! ([`lifecycle`], [`fleet`]). Routers lose sight of a worker the moment it drains. Without a planner nothing of this exists.
 
+pub(crate) mod fleet;
+mod inventory;
 pub mod lifecycle;
 pub(crate) mod record;
 mod series;
 pub(crate) mod summary;
+mod update;
+mod updates;
 pub(crate) mod watch;
 
-pub use lifecycle::{Count, Life, Startup};
+pub use inventory::fit_at_once;
+pub use lifecycle::{Allowance, Count, Life, LifecycleSpec, Spares, Startup, Update};
 pub use record::{DecisionRecord, ScalingRecord};
 pub use series::Replicas;
 pub use summary::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, ScalingSummary};
+pub use update::UpdateRecord;
+pub use updates::UpdateSummary;
 
 use crate::event::WorkerId;
 use engine::Time;
-use lifecycle::{Fleet, PoolPlaces, State};
+use fleet::{Fleet, PoolPlaces};
+use lifecycle::State;
 use planner::{ForwardPass, Observations, PerRole, Planner, Pool, Role};
 use watch::{LastPass, Watch};
 
@@ -32,6 +40,8 @@ pub struct ScalingSpec {
     pub gpus: Option<u32>,
     /// Whether the planner looks at trailing latencies.
     pub keeps_latencies: bool,
+    /// What else becomes of workers.
+    pub lifecycle: LifecycleSpec,
 }
 
 /// How the workers of a pool come and go.
@@ -39,7 +49,8 @@ pub struct ScalingSpec {
 pub struct PoolScaling {
     /// What the planner takes them for; aggregated workers count as decode.
     pub role: Role,
-    /// Workers that are ready at the start; the pool's [`workers`](crate::PoolSpec::workers) are places.
+    /// Workers that are ready at the start; the pool's [`workers`](crate::PoolSpec::workers) are places, for them, their spares
+    /// and all that may be there at once.
     pub initial: u32,
     /// How long others take.
     pub startup: Startup,
@@ -64,8 +75,8 @@ pub(crate) struct Scaling {
     /// Ticks since something else happened.
     pub quiet_ticks: u32,
     pub record: ScalingRecord,
-    /// Scratch space.
-    pub started: Vec<(WorkerId, Time)>,
+    /// When all workers are replaced.
+    pub update: Option<Update>,
 }
 
 impl Scaling {
@@ -89,19 +100,19 @@ impl Scaling {
             planner: spec.planner,
             watch: Watch::new(knows_hits, spec.keeps_latencies),
             keeps_latencies: spec.keeps_latencies,
-            fleet: Fleet::new(places.collect(), spec.gpus),
+            fleet: Fleet::new(places.collect(), spec.gpus, &spec.lifecycle),
+            update: spec.lifecycle.update,
             pool_of,
             passes: vec![None; pools.iter().map(|pool| pool.0 as usize).sum()],
             open: 0,
             quiet_ticks: 0,
-            started: Vec::new(),
         }
     }
 
-    /// Workers of each role by state.
+    /// Workers of each role by state, as a planner is shown them.
     pub fn counts(&self) -> PerRole<Count> {
         self.pool_of
-            .map(|pool| pool.map_or(Count::default(), |pool| self.fleet.count(pool)))
+            .map(|pool| pool.map_or(Count::default(), |pool| self.fleet.shown(pool)))
     }
 
     /// What there is to see at a tick. `waits` says what waits in a worker and whether it is idle; `in_front` how many
@@ -136,8 +147,8 @@ impl Scaling {
         pool: usize,
         waits: &impl Fn(WorkerId) -> (planner::Work, bool),
     ) -> Pool {
-        let count = self.fleet.count(pool);
-        let ready = self.fleet.in_state(pool, State::Ready);
+        let count = self.fleet.shown(pool);
+        let ready = self.fleet.in_state(pool, |state| *state == State::Ready);
         let pass = |&(worker, life): &(WorkerId, u32)| {
             let (queued, is_idle) = waits(worker);
             let since = self.fleet.lives()[life as usize].ready;
@@ -165,6 +176,7 @@ impl Scaling {
     /// Closes the books.
     pub fn close(mut self) -> ScalingRecord {
         self.record.lives = self.fleet.lives().to_vec();
+        self.record.updates = self.fleet.updates();
         self.record
     }
 

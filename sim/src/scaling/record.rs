@@ -1,6 +1,7 @@
 //! What a planner's part in a run leaves behind.
 
 use super::lifecycle::{Count, Life};
+use super::update::UpdateRecord;
 use engine::{Span, Time};
 use planner::{Decision, PerRole, Reason};
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub struct ScalingRecord {
     pub decisions: Vec<DecisionRecord>,
     /// All workers, in the order in which they were asked for.
     pub lives: Vec<Life>,
+    /// By pool: its update, if there was one.
+    pub updates: Vec<UpdateRecord>,
 }
 
 /// A decision that changed something.
@@ -47,6 +50,7 @@ impl ScalingRecord {
             reasons: BTreeMap::new(),
             decisions: Vec::new(),
             lives: Vec::new(),
+            updates: Vec::new(),
         }
     }
 

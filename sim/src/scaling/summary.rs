@@ -5,7 +5,8 @@
 
 use super::lifecycle::Life;
 use super::record::{DecisionRecord, ScalingRecord};
-use crate::record::WorkerRecord;
+use super::updates::UpdateSummary;
+use crate::record::{RequestRecord, WorkerRecord};
 use engine::{Span, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,6 +26,10 @@ pub struct ScalingSummary {
     pub workers_called_off: u64,
     /// Workers that were drained.
     pub workers_drained: u64,
+    /// Of those that began to start, those that were spares when they were called in.
+    pub workers_called_in: u64,
+    /// Of those that began to start, those that had been drained in the other role.
+    pub workers_switched: u64,
     /// Most workers that had GPUs at once.
     pub peak_workers: u64,
     /// Workers that served, averaged over time.
@@ -35,13 +40,18 @@ pub struct ScalingSummary {
     pub pools: Vec<PoolSummary>,
     /// What was decided, in order.
     pub decisions: Vec<DecisionSummary>,
+    /// By pool: its update.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub updates: Vec<UpdateSummary>,
 }
 
 /// GPU-hours by what the workers did.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct GpuHours {
-    /// They started.
+    /// They started, or were called in.
     pub starting: f64,
+    /// They were kept warm.
+    pub spare: f64,
     /// They served.
     pub ready: f64,
     /// They finished what they had.
@@ -100,6 +110,8 @@ pub struct ChangeSummary {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stay {
     pub starting: (Time, Time),
+    pub spare: (Time, Time),
+    pub activating: (Time, Time),
     pub ready: (Time, Time),
     pub draining: (Time, Time),
 }
@@ -110,8 +122,17 @@ impl Life {
         let gone = self.gone.min(end);
         let [placed, ready, drained] =
             [self.placed, self.ready, self.drained].map(|moment| moment.min(gone));
+        // Who was never a spare comes to be ready without these.
+        let [warm, called] = [self.warm, self.called].map(|moment| moment.min(ready));
+        let called = if self.warm == Time::MAX {
+            ready
+        } else {
+            called
+        };
         Stay {
-            starting: (placed, ready),
+            starting: (placed, warm),
+            spare: (warm, called),
+            activating: (called, ready),
             ready: (ready, drained),
             draining: (drained, gone),
         }
@@ -130,13 +151,22 @@ impl Stay {
     }
 }
 
+/// Whether it got its GPUs after the start of the run.
+fn has_started(life: &Life) -> bool {
+    let was_there = life.ready == Time::ZERO || life.warm == Time::ZERO;
+    life.placed != Time::MAX && !was_there
+}
+
+/// From when until when a worker is in one of its states.
+pub(crate) type Phase = fn(&Stay) -> (Time, Time);
+
 const PS_PER_HOUR: f64 = 3.6e15;
 
 impl GpuHours {
     /// Of all states.
     #[must_use]
     pub fn total(&self) -> f64 {
-        self.starting + self.ready + self.draining
+        self.starting + self.spare + self.ready + self.draining
     }
 
     fn of(lives: &[&Life], end: Time, gpus: impl Fn(&Life) -> u64) -> GpuHours {
@@ -148,7 +178,8 @@ impl GpuHours {
             spans.sum::<u128>() as f64 / PS_PER_HOUR
         };
         GpuHours {
-            starting: sum(|stay| stay.starting),
+            starting: sum(|stay| stay.starting) + sum(|stay| stay.activating),
+            spare: sum(|stay| stay.spare),
             ready: sum(|stay| stay.ready),
             draining: sum(|stay| stay.draining),
         }
@@ -182,12 +213,13 @@ fn at_once(stays: impl Iterator<Item = (Time, Time)>, end: Time) -> (u64, u64, f
 }
 
 impl ScalingRecord {
-    /// The numbers of a run that ended at `end`. `pool_names` are by pool index.
+    /// The numbers of a run that ended at `end`. `pool_names` are by pool index; `requests` are those that count.
     pub(crate) fn summarize(
         &self,
         end: Time,
         workers: &[WorkerRecord],
         pool_names: &[String],
+        requests: &[&RequestRecord],
     ) -> ScalingSummary {
         let gpus = |life: &Life| {
             let of_pool = workers.iter().find(|worker| worker.pool == life.pool);
@@ -218,7 +250,9 @@ impl ScalingRecord {
             policy: self.policy,
             ticks: self.ticks,
             reasons: self.reasons.clone(),
-            workers_started: count(&|life| life.placed != Time::MAX && life.ready != Time::ZERO),
+            workers_started: count(&has_started),
+            workers_called_in: count(&|life| life.called < Time::MAX && life.warm < Time::MAX),
+            workers_switched: count(&|life| self.has_switched(life)),
             workers_called_off: count(&|life| life.ready == Time::MAX && life.gone != Time::MAX),
             workers_drained: count(&|life| life.drained != Time::MAX),
             peak_workers: at_once(placed, end).1,
@@ -226,7 +260,16 @@ impl ScalingRecord {
             gpu_hours: GpuHours::of(&all, end, gpus),
             pools: pools.collect(),
             decisions: self.decisions.iter().map(DecisionRecord::summary).collect(),
+            updates: (self.updates.iter())
+                .map(|update| update.summary(&self.lives, end, pool_names, requests))
+                .collect(),
         }
+    }
+
+    /// Whether a worker of the other role restarted as this one.
+    fn has_switched(&self, life: &Life) -> bool {
+        let from = life.from.map(|from| self.lives[from as usize]);
+        from.is_some_and(|from| life.placed < Time::MAX && life.placed == from.gone)
     }
 
     /// By place, for how long somebody served there.
@@ -297,12 +340,11 @@ mod tests {
         });
         Life {
             worker,
-            pool: 0,
-            ordered,
             placed,
             ready,
             drained,
             gone,
+            ..Life::of(0, ordered)
         }
     }
 
@@ -326,7 +368,7 @@ mod tests {
             ..WorkerRecord::default()
         };
         let end = Time(1000 * S);
-        let summary = record.summarize(end, &[worker; 3], &["agg".to_owned()]);
+        let summary = record.summarize(end, &[worker; 3], &["agg".to_owned()], &[]);
         let seconds = |hours: f64| (hours * 3600.0).round();
         // Starting: 300 + 100 + 100 s of two GPUs; ready: 1000 + 300; draining: 100.
         assert_eq!(seconds(summary.gpu_hours.starting), 1000.0);

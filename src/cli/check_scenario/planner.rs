@@ -1,6 +1,7 @@
 //! What a planner section comes to.
 
 use serde_json::{Value, json};
+use sim::scaling::Allowance;
 use sweeps::planner::{PlannerSpec, Policy};
 use sweeps::scenario::Pool;
 
@@ -40,7 +41,40 @@ pub fn startup(spec: &PlannerSpec) -> String {
     let gpus = spec
         .gpus
         .map_or(String::new(), |gpus| format!("; {gpus} GPUs in all"));
-    format!("{total} s{neighbour}{gpus}")
+    format!("{total} s{neighbour}{gpus}{}", besides(spec))
+}
+
+/// Spares, changes of role, updates.
+fn besides(spec: &PlannerSpec) -> String {
+    let lifecycle = &spec.lifecycle;
+    let mut text = String::new();
+    if let Some(gpus) = lifecycle.gpus_per_node {
+        text += &format!(", {gpus} in a node");
+    }
+    let spares = lifecycle.spares;
+    if spares.count > 0 {
+        let (count, seconds) = (spares.count, spares.activate.as_s());
+        text += &format!("; {count} kept warm in each pool, serving {seconds} s after the call");
+    }
+    if let Some(switch) = lifecycle.switch {
+        text += &format!("; from one role to the other in {} s", switch.as_s());
+    }
+    if let Some(update) = lifecycle.update {
+        text += &format!(
+            "; all replaced from {} s on, surge {}, unavailable {}",
+            update.at.as_s(),
+            share(update.surge),
+            share(update.unavailable)
+        );
+    }
+    text
+}
+
+fn share(allowance: Allowance) -> String {
+    match allowance {
+        Allowance::Workers(workers) => workers.to_string(),
+        Allowance::Percent(percent) => format!("{percent} %"),
+    }
 }
 
 pub fn json(spec: &PlannerSpec, pools: &[Pool]) -> Value {
@@ -50,5 +84,14 @@ pub fn json(spec: &PlannerSpec, pools: &[Pool]) -> Value {
         "startup_s": spec.startup.total(false).as_s(),
         "startup_with_neighbour_s": spec.startup.total(true).as_s(),
         "gpus": spec.gpus,
+        "gpus_per_node": spec.lifecycle.gpus_per_node,
+        "spares": spec.lifecycle.spares.count,
+        "activate_s": spec.lifecycle.spares.activate.as_s(),
+        "role_switch_s": spec.lifecycle.switch.map(engine::Span::as_s),
+        "update": spec.lifecycle.update.map(|update| json!({
+            "at_s": update.at.as_s(),
+            "surge": share(update.surge),
+            "unavailable": share(update.unavailable),
+        })),
     })
 }
