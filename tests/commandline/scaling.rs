@@ -161,15 +161,29 @@ fn the_savings_of_autoscaling_are_one_command() {
 }
 
 #[test]
-fn pictures_and_replicas_over_time_are_written_with_the_results() {
+fn a_picture_decisions_and_replicas_over_time_are_written_with_the_results() {
     let folder = Folder::with_scenario_and_trace();
     let keda = "planner={policy: keda, target_queue: 1, max_replicas: 3}";
     let mut args = set(&[keda, "lifecycle.startup_s=2"]);
     args.extend(["--out", "results"]);
-    folder.json(&args);
-    for name in ["replicas.png", "ttft.png", "queue.png"] {
-        assert!(folder.path("results").join(name).exists(), "{name}");
+    let report = folder.json(&args);
+    let picture = folder.read("results/scaling.png");
+    assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n"));
+    let decisions = folder.text("results/decisions.csv");
+    let told = report["scaling"]["decisions"].as_array().unwrap();
+    assert!(!told.is_empty());
+    assert_eq!(decisions.lines().count(), 1 + told.len());
+    for (line, decision) in decisions.lines().skip(1).zip(told) {
+        let cells: Vec<&str> = line.split(',').collect();
+        assert_eq!(cells[0].parse::<f64>().ok(), decision["time_s"].as_f64());
+        assert_eq!(Some(cells[1]), decision["reason"].as_str());
+        assert_eq!(cells[7], decision["decode"]["to"].to_string());
     }
+    args.retain(|word| *word != "--json");
+    assert_contains(
+        &folder.good(&args),
+        &["profile_export.jsonl, decisions.csv, scaling.png\n"],
+    );
     let series = folder.text("results/series.csv");
     let head = series.lines().next().unwrap();
     assert!(
