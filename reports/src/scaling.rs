@@ -30,6 +30,7 @@ pub fn picture(report: &Report, scaling: &ScalingSummary, series: &sim::Series) 
         x: Axis {
             label: "seconds since the start".to_owned(),
             from: Some(0.0),
+            to: series.windows.last().map(|it| it.start_s + series.window_s),
             ..Axis::default()
         },
         charts: vec![
@@ -95,9 +96,15 @@ fn decisions(scaling: &ScalingSummary) -> Chart {
         let points = rest.into_iter().flat_map(|(_, points)| points).collect();
         series.push(dots(("other reasons", points), Hue::Grey));
     }
+    let changes = scaling.decisions.iter().map(|it| change(it).abs());
+    let most = changes.fold(1.0, f64::max) + 0.5;
     Chart {
         title: "Decisions".to_owned(),
-        y: axis("change"),
+        y: Axis {
+            from: Some(-most),
+            to: Some(most),
+            ..axis("change")
+        },
         series,
         ..Chart::default()
     }

@@ -1,6 +1,7 @@
 //! The serving system on a clock: cluster, routers, drivers, metrics.
 
 pub mod cluster;
+pub mod costs;
 pub mod disaggregation;
 pub mod event;
 pub mod frontend;

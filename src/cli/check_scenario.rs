@@ -3,6 +3,7 @@
 //! Judged are the deployment, its traffic (the trace is read, the generator run) and every value of the section `sweep`.
 //! Nothing is simulated.
 
+mod costs;
 mod disaggregation;
 mod host_memory;
 mod kvbm;
@@ -138,6 +139,13 @@ impl Resolved {
             line("Planner", planner::in_words(spec, &self.scenario.pools));
             line("Start-up", planner::startup(spec));
         }
+        if let Some(spec) = &self.scenario.costs {
+            line("Prices", costs::in_words(spec));
+        }
+        if let Some(spec) = &self.scenario.energy {
+            let names = self.scenario.pools.iter().map(|pool| pool.name.as_str());
+            line("Energy", costs::power(spec, &names.collect::<Vec<_>>()));
+        }
         line("SLA", sla(&self.scenario));
         line("Seed", self.scenario.seed.to_string());
         line("Sweep", format!("{} points", self.points));
@@ -176,6 +184,7 @@ impl Resolved {
             "useless_tiers": self.scenario.pools.iter().flat_map(Pool::useless_tiers).collect::<Vec<_>>(), "pools": pools.map(pool).collect::<Vec<_>>(),
             "disaggregation": self.scenario.disaggregation.as_ref().map(disaggregation::json),
             "planner": self.scenario.planner.as_ref().map(|spec| planner::json(spec, &self.scenario.pools)),
+            "costs": self.scenario.costs.as_ref().map(costs::json), "energy": self.scenario.energy.as_ref().map(costs::energy_json),
             "gpus": self.scenario.gpus(), "router": router(&self.scenario.router),
             "ttft_ms": self.scenario.sla.and_then(|sla| sla.ttft_ms), "itl_ms": self.scenario.sla.and_then(|sla| sla.itl_ms),
             "seed": self.scenario.seed, "sweep_points": self.points, "guesses": self.guesses,

@@ -8,7 +8,7 @@ use engine::{RequestId, Span};
 use reports::report::{Provenance, Report, Timing};
 use reports::{Error, aiperf, rows, scaling, text, timeline};
 use sim::series::MOST_WINDOWS;
-use sim::{Recording, series, summarize};
+use sim::{Recording, series};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::RangeInclusive;
@@ -368,10 +368,7 @@ pub fn report(
             .collect(),
         timing: Timing::from(simulation.timing_source().clone()),
     };
-    Report::new(
-        provenance,
-        summarize(recording, &simulation.pool_names(), scenario.sla),
-    )
+    Report::new(provenance, simulation.summary(recording))
 }
 
 /// What was set, without what follows from it.

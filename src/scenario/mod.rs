@@ -6,6 +6,7 @@
 //! reports what does not go together. Nothing is ignored: a field that is written is used or refused.
 
 mod annotations;
+mod costs;
 mod disaggregation;
 mod engine;
 mod hicache;
@@ -155,6 +156,17 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         sla,
     );
     let is_complete = planner.is_some() || !section.has("planner");
+    let costs_section = section.section("costs");
+    let energy_section = section.section("energy");
+    let known = pools.as_deref();
+    let costs = known.map(|pools| costs::costs(&costs_section, pools));
+    let energy = known.map(|pools| costs::energy(&energy_section, pools));
+    let is_priced = costs
+        .iter()
+        .all(|it| it.is_some() || !costs_section.is_written());
+    let is_powered = energy
+        .iter()
+        .all(|it| it.is_some() || !energy_section.is_written());
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
     section.finish();
     let (pools, router) = (pools?, router?);
@@ -168,6 +180,8 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         router,
         sla,
         planner: is_complete.then_some(planner)?,
+        costs: is_priced.then_some(costs.flatten())?,
+        energy: is_powered.then_some(energy.flatten())?,
         seed,
     })
 }

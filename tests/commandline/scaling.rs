@@ -163,8 +163,9 @@ fn the_savings_of_autoscaling_are_one_command() {
 #[test]
 fn a_picture_decisions_and_replicas_over_time_are_written_with_the_results() {
     let folder = Folder::with_scenario_and_trace();
-    let keda = "planner={policy: keda, target_queue: 1, max_replicas: 3}";
-    let mut args = set(&[keda, "lifecycle.startup_s=2"]);
+    let schedule =
+        "planner={policy: schedule, schedule: [{at_s: 10, workers: 4}, {at_s: 40, workers: 1}]}";
+    let mut args = set(&[schedule, "lifecycle.startup_s=2"]);
     args.extend(["--out", "results"]);
     let report = folder.json(&args);
     let picture = folder.read("results/scaling.png");

@@ -3,7 +3,6 @@
 use super::super::Failure;
 use super::super::replay::load_scenario;
 use crate::scenario::Set;
-use sim::summarize;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -48,6 +47,8 @@ pub struct Run {
     pub name: String,
     pub kind: Kind,
     pub gpu_hours: f64,
+    /// What they cost, with prices.
+    pub usd: Option<f64>,
     /// The metric that is to be kept; `None` where nothing had it.
     pub metric: Option<f64>,
     pub keeps: bool,
@@ -224,7 +225,7 @@ pub fn run_all(
 fn simulate(candidate: &Candidate, simulation: &Simulation, keep: &Constraint) -> Run {
     let recording = simulation.run();
     let scenario = &candidate.scenario;
-    let summary = summarize(&recording, &simulation.pool_names(), scenario.sla);
+    let summary = simulation.summary(&recording);
     let row = Row::from_summary(&summary);
     let metric = row.number(&keep.metric);
     let is_whole = summary.requests.unfinished == 0;
@@ -234,6 +235,7 @@ fn simulate(candidate: &Candidate, simulation: &Simulation, keep: &Constraint) -
         name: candidate.name.clone(),
         kind: candidate.kind,
         gpu_hours: summary.throughput.gpu_hours,
+        usd: summary.costs.as_ref().map(|costs| costs.usd),
         metric,
         keeps: is_whole && metric.is_some_and(|value| keep.is_met(value)),
         sla_share: summary.goodput.as_ref().map(|goodput| goodput.share),
