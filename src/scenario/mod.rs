@@ -75,12 +75,18 @@ pub fn load(path: Option<&Path>, text: &str, overrides: &[Set]) -> Result<Scenar
     log.finish(scenario)
 }
 
-/// Why the scenario has no field of this name, if it has none: what a sweep asks before it varies one.
+/// Why the scenario with these overrides has no field of this name, if it has none: what a sweep asks before it varies one.
 #[must_use]
-pub fn unknown_field(path: Option<&Path>, text: &str, field: &str) -> Option<String> {
+pub fn unknown_field(
+    path: Option<&Path>,
+    text: &str,
+    overrides: &[Set],
+    field: &str,
+) -> Option<String> {
     // A null is as good as nothing wherever the name is known.
     let set = Set::by_option(field, "null");
-    let Problems(problems) = load(path, text, std::slice::from_ref(&set)).err()?;
+    let all = [overrides, std::slice::from_ref(&set)].concat();
+    let Problems(problems) = load(path, text, &all).err()?;
     let is_about_names = |problem: &&Problem| {
         problem.place == set.place
             && (problem.found == UNKNOWN_FIELD || problem.found.starts_with('`'))

@@ -67,7 +67,7 @@ fn costs_are_those_of_the_gpu_hours_and_change_no_event() {
         &[
             "per thousand requests within the SLA",
             "reserved: ",
-            "GPU-hours at $5.00: $",
+            "GPU-hours at $5: $",
             "per million output tokens (estimate)",
         ],
     );
@@ -121,7 +121,7 @@ fn prices_that_do_not_cover_the_pools_are_refused_all_at_once() {
             "costs={prices: [{usd_per_gpu_hour: -1, reserved: true, per: hour}]}",
             &[
                 "costs.prices[0].name: found nothing",
-                "costs.prices[0].usd_per_gpu_hour: found -1",
+                "costs.prices[0].usd_per_gpu_hour: found `-1`",
                 "costs.prices[0].gpus: found nothing, expected how many are reserved",
                 "costs.prices[0].per",
             ],
@@ -140,10 +140,15 @@ fn prices_that_do_not_cover_the_pools_are_refused_all_at_once() {
         ),
         (
             "energy={pue: 0.5, decode_share: 9}",
-            &["energy.pue: found 0.5", "energy.decode_share: found 9"],
+            &["energy.pue: found `0.5`", "energy.decode_share: found `9`"],
         ),
-        ("energy={}", &["energy.gpu_power_w: found nothing"]),
     ] {
         assert_contains(&folder.refused(&replay(&[field])), parts);
     }
+    // No datasheet states one power for this GPU.
+    let told = folder.refused(&replay(&["gpu=b300_sxm", "energy={}"]));
+    assert_contains(
+        &told,
+        &["energy.gpu_power_w: found nothing, and b300_sxm in pool agg"],
+    );
 }

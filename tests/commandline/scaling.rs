@@ -253,3 +253,25 @@ fn what_does_not_go_together_is_refused_with_its_reason() {
         );
     }
 }
+
+#[test]
+fn a_sweep_varies_fields_of_a_planner_that_the_command_line_brings() {
+    let folder = Folder::with_scenario_and_trace();
+    let sweep = |field: &'static str| {
+        [
+            "sweep",
+            "scenario.yaml",
+            "--trace",
+            "trace.jsonl",
+            "--set",
+            "planner={policy: keda, target_ttft_p95_ms: 500, max_replicas: 3}",
+            "--set",
+            "lifecycle.startup_s=1",
+            "--vary",
+            field,
+        ]
+    };
+    folder.good(&sweep("planner.polling_interval_s=5,15"));
+    let told = folder.refused(&sweep("planner.polling_intervals=5,15"));
+    assert_contains(&told, &["did you mean `polling_interval_s`?"]);
+}

@@ -1,6 +1,6 @@
 //! What a run costs, in words: dollars by price and state, energy.
 
-use crate::numbers::separated;
+use crate::numbers::{separated, short};
 use sim::costs::{CostSummary, EnergySummary};
 use sim::{Summary, summary::Goodput};
 
@@ -18,16 +18,21 @@ fn usd(value: f64) -> String {
     format!("${}", separated(value, 2))
 }
 
+/// Dollars for something, which may be far below a cent.
+fn rate(value: f64) -> String {
+    format!("${}", short(value))
+}
+
 fn costs(costs: &CostSummary, goodput: Option<&Goodput>) -> String {
     let mut text = format!(
         "{}, {} per hour · per million tokens {}, of output {}",
         usd(costs.usd),
         usd(costs.usd_per_hour),
-        usd(costs.usd_per_million_tokens),
-        usd(costs.usd_per_million_output_tokens),
+        rate(costs.usd_per_million_tokens),
+        rate(costs.usd_per_million_output_tokens),
     );
     if let (Some(good), Some(_)) = (costs.usd_per_thousand_good_requests, goodput) {
-        text += &format!("\n{} per thousand requests within the SLA", usd(good));
+        text += &format!("\n{} per thousand requests within the SLA", rate(good));
     }
     for price in &costs.prices {
         let hours = |hours: f64| separated(hours, 2);
@@ -40,7 +45,7 @@ fn costs(costs: &CostSummary, goodput: Option<&Goodput>) -> String {
             "\n{}: {} GPU-hours{unused} at {}: {}",
             price.price,
             hours(price.gpu_hours),
-            usd(price.usd_per_gpu_hour),
+            rate(price.usd_per_gpu_hour),
             usd(price.usd),
         );
     }

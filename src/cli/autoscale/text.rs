@@ -215,11 +215,12 @@ pub fn chart(comparison: &Comparison) -> Chart {
             hue,
         })
     };
-    let best = comparison.cheapest(Kind::Planner);
-    let notes = [
-        comparison.fixed().and_then(|run| note(run, Hue::Blue)),
-        best.and_then(|run| note(run, Hue::Vermillion)),
-    ];
+    let planners = comparison.runs.iter();
+    let planners = planners.filter(|run| run.kind == Kind::Planner);
+    let fixed = comparison.fixed().into_iter();
+    let notes = fixed
+        .map(|run| note(run, Hue::Blue))
+        .chain(planners.map(|run| note(run, Hue::Vermillion)));
     let metric = label(&comparison.keep.metric);
     Chart {
         title: "What autoscaling saves".to_owned(),
@@ -263,6 +264,6 @@ pub fn chart(comparison: &Comparison) -> Chart {
             at: comparison.keep.limit(),
             label: comparison.keep.to_string(),
         }],
-        notes: notes.into_iter().flatten().collect(),
+        notes: notes.flatten().collect(),
     }
 }
