@@ -255,6 +255,48 @@ fn what_does_not_go_together_is_refused_with_its_reason() {
 }
 
 #[test]
+fn fleets_of_two_roles_are_compared_by_both_sizes() {
+    let folder = Folder::with_scenario_and_trace();
+    let pools = "pools=[{name: p, role: prefill, workers: 4}, {name: d, role: decode, workers: 4}]";
+    let base = [
+        "autoscale",
+        "scenario.yaml",
+        "--trace",
+        "trace.jsonl",
+        "--startup-s",
+        "5",
+        "--set",
+        pools,
+        "--set",
+        "network.preset=efa",
+    ];
+    let told = folder.json(&[&base[..], &["--most", "4", "--json"]].concat());
+    let runs = told["runs"].as_array().unwrap();
+    let names: Vec<&str> = runs
+        .iter()
+        .filter(|run| run["kind"] == "fixed")
+        .map(|run| run["name"].as_str().unwrap())
+        .collect();
+    let expected = ["1P 1D", "1P 2D", "1P 3D", "2P 1D", "2P 2D", "3P 1D"];
+    assert_eq!(names, expected.map(|sizes| format!("fixed, {sizes}")));
+    assert_eq!(runs.len(), 6 + 9 + 10);
+    for run in runs {
+        assert!(run["peak_workers"].as_u64().unwrap() <= 4, "{run}");
+        assert!(run["gpu_hours"].as_f64().unwrap() > 0.0, "{run}");
+    }
+    let text = folder.good(
+        &[
+            &base[..],
+            &["--most", "3", "--keep", "latency.ttft_ms.p90<=9000"],
+        ]
+        .concat(),
+    );
+    assert_contains(&text, &["workers (1P 1D)", "keda on TTFT"]);
+    let wrong = folder.refused(&[&base[..], &["--most", "1"]].concat());
+    assert_contains(&wrong, &["--most: found 1, expected 2 or more"]);
+}
+
+#[test]
 fn a_sweep_varies_fields_of_a_planner_that_the_command_line_brings() {
     let folder = Folder::with_scenario_and_trace();
     let sweep = |field: &'static str| {

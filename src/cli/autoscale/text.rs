@@ -82,8 +82,10 @@ impl Comparison {
             return lines.join("\n");
         };
         lines.push(format!(
-            "the smallest fixed fleet has {} workers and takes {:.2} GPU-hours;",
-            fixed.most_workers, fixed.gpu_hours
+            "the smallest fixed fleet has {} workers{} and takes {:.2} GPU-hours;",
+            fixed.most_workers,
+            self.sizes_of(fixed),
+            fixed.gpu_hours
         ));
         let against = |run: &Run| {
             let (saved, share) = saved(fixed, run);
@@ -121,6 +123,16 @@ impl Comparison {
             }
         });
         lines.join("\n")
+    }
+
+    /// By role, where there are two.
+    fn sizes_of(&self, run: &Run) -> String {
+        let sizes = run.name.trim_start_matches("fixed, ");
+        if self.is_apart {
+            format!(" ({sizes})")
+        } else {
+            String::new()
+        }
     }
 
     pub fn json(&self) -> Value {
@@ -243,7 +255,11 @@ pub fn chart(comparison: &Comparison) -> Chart {
             series(
                 "fixed fleets",
                 points(Kind::Fixed),
-                Mark::LineAndDots,
+                if comparison.is_apart {
+                    Mark::Dots
+                } else {
+                    Mark::LineAndDots
+                },
                 Hue::Blue,
             ),
             series(
