@@ -4,6 +4,7 @@
 //! off a device, `datasheet` values are the manufacturer's (tensor-core rates dense, that is half of the advertised
 //! sparse ones), `estimated` values are our own guess. SKU names are those of Dynamo's deployment requests.
 
+mod power;
 mod table;
 
 use crate::error::{CalibrationError, Problem, nearest};

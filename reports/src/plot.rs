@@ -19,15 +19,17 @@ mod frame;
 mod frontier;
 mod head;
 mod labels;
+mod panels;
 mod style;
 
 pub use curves::{Curves, Distributions};
 pub use frontier::{Frontier, FrontierPoint};
+pub use panels::Panels;
 
 pub(crate) use axis::{Settled, tick_labels};
 
 use crate::files::{Error, write_atomically};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// A picture of numbers.
@@ -171,23 +173,16 @@ impl Chart {
     /// # Errors
     /// Another extension, or a file that cannot be written; nothing half-written is left.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("png") => write_atomically(path, |out| {
-                canvas::png(out, |canvas| draw::chart(self, canvas))
-            }),
-            Some("svg") => write_atomically(path, |out| out.write_all(self.svg().as_bytes())),
-            _ => Err(Error::new(
-                path,
-                "write",
-                &"a picture is a .png or a .svg file",
-            )),
-        }
+        let png = |out: &mut dyn Write| {
+            canvas::png(out, canvas::HEIGHT, |canvas| draw::chart(self, canvas))
+        };
+        write_picture(path, png, || self.svg())
     }
 
     /// The picture as an SVG document.
     #[must_use]
     pub fn svg(&self) -> String {
-        canvas::svg(|canvas| draw::chart(self, canvas))
+        canvas::svg(canvas::HEIGHT, |canvas| draw::chart(self, canvas))
     }
 
     /// The axes with their ranges over everything drawn. A limit far from the data does not stretch a range.
@@ -231,5 +226,22 @@ impl Chart {
             .filter(move |limit| limit.across == across)
             .map(|limit| limit.at);
         limits.filter(move |&limit| largest == f64::NEG_INFINITY || limit <= 3.0 * largest)
+    }
+}
+
+/// Writes a picture in the format that the extension names.
+fn write_picture(
+    path: &Path,
+    png: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    svg: impl FnOnce() -> String,
+) -> Result<(), Error> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("png") => write_atomically(path, |out| png(out)),
+        Some("svg") => write_atomically(path, |out| out.write_all(svg().as_bytes())),
+        _ => Err(Error::new(
+            path,
+            "write",
+            &"a picture is a .png or a .svg file",
+        )),
     }
 }

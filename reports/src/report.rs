@@ -163,6 +163,7 @@ mod tests {
     use serde_json::Value;
     use sim::Regret;
     use sim::ScalingSummary;
+    use sim::costs::{CostSummary, EnergySummary, PoolCost, PriceSummary};
     use sim::scaling::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, UpdateSummary};
     use sim::virtual_clock::Sample;
     use std::collections::{BTreeMap, BTreeSet};
@@ -199,6 +200,8 @@ mod tests {
         report.summary.requests = adverse.requests;
         report.summary.adversity = adverse.adversity;
         report.summary.scaling = Some(scaling());
+        report.summary.costs = Some(costs());
+        report.summary.energy = Some(energy());
         let mut found = BTreeSet::new();
         let report = serde_json::from_str(&report.json()).unwrap();
         paths(&report, "", &mut found);
@@ -252,6 +255,45 @@ mod tests {
                 ttft_ms: sim::Distribution::default(),
                 other_ttft_ms: sim::Distribution::default(),
             }],
+        }
+    }
+
+    fn costs() -> CostSummary {
+        CostSummary {
+            usd: 1.0,
+            usd_per_hour: 1.0,
+            usd_per_million_tokens: 1.0,
+            usd_per_million_output_tokens: 1.0,
+            usd_per_thousand_good_requests: Some(1.0),
+            unused_usd: 0.0,
+            prices: vec![PriceSummary {
+                price: "on-demand".to_owned(),
+                usd_per_gpu_hour: 1.0,
+                gpu_hours: 1.0,
+                unused_gpu_hours: 0.0,
+                usd: 1.0,
+                source: Some("a contract".to_owned()),
+            }],
+            pools: vec![PoolCost {
+                pool: "agg".to_owned(),
+                starting_usd: 0.0,
+                spare_usd: 0.0,
+                ready_usd: 1.0,
+                draining_usd: 0.0,
+            }],
+        }
+    }
+
+    fn energy() -> EnergySummary {
+        EnergySummary {
+            basis: "estimated",
+            kwh: 1.0,
+            prefill_kwh: 0.5,
+            decode_kwh: 0.25,
+            idle_kwh: 0.25,
+            mean_kw: 1.0,
+            kwh_per_million_output_tokens: 1.0,
+            usd: Some(0.1),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::table::{Cell, Table};
 use engine::Time;
+use sim::scaling::DecisionSummary;
 use sim::{Outcome, Recording, RequestRecord, Series};
 
 /// What one request went through, in the order of the workload. Times are milliseconds since the start of the run;
@@ -98,6 +99,42 @@ pub(crate) fn tpot_ms(request: &RequestRecord) -> Option<f64> {
     Some(decode / f64::from(request.output_tokens - 1))
 }
 
+/// The decisions of a planner that changed something, in order: when, why, workers before and after by role, and what it expected.
+#[must_use]
+pub fn decisions(decisions: &[DecisionSummary]) -> Table {
+    let columns = [
+        "time_s",
+        "reason",
+        "prefill_from",
+        "prefill_ready",
+        "prefill_to",
+        "decode_from",
+        "decode_ready",
+        "decode_to",
+        "estimated_ttft_ms",
+        "estimated_itl_ms",
+        "predicted_requests",
+    ];
+    let mut table = Table::new(columns.map(str::to_owned).to_vec());
+    for decision in decisions {
+        let mut row: Vec<Cell> = vec![decision.time_s.into(), decision.reason.into()];
+        for change in [decision.prefill, decision.decode] {
+            row.extend([
+                change.map(|change| change.from).into(),
+                change.map(|change| change.ready).into(),
+                change.map(|change| change.to).into(),
+            ]);
+        }
+        row.extend([
+            decision.estimated_ttft_ms.into(),
+            decision.estimated_itl_ms.into(),
+            decision.predicted_requests.into(),
+        ]);
+        table.push(row);
+    }
+    table
+}
+
 /// A time series, one row per window; the columns are the fields of [`sim::Window`], with a planner those of
 /// [`sim::scaling::Replicas`] as well.
 #[must_use]
@@ -112,6 +149,8 @@ pub fn windows(series: &Series) -> Table {
         "running",
         "ttft_mean_ms",
         "ttft_p90_ms",
+        "tpot_mean_ms",
+        "tpot_p90_ms",
         "output_tokens_per_s",
     ];
     let mut columns = columns.map(str::to_owned).to_vec();
@@ -136,6 +175,8 @@ pub fn windows(series: &Series) -> Table {
             window.running.into(),
             window.ttft_mean_ms.into(),
             window.ttft_p90_ms.into(),
+            window.tpot_mean_ms.into(),
+            window.tpot_p90_ms.into(),
             window.output_tokens_per_s.into(),
         ];
         if let Some(workers) = series.replicas.get(index) {
@@ -157,6 +198,7 @@ mod tests {
     use super::*;
     use crate::sample;
     use engine::Span;
+    use sim::scaling::ChangeSummary;
 
     #[test]
     fn requests_as_csv_by_the_letter() {
@@ -176,6 +218,28 @@ input_tokens,output_tokens,cached_tokens,router_overlap_tokens,preemptions,queue
     }
 
     #[test]
+    fn decisions_as_csv_by_the_letter() {
+        let change = |from, ready, to| Some(ChangeSummary { from, ready, to });
+        let decision = DecisionSummary {
+            time_s: 10.0,
+            reason: "scale_up",
+            prefill: None,
+            decode: change(3, 2, 4),
+            estimated_ttft_ms: Some(812.5),
+            estimated_itl_ms: None,
+            predicted_requests: None,
+        };
+        let mut out = Vec::new();
+        decisions(&[decision]).csv(&mut out).unwrap();
+        let expected = "\
+time_s,reason,prefill_from,prefill_ready,prefill_to,decode_from,decode_ready,decode_to,estimated_ttft_ms,estimated_itl_ms,\
+predicted_requests
+10,scale_up,,,,3,2,4,812.5,,
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
     fn windows_as_csv_by_the_letter() {
         let mut out = Vec::new();
         windows(&sim::series(&sample::recording(), Span::from_ms(500.0)))
@@ -185,10 +249,10 @@ input_tokens,output_tokens,cached_tokens,router_overlap_tokens,preemptions,queue
         // first: 490 + 100 ms, in the second 10 + 400 + 189.5 ms. Tokens: 1 at 110 and 4 more by 510, of which
         // 390 * 4 / 400 = 3 by 500; request 1 has its first at 500 and two more by 900; request 3 its only one at 1000.
         let expected = "\
-start_s,arrivals,completions,rejections,given_up,queued,running,ttft_mean_ms,ttft_p90_ms,output_tokens_per_s
-0,3,0,1,0,0.42,1.18,205,300,8
-0.5,1,2,0,0,0.02,1.199,199.5,199.5,8
-1,0,0,0,0,0,0,0,0,2
+start_s,arrivals,completions,rejections,given_up,queued,running,ttft_mean_ms,ttft_p90_ms,tpot_mean_ms,tpot_p90_ms,output_tokens_per_s
+0,3,0,1,0,0.42,1.18,205,300,150,200,8
+0.5,1,2,0,0,0.02,1.199,199.5,199.5,0,0,8
+1,0,0,0,0,0,0,0,0,0,0,2
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

@@ -1,24 +1,49 @@
-//! Pictures of a run with a planner: workers over time with the decisions marked, and what users saw meanwhile.
+//! The picture of a run with a planner: workers over time, what was decided and why, and what users saw meanwhile, in panels
+//! over one axis of time.
 
-use crate::plot::{Axis, Chart, Direction, Hue, Limit, Mark, Scale, Series};
+use crate::plot::{Axis, Chart, Direction, Hue, Limit, Mark, Panels, Scale, Series};
 use crate::report::Report;
 use sim::scaling::{DecisionSummary, Replicas};
 use sim::{ScalingSummary, Window};
+use std::collections::BTreeMap;
 
-/// File names and pictures; none without a planner.
+/// The picture.
 #[must_use]
-pub fn pictures(report: &Report, series: &sim::Series) -> Vec<(&'static str, Chart)> {
-    let Some(scaling) = &report.summary.scaling else {
-        return Vec::new();
-    };
-    vec![
-        ("replicas.png", replicas(report, series, scaling)),
-        ("ttft.png", ttft(report, series)),
-        ("queue.png", queue(report, series)),
-    ]
+pub fn picture(report: &Report, scaling: &ScalingSummary, series: &sim::Series) -> Panels {
+    let bounds = report.summary.goodput.as_ref();
+    let ttft = latency(
+        "TTFT of requests that arrived then",
+        series,
+        |window| (window.ttft_mean_ms, window.ttft_p90_ms),
+        bounds.and_then(|it| it.ttft_ms),
+    );
+    let tpot = latency(
+        "TPOT (mean ITL) of the same requests",
+        series,
+        |window| (window.tpot_mean_ms, window.tpot_p90_ms),
+        bounds.and_then(|it| it.itl_ms),
+    );
+    Panels {
+        title: format!("{}: workers, decisions and latencies", scaling.policy),
+        subtitle: report.workload.clone(),
+        footer: report.footer(),
+        x: Axis {
+            label: "seconds since the start".to_owned(),
+            from: Some(0.0),
+            to: series.windows.last().map(|it| it.start_s + series.window_s),
+            ..Axis::default()
+        },
+        charts: vec![
+            replicas(scaling, series),
+            decisions(scaling),
+            queue(series),
+            ttft,
+            tpot,
+        ],
+    }
 }
 
-fn replicas(report: &Report, series: &sim::Series, scaling: &ScalingSummary) -> Chart {
+fn replicas(scaling: &ScalingSummary, series: &sim::Series) -> Chart {
     let line = |name: &str, of: fn(&Replicas) -> f64, mark, hue| {
         let rows = series.windows.iter().zip(&series.replicas);
         Series {
@@ -30,83 +55,110 @@ fn replicas(report: &Report, series: &sim::Series, scaling: &ScalingSummary) -> 
             hue,
         }
     };
-    let decided = |name: &str, goes: fn(u32, u32) -> bool, hue| {
-        let decisions = scaling.decisions.iter();
-        Series {
-            name: name.to_owned(),
-            points: decisions.filter_map(|it| point(it, goes)).collect(),
-            mark: Mark::Dots,
-            hue,
-        }
-    };
     let mut lines = vec![
         line("serving", |row| row.ready, Mark::Area, Hue::Blue),
         line("starting", |row| row.starting, Mark::Line, Hue::Orange),
         line("draining", |row| row.draining, Mark::Dashes, Hue::Grey),
-        decided("decided: more", |from, to| to > from, Hue::Green),
-        decided("decided: fewer", |from, to| to < from, Hue::Vermillion),
     ];
     if scaling.gpu_hours.spare > 0.0 {
         lines.insert(2, line("spare", |row| row.spare, Mark::Dashes, Hue::Green));
     }
     Chart {
-        title: format!("Workers over time: {}", scaling.policy),
+        title: "Workers".to_owned(),
         y: axis("workers"),
         series: lines,
-        ..frame(report)
+        ..Chart::default()
     }
 }
 
-/// When workers were wanted and how many, over both roles; `None` if the decision went the other way.
-fn point(decision: &DecisionSummary, goes: fn(u32, u32) -> bool) -> Option<(f64, f64)> {
-    let changes = [decision.prefill, decision.decode];
-    let (mut from, mut to) = (0, 0);
-    for change in changes.into_iter().flatten() {
-        from += change.from;
-        to += change.to;
+/// Reasons that get a colour of their own; the others share one.
+const MOST_REASONS: usize = 4;
+
+/// By how many workers each decision changed what was wanted, in the colour of its reason.
+fn decisions(scaling: &ScalingSummary) -> Chart {
+    let mut by_reason: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for decision in &scaling.decisions {
+        let point = (decision.time_s, change(decision));
+        by_reason.entry(decision.reason).or_default().push(point);
     }
-    goes(from, to).then_some((decision.time_s, f64::from(to)))
+    let mut reasons: Vec<_> = by_reason.into_iter().collect();
+    // The sort is stable: reasons given equally often stay in the order of their names.
+    reasons.sort_by_key(|(_, points)| std::cmp::Reverse(points.len()));
+    let rest = reasons.split_off(reasons.len().min(MOST_REASONS));
+    let dots = |(reason, points): (&str, Vec<(f64, f64)>), hue| Series {
+        name: format!("{reason} ({})", points.len()),
+        points,
+        mark: Mark::Dots,
+        hue,
+    };
+    let mut series: Vec<Series> = reasons
+        .into_iter()
+        .enumerate()
+        .map(|(index, reason)| dots(reason, Hue::nth(index)))
+        .collect();
+    if !rest.is_empty() {
+        let points = rest.into_iter().flat_map(|(_, points)| points).collect();
+        series.push(dots(("other reasons", points), Hue::Grey));
+    }
+    let changes = scaling.decisions.iter().map(|it| change(it).abs());
+    let most = changes.fold(1.0, f64::max) + 0.5;
+    Chart {
+        title: "Decisions".to_owned(),
+        y: Axis {
+            from: Some(-most),
+            to: Some(most),
+            ..axis("change")
+        },
+        series,
+        ..Chart::default()
+    }
 }
 
-fn ttft(report: &Report, series: &sim::Series) -> Chart {
-    let bound = report.summary.goodput.as_ref().and_then(|it| it.ttft_ms);
+/// Workers more, or fewer, over both roles.
+fn change(decision: &DecisionSummary) -> f64 {
+    let changes = [decision.prefill, decision.decode].into_iter().flatten();
+    changes
+        .map(|change| f64::from(change.to) - f64::from(change.from))
+        .sum()
+}
+
+/// Mean and 90th percentile by window, windows without a value left out.
+fn latency(
+    title: &str,
+    series: &sim::Series,
+    of: fn(&Window) -> (f64, f64),
+    bound: Option<f64>,
+) -> Chart {
+    let windows = || series.windows.iter().filter(move |it| of(it).1 > 0.0);
+    let line = |name: &str, points, hue| Series {
+        name: name.to_owned(),
+        points,
+        mark: Mark::Line,
+        hue,
+    };
+    let p90 = windows().map(|it| (it.start_s, of(it).1)).collect();
+    let mean = windows().map(|it| (it.start_s, of(it).0)).collect();
     let limit = |at| Limit {
         across: Direction::Y,
         at,
-        label: format!("SLA: TTFT ≤ {at} ms"),
-    };
-    // Windows without a first token have none.
-    let seen = |window: &&Window| window.ttft_p90_ms > 0.0;
-    let points = |of: fn(&Window) -> f64| {
-        let windows = series.windows.iter().filter(seen);
-        windows.map(|window| (window.start_s, of(window))).collect()
+        label: format!("SLA: {at} ms"),
     };
     Chart {
-        title: "Time to first token of requests that arrived then".to_owned(),
+        title: title.to_owned(),
         y: Axis {
             scale: Scale::Log,
             ..axis("ms")
         },
         series: vec![
-            Series {
-                name: "90th percentile".to_owned(),
-                points: points(|window| window.ttft_p90_ms),
-                mark: Mark::Line,
-                hue: Hue::Vermillion,
-            },
-            Series {
-                name: "mean".to_owned(),
-                points: points(|window| window.ttft_mean_ms),
-                mark: Mark::Line,
-                hue: Hue::Blue,
-            },
+            line("90th percentile", p90, Hue::Vermillion),
+            line("mean", mean, Hue::Blue),
         ],
         limits: bound.map(limit).into_iter().collect(),
-        ..frame(report)
+        ..Chart::default()
     }
 }
 
-fn queue(report: &Report, series: &sim::Series) -> Chart {
+fn queue(series: &sim::Series) -> Chart {
     let line = |name: &str, of: fn(&Window) -> f64, hue| Series {
         name: name.to_owned(),
         points: (series.windows.iter())
@@ -116,13 +168,13 @@ fn queue(report: &Report, series: &sim::Series) -> Chart {
         hue,
     };
     Chart {
-        title: "Requests that waited and that ran".to_owned(),
+        title: "Requests".to_owned(),
         y: axis("requests"),
         series: vec![
             line("waiting", |window| window.queued, Hue::Vermillion),
             line("running", |window| window.running, Hue::Blue),
         ],
-        ..frame(report)
+        ..Chart::default()
     }
 }
 
@@ -130,14 +182,5 @@ fn axis(label: &str) -> Axis {
     Axis {
         label: label.to_owned(),
         ..Axis::default()
-    }
-}
-
-fn frame(report: &Report) -> Chart {
-    Chart {
-        subtitle: report.workload.clone(),
-        footer: report.footer(),
-        x: axis("seconds since the start"),
-        ..Chart::default()
     }
 }

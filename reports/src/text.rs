@@ -1,6 +1,7 @@
 //! The summary of a run for the terminal: the metrics in AIPerf's layout, then counts, rates, memory and workers, and
 //! last what the numbers stand on.
 
+mod costs;
 mod scaling;
 
 use crate::numbers::{count, counted, percent, separated};
@@ -298,6 +299,7 @@ fn memory(summary: &Summary) -> String {
             .chain(drafted)
             .chain(tiers)
             .chain(scaling)
+            .chain(costs::facts(summary))
             .collect::<Vec<_>>(),
     )
 }

@@ -2,6 +2,7 @@
 
 pub mod adversity;
 pub mod cluster;
+pub mod costs;
 pub mod disaggregation;
 pub mod event;
 pub mod frontend;

@@ -30,7 +30,8 @@ const SLA_WINDOW: Span = Span(60_000_000_000_000);
 /// Per cent of a window's requests that must meet the SLA for the window to count as good.
 const WINDOW_PERCENT: u64 = 90;
 
-/// The summary of a run. `pool_names` are by pool index; goodput is judged only when an SLA is given.
+/// The summary of a run. `pool_names` are by pool index; goodput is judged only when an SLA is given. What it costs is
+/// counted by [`crate::costs`].
 ///
 /// # Panics
 /// When a worker's pool has no name.
@@ -96,6 +97,8 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
             .as_ref()
             .map(|record| adversity(record, &counted, sla)),
         scaling,
+        costs: None,
+        energy: None,
         workers: (0..)
             .zip(&recording.workers)
             .zip(served)

@@ -144,7 +144,9 @@ pub struct WorkerRecord {
     pub steps: u64,
     /// Time spent in steps.
     pub busy: Span,
-    /// Of that, steps whose time lies beyond what their timing model was measured at.
+    /// Of that, steps that computed prompt tokens, alone or beside decoding.
+    pub prefill_busy: Span,
+    /// Of `busy`, steps whose time lies beyond what their timing model was measured at.
     pub extrapolated: Span,
     /// Tokens computed in prefill (recomputation after preemption included).
     pub prefill_tokens: u64,

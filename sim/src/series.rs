@@ -43,6 +43,10 @@ pub struct Window {
     pub ttft_mean_ms: f64,
     /// 90th percentile of the same, nearest-rank.
     pub ttft_p90_ms: f64,
+    /// Mean TPOT of requests that arrived in the window and completed with two tokens or more; 0 without any.
+    pub tpot_mean_ms: f64,
+    /// 90th percentile of the same, nearest-rank.
+    pub tpot_p90_ms: f64,
     /// Generated tokens per second.
     // Model: the tokens of a request after its first are spread evenly until its last; the sum over all windows is exact,
     // a window is off by at most the tokens that its stalled or hastened requests had there.
@@ -93,7 +97,16 @@ pub fn series(recording: &Recording, window: Span) -> Series {
         running.add(left_queue, request.finish.min(end));
         add_tokens(request, end, window, &mut tokens);
     }
-    add_ttft(&requests, window, &mut windows);
+    let ttft = of_windows(&requests, window, ttft);
+    for (index, mean_ms, p90_ms) in ttft {
+        windows[index].ttft_mean_ms = mean_ms;
+        windows[index].ttft_p90_ms = p90_ms;
+    }
+    let tpot = of_windows(&requests, window, tpot);
+    for (index, mean_ms, p90_ms) in tpot {
+        windows[index].tpot_mean_ms = mean_ms;
+        windows[index].tpot_p90_ms = p90_ms;
+    }
     let length = window.0 as f64;
     for (row, window_record) in windows.iter_mut().enumerate() {
         window_record.start_s = (Span(window.0) * row as u64).as_s();
@@ -189,26 +202,36 @@ fn add_tokens(request: &RequestRecord, end: Time, window: Span, tokens: &mut [u6
     }
 }
 
-fn add_ttft(requests: &[&RequestRecord], window: Span, windows: &mut [Window]) {
-    let with_token = requests
+/// Picoseconds to the first token, if it came.
+fn ttft(request: &RequestRecord) -> Option<u64> {
+    (request.first_token != Time::MAX).then(|| request.first_token.since(request.arrival).0)
+}
+
+/// Picoseconds per token after the first, cut to whole ones.
+fn tpot(request: &RequestRecord) -> Option<u64> {
+    let is_whole = request.outcome == Outcome::Completed && request.output_tokens > 1;
+    let decode = is_whole.then(|| request.finish.since(request.first_token).0)?;
+    Some(decode / u64::from(request.output_tokens - 1))
+}
+
+/// By window of arrival, where there is any: its index, mean and 90th percentile of a time in milliseconds.
+fn of_windows(
+    requests: &[&RequestRecord],
+    window: Span,
+    of: impl Fn(&RequestRecord) -> Option<u64>,
+) -> Vec<(usize, f64, f64)> {
+    let values = requests
         .iter()
-        .filter(|request| request.first_token != Time::MAX);
-    let mut values: Vec<(u64, u64)> = with_token
-        .map(|request| {
-            (
-                request.arrival.0 / window.0,
-                request.first_token.since(request.arrival).0,
-            )
-        })
-        .collect();
+        .filter_map(|request| Some((request.arrival.0 / window.0, of(request)?)));
+    let mut values: Vec<(u64, u64)> = values.collect();
     values.sort_unstable();
-    for of_window in values.chunk_by(|a, b| a.0 == b.0) {
-        let sum: u128 = of_window.iter().map(|value| u128::from(value.1)).sum();
-        let count = of_window.len() as u64;
-        let record = &mut windows[of_window[0].0 as usize];
-        record.ttft_mean_ms = sum as f64 / count as f64 / 1e9;
-        record.ttft_p90_ms = Span(of_window[rank(90, count) as usize - 1].1).as_ms();
-    }
+    let of_window = |values: &[(u64, u64)]| {
+        let sum: u128 = values.iter().map(|value| u128::from(value.1)).sum();
+        let count = values.len() as u64;
+        let p90 = Span(values[rank(90, count) as usize - 1].1).as_ms();
+        (values[0].0 as usize, sum as f64 / count as f64 / 1e9, p90)
+    };
+    values.chunk_by(|a, b| a.0 == b.0).map(of_window).collect()
 }
 
 #[cfg(test)]
@@ -267,6 +290,9 @@ mod tests {
         assert_eq!(row(|window| window.running), [0.0, 0.5 + 0.2, 0.5]);
         assert_eq!(row(|window| window.ttft_mean_ms), [11_000.0, 2_000.0, 0.0]);
         assert_eq!(row(|window| window.ttft_p90_ms), [11_000.0, 2_000.0, 0.0]);
+        // B has one token, so no TPOT; A's other ten took 9 s.
+        assert_eq!(row(|window| window.tpot_mean_ms), [900.0, 0.0, 0.0]);
+        assert_eq!(row(|window| window.tpot_p90_ms), [900.0, 0.0, 0.0]);
         assert_eq!(row(|window| window.output_tokens_per_s), [0.0, 0.6, 0.6]);
     }
 

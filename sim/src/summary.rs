@@ -1,5 +1,6 @@
 //! The numbers of a run, with stable names: the field names here are the names in JSON reports and sweep rows.
 
+use crate::costs::{CostSummary, EnergySummary};
 use crate::scaling::ScalingSummary;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -41,6 +42,12 @@ pub struct Summary {
     /// What a planner did; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingSummary>,
+    /// What its GPU time costs; absent without prices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub costs: Option<CostSummary>,
+    /// What its GPUs draw, an estimate; absent unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy: Option<EnergySummary>,
     /// By worker index; with a planner by place, where one worker may have followed the other.
     pub workers: Vec<WorkerSummary>,
 }

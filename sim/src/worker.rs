@@ -315,8 +315,13 @@ impl Worker {
             }
         }
         self.record.steps += u64::from(ran.steps);
-        self.record.busy += Span(ran.total().0 / self.stages);
-        self.record.prefill_tokens += plan.prefill_tokens();
+        let time = Span(ran.total().0 / self.stages);
+        self.record.busy += time;
+        let prefill_tokens = plan.prefill_tokens();
+        if prefill_tokens > 0 {
+            self.record.prefill_tokens += prefill_tokens;
+            self.record.prefill_busy += time;
+        }
         if self.speculates {
             let growth = plan.decode_batch * plan.drafts.pace;
             let held = plan.held_tokens() * u64::from(PARTS) + plan.drafts.fractions;

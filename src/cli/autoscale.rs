@@ -4,6 +4,7 @@
 //! that keeps the bound is what autoscaling has to beat; the oracle, a calendar that knows every request to come, is tried at
 //! several utilisations and says how much there is to be had.
 
+mod fleets;
 mod runs;
 mod text;
 
@@ -26,7 +27,7 @@ use sweeps::workloads;
     after_help = "Example:\n  dynosim autoscale scenario.yaml --trace trace.jsonl --startup-s 90"
 )]
 pub struct AutoscaleArgs {
-    /// Scenario file (YAML) with one pool; a planner in it is tried beside the others
+    /// Scenario file (YAML) with one pool, or one that prefills and one that decodes; a planner in it is tried beside the others
     scenario: PathBuf,
     #[command(flatten)]
     fields: FieldArgs,
@@ -36,7 +37,7 @@ pub struct AutoscaleArgs {
     /// How long a new worker takes to start: lifecycle.startup_s
     #[arg(long, value_name = "SECONDS")]
     startup_s: Option<String>,
-    /// Most workers that a fleet may have
+    /// Most workers that a fleet may have, all roles together
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     most: u32,
     /// Write autoscale.csv, autoscale.json, autoscale.png and autoscale.svg into this folder
@@ -53,6 +54,8 @@ pub struct Comparison {
     /// How long a start took, in seconds.
     startup_s: f64,
     workload: String,
+    /// Whether fleets have two sizes.
+    is_apart: bool,
     runs: Vec<Run>,
     /// What the numbers stand on.
     guesses: Vec<String>,
@@ -75,7 +78,7 @@ pub fn run(args: AutoscaleArgs) -> Result<ExitCode, Failure> {
         failure.messages.splice(0..0, problems.drain(..));
         failure
     })?;
-    problems.extend(unfit(&base));
+    problems.extend(unfit(&base, args.most));
     if !problems.is_empty() {
         return Err(Failure::input(problems));
     }
@@ -98,6 +101,7 @@ pub fn run(args: AutoscaleArgs) -> Result<ExitCode, Failure> {
         startup_s,
         workload: base.workload.in_words(),
         keep,
+        is_apart: base.pools.len() > 1,
         runs,
         guesses,
     };
@@ -116,11 +120,19 @@ pub fn run(args: AutoscaleArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Why a scenario cannot be compared like this.
-fn unfit(scenario: &Scenario) -> Option<String> {
-    let is_one = scenario.pools.len() == 1 && scenario.pools[0].role == Role::Aggregated;
-    (!is_one).then(|| {
-        "pools: found several, expected one of role aggregated: fleets of prefill and decode workers have two sizes; `dynosim sweep` varies both".to_owned()
-    })
+fn unfit(scenario: &Scenario, most: u32) -> Option<String> {
+    let mut roles: Vec<Role> = scenario.pools.iter().map(|pool| pool.role).collect();
+    roles.sort_by_key(|role| *role != Role::Prefill);
+    match roles[..] {
+        [Role::Aggregated] => None,
+        [Role::Prefill, Role::Decode] if most < 2 => Some(format!(
+            "--most: found {most}, expected 2 or more: there is a worker of each role"
+        )),
+        [Role::Prefill, Role::Decode] => None,
+        _ => Some(
+            "pools: found several of one role, expected one of role aggregated, or one of prefill and one of decode: `dynosim sweep` varies others".to_owned(),
+        ),
+    }
 }
 
 impl Comparison {

@@ -4,6 +4,7 @@
 //! Nothing is simulated.
 
 mod adversity;
+mod costs;
 mod disaggregation;
 mod host_memory;
 mod kvbm;
@@ -142,6 +143,13 @@ impl Resolved {
             line("Planner", planner::in_words(spec, &self.scenario.pools));
             line("Start-up", planner::startup(spec));
         }
+        if let Some(spec) = &self.scenario.costs {
+            line("Prices", costs::in_words(spec));
+        }
+        if let Some(spec) = &self.scenario.energy {
+            let names = self.scenario.pools.iter().map(|pool| pool.name.as_str());
+            line("Energy", costs::power(spec, &names.collect::<Vec<_>>()));
+        }
         line("SLA", sla(&self.scenario));
         line("Seed", self.scenario.seed.to_string());
         line("Sweep", format!("{} points", self.points));
@@ -181,6 +189,7 @@ impl Resolved {
             "disaggregation": self.scenario.disaggregation.as_ref().map(disaggregation::json),
             "adversity": adversity::json(&self.scenario.adversity),
             "planner": self.scenario.planner.as_ref().map(|spec| planner::json(spec, &self.scenario.pools)),
+            "costs": self.scenario.costs.as_ref().map(costs::json), "energy": self.scenario.energy.as_ref().map(costs::energy_json),
             "gpus": self.scenario.gpus(), "router": router(&self.scenario.router),
             "ttft_ms": self.scenario.sla.and_then(|sla| sla.ttft_ms), "itl_ms": self.scenario.sla.and_then(|sla| sla.itl_ms),
             "seed": self.scenario.seed, "sweep_points": self.points, "guesses": self.guesses,

@@ -8,7 +8,7 @@ use engine::{RequestId, Span};
 use reports::report::{Provenance, Report, Timing};
 use reports::{Error, aiperf, rows, scaling, text, timeline};
 use sim::series::MOST_WINDOWS;
-use sim::{Recording, series, summarize};
+use sim::{Recording, series};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::RangeInclusive;
@@ -31,7 +31,7 @@ pub struct ReplayArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Write report.json, requests.csv, requests.parquet, series.csv, timeline.json and AIPerf's files into this folder, with a planner pictures as well
+    /// Write report.json, requests.csv, requests.parquet, series.csv, timeline.json and AIPerf's files into this folder, with a planner decisions.csv and scaling.png as well
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Length of a window of series.csv in seconds
@@ -254,7 +254,7 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
             + &args
                 .out
                 .as_deref()
-                .map_or(String::new(), |out| written(out, &[]))
+                .map_or(String::new(), |out| written(out, of_planner(&report)))
     })?;
     if report.summary.requests.unfinished > 0 {
         return Err(Failure::run(stuck(&simulation, &recording)));
@@ -386,10 +386,7 @@ pub fn report(
             .collect(),
         timing: Timing::from(simulation.timing_source().clone()),
     };
-    Report::new(
-        provenance,
-        summarize(recording, &simulation.pool_names(), scenario.sla),
-    )
+    Report::new(provenance, simulation.summary(recording))
 }
 
 /// What was set, without what follows from it.
@@ -500,6 +497,17 @@ const FILES: [&str; 7] = [
     "profile_export.jsonl",
 ];
 
+/// Beside them with a planner.
+const PLANNER_FILES: [&str; 2] = ["decisions.csv", "scaling.png"];
+
+/// Those that a run has.
+fn of_planner(report: &Report) -> &'static [&'static str] {
+    match report.summary.scaling {
+        Some(_) => &PLANNER_FILES,
+        None => &[],
+    }
+}
+
 /// The steps of a real run, beside them.
 const STEPS: &str = "steps.jsonl";
 
@@ -530,8 +538,10 @@ fn write_files(
     requests.write(&parquet)?;
     let series = series(recording, window);
     rows::windows(&series).write(&series_csv)?;
-    for (name, picture) in scaling::pictures(report, &series) {
-        picture.write(&folder.join(name))?;
+    if let Some(scaling) = &report.summary.scaling {
+        let [decisions, picture] = PLANNER_FILES.map(|name| folder.join(name));
+        rows::decisions(&scaling.decisions).write(&decisions)?;
+        scaling::picture(report, scaling, &series).write(&picture)?;
     }
     timeline::write(recording, pools, &timeline_json)?;
     aiperf::write_aggregate(report, recording, &aggregate)?;

@@ -166,7 +166,8 @@ fn map(
         results.report.json()
     } else {
         let curves = over.map_or(String::new(), |over| {
-            text::curves(&over, &plan.criteria.y.metric)
+            let x = args.x.as_ref().map(|_| plan.criteria.x.metric.as_str());
+            text::curves(&over, &plan.criteria.y.metric, x)
         });
         let more: &[&str] = if curves.is_empty() { &[] } else { &CURVES };
         text::frontier(&results) + &curves + &folder.summary(more)

@@ -7,6 +7,7 @@
 
 mod annotations;
 mod clients;
+mod costs;
 mod disaggregation;
 mod engine;
 mod faults;
@@ -77,12 +78,18 @@ pub fn load(path: Option<&Path>, text: &str, overrides: &[Set]) -> Result<Scenar
     log.finish(scenario)
 }
 
-/// Why the scenario has no field of this name, if it has none: what a sweep asks before it varies one.
+/// Why the scenario with these overrides has no field of this name, if it has none: what a sweep asks before it varies one.
 #[must_use]
-pub fn unknown_field(path: Option<&Path>, text: &str, field: &str) -> Option<String> {
+pub fn unknown_field(
+    path: Option<&Path>,
+    text: &str,
+    overrides: &[Set],
+    field: &str,
+) -> Option<String> {
     // A null is as good as nothing wherever the name is known.
     let set = Set::by_option(field, "null");
-    let Problems(problems) = load(path, text, std::slice::from_ref(&set)).err()?;
+    let all = [overrides, std::slice::from_ref(&set)].concat();
+    let Problems(problems) = load(path, text, &all).err()?;
     let is_about_names = |problem: &&Problem| {
         problem.place == set.place
             && (problem.found == UNKNOWN_FIELD || problem.found.starts_with('`'))
@@ -169,6 +176,17 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         },
     });
     let adversity = adversity(&section, deployment.as_ref());
+    let costs_section = section.section("costs");
+    let energy_section = section.section("energy");
+    let known = pools.as_deref();
+    let costs = known.map(|pools| costs::costs(&costs_section, pools));
+    let energy = known.map(|pools| costs::energy(&energy_section, pools));
+    let is_priced = costs
+        .iter()
+        .all(|it| it.is_some() || !costs_section.is_written());
+    let is_powered = energy
+        .iter()
+        .all(|it| it.is_some() || !energy_section.is_written());
     let seed = section.whole("seed", 0..=u64::MAX).unwrap_or(0);
     section.finish();
     let (pools, router) = (pools?, router?);
@@ -183,6 +201,8 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         router,
         sla,
         planner: is_complete.then_some(planner)?,
+        costs: is_priced.then_some(costs.flatten())?,
+        energy: is_powered.then_some(energy.flatten())?,
         seed,
     })
 }

@@ -403,8 +403,8 @@ fn a_backend_refuses_the_fields_of_another() {
         ],
     );
     for field in ["engine.page_size", "engine.block_size"] {
-        assert_eq!(unknown_field(None, vllm, field), None, "{field}");
-        assert_eq!(unknown_field(None, SGLANG, field), None, "{field}");
+        assert_eq!(unknown_field(None, vllm, &[], field), None, "{field}");
+        assert_eq!(unknown_field(None, SGLANG, &[], field), None, "{field}");
     }
 }
 
@@ -505,7 +505,10 @@ fn the_page_about_scenarios_tells_the_truth() {
             .split('`')
             .nth(1)
             .expect("a field stands between ticks");
-        assert_eq!(unknown_field(None, text, &format!("engine.{field}")), None);
+        assert_eq!(
+            unknown_field(None, text, &[], &format!("engine.{field}")),
+            None
+        );
     }
 }
 
@@ -677,7 +680,7 @@ fn a_generator_keeps_the_rate_when_the_number_of_requests_changes() {
 
 #[test]
 fn a_field_is_known_or_explained() {
-    let unknown = |field: &str| unknown_field(None, FULL, field);
+    let unknown = |field: &str| unknown_field(None, FULL, &[], field);
     for known in [
         "pools.large.workers",
         "pools.*.parallel.tp",
@@ -857,7 +860,7 @@ proptest! {
         text.splice(from..to, insert.chars());
         let text: String = text.into_iter().collect();
         let _ = read(&text, &[(&field, &value)]);
-        let _ = unknown_field(None, &text, &field);
+        let _ = unknown_field(None, &text, &[], &field);
     }
 }
 

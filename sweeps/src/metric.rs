@@ -167,11 +167,13 @@ pub fn better(name: &str) -> Option<Direction> {
     match name {
         "requests.completed" => return Some(Direction::Max),
         "requests.total" | "requests.warmup" => return None,
-        "throughput.duration_s" | "throughput.gpus" => return Some(Direction::Min),
+        "throughput.duration_s" | "throughput.gpus" | "throughput.gpu_hours" => {
+            return Some(Direction::Min);
+        }
         _ => {}
     }
     match name.split('.').next() {
-        Some("latency" | "requests") => Some(Direction::Min),
+        Some("latency" | "requests" | "costs" | "energy") => Some(Direction::Min),
         Some("throughput" | "goodput" | "prefix") => Some(Direction::Max),
         _ => None,
     }
@@ -257,6 +259,15 @@ pub fn label(name: &str) -> String {
         "kv.peak_share" => "KV cache used at the peak",
         "kv.mean_share" => "KV cache used on average",
         "workers.count" => "number of workers",
+        "throughput.gpu_hours" => "GPU-hours",
+        "costs.usd" => "costs ($)",
+        "costs.usd_per_hour" => "$ per hour",
+        "costs.usd_per_million_tokens" => "$ per million tokens",
+        "costs.usd_per_million_output_tokens" => "$ per million output tokens",
+        "costs.usd_per_thousand_good_requests" => "$ per thousand requests within the SLA",
+        "costs.unused_usd" => "reserved and not used ($)",
+        "energy.kwh" => "energy (kWh, estimate)",
+        "energy.usd" => "energy ($, estimate)",
         _ => return latency_label(name).unwrap_or_else(|| spelt_out(name)),
     };
     words.to_owned()

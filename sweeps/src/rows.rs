@@ -5,6 +5,7 @@
 //! count differs from point to point, enter as least, mean and greatest over the workers.
 
 use crate::row::{Name, Row, Value};
+use sim::costs::{CostSummary, EnergySummary};
 use sim::links::LinkKind;
 use sim::summary::{
     AdversitySummary, KvUse, KvbmUse, Latency, LinksUse, PrefixReuse, RequestCounts, Throughput,
@@ -57,6 +58,8 @@ impl Row {
             kvbm,
             adversity,
             scaling,
+            costs,
+            energy,
             workers,
         } = summary;
         let mut row = Row::new(Vec::with_capacity(96));
@@ -86,6 +89,8 @@ impl Row {
         row.kvbm(kvbm.as_ref());
         row.adversity(adversity.as_ref());
         row.scaling(scaling.as_ref());
+        row.costs(costs.as_ref());
+        row.energy(energy.as_ref());
         row.push("workers.count", workers.len() as u64);
         row.spread(
             "workers.utilisation",
@@ -212,6 +217,43 @@ impl Row {
             "scaling.update_s",
             longest.map_or(Value::Missing, Value::from),
         );
+    }
+
+    /// Missing without prices.
+    fn costs(&mut self, costs: Option<&CostSummary>) {
+        let mut number = |name: &'static str, of: fn(&CostSummary) -> Option<f64>| {
+            let value = costs.and_then(of);
+            self.push(name, value.map_or(Value::Missing, Value::from));
+        };
+        number("costs.usd", |it| Some(it.usd));
+        number("costs.usd_per_hour", |it| Some(it.usd_per_hour));
+        number("costs.usd_per_million_tokens", |it| {
+            Some(it.usd_per_million_tokens)
+        });
+        number("costs.usd_per_million_output_tokens", |it| {
+            Some(it.usd_per_million_output_tokens)
+        });
+        number("costs.usd_per_thousand_good_requests", |it| {
+            it.usd_per_thousand_good_requests
+        });
+        number("costs.unused_usd", |it| Some(it.unused_usd));
+    }
+
+    /// Missing unless asked for.
+    fn energy(&mut self, energy: Option<&EnergySummary>) {
+        let mut number = |name: &'static str, of: fn(&EnergySummary) -> Option<f64>| {
+            let value = energy.and_then(of);
+            self.push(name, value.map_or(Value::Missing, Value::from));
+        };
+        number("energy.kwh", |it| Some(it.kwh));
+        number("energy.prefill_kwh", |it| Some(it.prefill_kwh));
+        number("energy.decode_kwh", |it| Some(it.decode_kwh));
+        number("energy.idle_kwh", |it| Some(it.idle_kwh));
+        number("energy.mean_kw", |it| Some(it.mean_kw));
+        number("energy.kwh_per_million_output_tokens", |it| {
+            Some(it.kwh_per_million_output_tokens)
+        });
+        number("energy.usd", |it| it.usd);
     }
 
     fn requests(&mut self, counts: &RequestCounts) {

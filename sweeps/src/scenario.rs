@@ -7,6 +7,7 @@ use crate::planner::{PlannerSpec, Policy};
 use calibration::{Gpu, Hop, KvCapacity, Model, Precision, TimingSpec, WorkerContext};
 use engine::vllm::Eviction;
 use engine::{EngineConfig, Span};
+use sim::costs::{CostSpec, EnergySpec};
 use sim::kvbm::spec::{Medium, OffloadPolicy};
 use sim::{
     AdversitySpec, DisaggregationSpec, HostSpec, KvbmSpec, LoadSpec, PoolSpec, RouterSpec, Sla,
@@ -34,6 +35,10 @@ pub struct Scenario {
     pub sla: Option<Sla>,
     /// Who says how many workers there are; none where that never changes.
     pub planner: Option<PlannerSpec>,
+    /// What GPU time costs; none where nobody says.
+    pub costs: Option<CostSpec>,
+    /// How the energy of its GPUs is estimated; none where nobody asks.
+    pub energy: Option<EnergySpec>,
     /// Seed of everything random.
     pub seed: u64,
 }

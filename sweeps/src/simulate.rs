@@ -6,11 +6,12 @@ use crate::scenario::{Pool, Scenario};
 use crate::workloads::Loaded;
 use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Executor, Span, StepTime, TimingSource, Workload};
+use sim::costs::{CostSpec, EnergySpec};
 use sim::live::{self, LiveRun, StopSignal};
 use sim::virtual_clock::Sample;
 use sim::{
     AdversitySpec, Cluster, ClusterSpec, FrontendSpec, HostSpec, KvbmSpec, PoolSpec, Recording,
-    Regret, ScalingSpec, virtual_clock,
+    Regret, ScalingSpec, Sla, Summary, summarize, virtual_clock,
 };
 use std::collections::HashMap;
 use std::io;
@@ -25,6 +26,9 @@ pub struct Simulation {
     hosts: Vec<Option<HostSpec>>,
     adversity: AdversitySpec,
     scaling: Option<ScalingSpec>,
+    sla: Option<Sla>,
+    costs: Option<CostSpec>,
+    energy: Option<EnergySpec>,
     /// One model per pool.
     timing: Vec<Arc<dyn StepTime>>,
     workload: Arc<Workload>,
@@ -138,6 +142,10 @@ impl Simulation {
         if let Some(planner) = &scenario.planner {
             asked.push_str(&format!(" {planner:?}"));
         }
+        // What the results say, like the SLA.
+        if scenario.costs.is_some() || scenario.energy.is_some() {
+            asked.push_str(&format!(" {:?} {:?}", scenario.costs, scenario.energy));
+        }
         let identity = PointIdentity {
             scenario: &without_defaults(&asked),
             workload: loaded.digest,
@@ -162,6 +170,9 @@ impl Simulation {
             hosts,
             adversity: scenario.adversity.clone(),
             scaling,
+            sla: scenario.sla,
+            costs: scenario.costs.clone(),
+            energy: scenario.energy.clone(),
             cluster,
             timing,
             workload: loaded.workload.clone(),
@@ -236,6 +247,19 @@ impl Simulation {
             Some(scaling) => cluster.scaled(scaling.clone(), &self.cluster.router),
             None => cluster,
         }
+    }
+
+    /// The numbers of a run, judged and priced as the scenario says.
+    #[must_use]
+    pub fn summary(&self, recording: &Recording) -> Summary {
+        let names = self.pool_names();
+        let mut summary = summarize(recording, &names, self.sla);
+        let good = summary.goodput.as_ref().map(|it| it.requests);
+        let costs = self.costs.as_ref();
+        summary.costs = costs.map(|spec| sim::costs::costs(recording, spec, &names, good));
+        let energy = self.energy.as_ref();
+        summary.energy = energy.map(|spec| sim::costs::energy(recording, spec));
+        summary
     }
 
     /// Names of the pools.

@@ -10,6 +10,7 @@ mod bad_traces;
 mod conform;
 mod conform_planner;
 mod conform_router;
+mod costs;
 mod cuda;
 mod documents;
 mod engines;

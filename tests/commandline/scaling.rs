@@ -235,15 +235,30 @@ fn the_savings_of_autoscaling_are_one_command() {
 }
 
 #[test]
-fn pictures_and_replicas_over_time_are_written_with_the_results() {
+fn a_picture_decisions_and_replicas_over_time_are_written_with_the_results() {
     let folder = Folder::with_scenario_and_trace();
-    let keda = "planner={policy: keda, target_queue: 1, max_replicas: 3}";
-    let mut args = set(&[keda, "lifecycle.startup_s=2"]);
+    let schedule =
+        "planner={policy: schedule, schedule: [{at_s: 10, workers: 4}, {at_s: 40, workers: 1}]}";
+    let mut args = set(&[schedule, "lifecycle.startup_s=2"]);
     args.extend(["--out", "results"]);
-    folder.json(&args);
-    for name in ["replicas.png", "ttft.png", "queue.png"] {
-        assert!(folder.path("results").join(name).exists(), "{name}");
+    let report = folder.json(&args);
+    let picture = folder.read("results/scaling.png");
+    assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n"));
+    let decisions = folder.text("results/decisions.csv");
+    let told = report["scaling"]["decisions"].as_array().unwrap();
+    assert!(!told.is_empty());
+    assert_eq!(decisions.lines().count(), 1 + told.len());
+    for (line, decision) in decisions.lines().skip(1).zip(told) {
+        let cells: Vec<&str> = line.split(',').collect();
+        assert_eq!(cells[0].parse::<f64>().ok(), decision["time_s"].as_f64());
+        assert_eq!(Some(cells[1]), decision["reason"].as_str());
+        assert_eq!(cells[7], decision["decode"]["to"].to_string());
     }
+    args.retain(|word| *word != "--json");
+    assert_contains(
+        &folder.good(&args),
+        &["profile_export.jsonl, decisions.csv, scaling.png\n"],
+    );
     let series = folder.text("results/series.csv");
     let head = series.lines().next().unwrap();
     assert!(
@@ -356,4 +371,68 @@ fn what_does_not_go_together_is_refused_with_its_reason() {
             &[&format!("{}: found a planner", option[0])],
         );
     }
+}
+
+#[test]
+fn fleets_of_two_roles_are_compared_by_both_sizes() {
+    let folder = Folder::with_scenario_and_trace();
+    let pools = "pools=[{name: p, role: prefill, workers: 4}, {name: d, role: decode, workers: 4}]";
+    let base = [
+        "autoscale",
+        "scenario.yaml",
+        "--trace",
+        "trace.jsonl",
+        "--startup-s",
+        "5",
+        "--set",
+        pools,
+        "--set",
+        "network.preset=efa",
+    ];
+    let told = folder.json(&[&base[..], &["--most", "4", "--json"]].concat());
+    let runs = told["runs"].as_array().unwrap();
+    let names: Vec<&str> = runs
+        .iter()
+        .filter(|run| run["kind"] == "fixed")
+        .map(|run| run["name"].as_str().unwrap())
+        .collect();
+    let expected = ["1P 1D", "1P 2D", "1P 3D", "2P 1D", "2P 2D", "3P 1D"];
+    assert_eq!(names, expected.map(|sizes| format!("fixed, {sizes}")));
+    assert_eq!(runs.len(), 6 + 9 + 10);
+    for run in runs {
+        assert!(run["peak_workers"].as_u64().unwrap() <= 4, "{run}");
+        assert!(run["gpu_hours"].as_f64().unwrap() > 0.0, "{run}");
+    }
+    let text = folder.good(
+        &[
+            &base[..],
+            &["--most", "3", "--keep", "latency.ttft_ms.p90<=9000"],
+        ]
+        .concat(),
+    );
+    assert_contains(&text, &["workers (1P 1D)", "keda on TTFT"]);
+    let wrong = folder.refused(&[&base[..], &["--most", "1"]].concat());
+    assert_contains(&wrong, &["--most: found 1, expected 2 or more"]);
+}
+
+#[test]
+fn a_sweep_varies_fields_of_a_planner_that_the_command_line_brings() {
+    let folder = Folder::with_scenario_and_trace();
+    let sweep = |field: &'static str| {
+        [
+            "sweep",
+            "scenario.yaml",
+            "--trace",
+            "trace.jsonl",
+            "--set",
+            "planner={policy: keda, target_ttft_p95_ms: 500, max_replicas: 3}",
+            "--set",
+            "lifecycle.startup_s=1",
+            "--vary",
+            field,
+        ]
+    };
+    folder.good(&sweep("planner.polling_interval_s=5,15"));
+    let told = folder.refused(&sweep("planner.polling_intervals=5,15"));
+    assert_contains(&told, &["did you mean `polling_interval_s`?"]);
 }

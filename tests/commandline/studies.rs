@@ -136,7 +136,13 @@ fn a_sweep_over_a_field_gives_tables_and_curves() {
         !folder.path("sweep-results").exists(),
         "nothing is left behind"
     );
-    let text = folder.good(&over("workload.load.concurrency"));
+    let asked = [
+        &over("workload.load.concurrency")[..],
+        &["--x", "throughput.gpu_hours"],
+    ]
+    .concat();
+    assert_contains(&folder.good(&asked), &["GPU-hours  "]);
+    let text = folder.good(&[&over("workload.load.concurrency")[..], &["--fresh"]].concat());
     let is_head = |line: &&str| line.trim_start().starts_with("TTFT mean (ms)  ");
     let mut lines = text.lines().skip_while(|line| !is_head(line));
     let mut words = || lines.next().unwrap().split_whitespace().collect::<Vec<_>>();

@@ -100,6 +100,7 @@ fn doubled_recording(recording: &Recording) -> Recording {
     };
     let worker = |record: &WorkerRecord| WorkerRecord {
         busy: record.busy * 2,
+        prefill_busy: record.prefill_busy * 2,
         held_token_ps: record.held_token_ps * 2,
         ..*record
     };

@@ -13,9 +13,9 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontTransform, RGBColor, ShapeStyle, TextStyle};
 use std::io::{self, Write};
 
-/// Logical size of every picture.
+/// Logical width of every picture.
 pub(super) const WIDTH: u32 = 1600;
-/// See [`WIDTH`].
+/// Logical height of a picture of one chart; one of several panels is higher.
 pub(super) const HEIGHT: u32 = 1000;
 /// Bitmap pixels drawn per pixel kept, in each direction.
 const OVERSAMPLING: u32 = 2;
@@ -238,10 +238,11 @@ fn without_tiny_steps(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 
 /// Draws an SVG document.
 pub(super) fn svg(
+    height: u32,
     draw: impl FnOnce(&Canvas<SVGBackend<'_>>) -> Drawn<SVGBackend<'static>>,
 ) -> String {
     let mut document = String::new();
-    let large = (WIDTH * SVG_PRECISION, HEIGHT * SVG_PRECISION);
+    let large = (WIDTH * SVG_PRECISION, height * SVG_PRECISION);
     let area = SVGBackend::with_string(&mut document, large).into_drawing_area();
     let canvas = Canvas {
         area,
@@ -258,15 +259,16 @@ pub(super) fn svg(
         document.starts_with(&drawn),
         "plotters opens the document with its size"
     );
-    document.replacen(&drawn, &size(WIDTH, HEIGHT), 1)
+    document.replacen(&drawn, &size(WIDTH, height), 1)
 }
 
 /// Draws a PNG file into `out`.
 pub(super) fn png(
     out: impl Write,
+    height: u32,
     draw: impl FnOnce(&Canvas<BitMapBackend<'_>>) -> Drawn<BitMapBackend<'static>>,
 ) -> io::Result<()> {
-    let large = (WIDTH * OVERSAMPLING, HEIGHT * OVERSAMPLING);
+    let large = (WIDTH * OVERSAMPLING, height * OVERSAMPLING);
     let mut pixels = vec![255; (large.0 * large.1 * 3) as usize];
     {
         let area = BitMapBackend::with_buffer(&mut pixels, large).into_drawing_area();
@@ -281,7 +283,7 @@ pub(super) fn png(
     }
     let small = average_down(&pixels);
     PngEncoder::new(out)
-        .write_image(&small, WIDTH, HEIGHT, ColorType::Rgb8)
+        .write_image(&small, WIDTH, height, ColorType::Rgb8)
         .map_err(|error| match error {
             ImageError::IoError(error) => error,
             other => io::Error::other(other),
@@ -292,7 +294,7 @@ pub(super) fn png(
 fn average_down(pixels: &[u8]) -> Vec<u8> {
     let factor = OVERSAMPLING as usize;
     let row = WIDTH as usize * factor * 3;
-    let mut small = Vec::with_capacity((WIDTH * HEIGHT * 3) as usize);
+    let mut small = Vec::with_capacity(pixels.len() / (factor * factor));
     for rows in pixels.chunks_exact(row * factor) {
         for x in 0..WIDTH as usize {
             for channel in 0..3 {

@@ -44,7 +44,7 @@ pub(super) fn chart<B: DrawingBackend>(chart: &Chart, canvas: &Canvas<B>) -> Dra
     Ok(())
 }
 
-fn draw_axes<B: DrawingBackend>(frame: &Frame, canvas: &Canvas<B>) -> Drawn<B> {
+pub(super) fn draw_axes<B: DrawingBackend>(frame: &Frame, canvas: &Canvas<B>) -> Drawn<B> {
     let area = &frame.area;
     for (&tick, label) in frame.y.ticks.iter().zip(&frame.y_labels) {
         let y = area.bottom - frame.y.share(tick).unwrap_or(0.0) * area.height();
@@ -55,7 +55,9 @@ fn draw_axes<B: DrawingBackend>(frame: &Frame, canvas: &Canvas<B>) -> Drawn<B> {
         let x = area.left + frame.x.share(tick).unwrap_or(0.0) * area.width();
         canvas.line(&[(x, area.top), (x, area.bottom)], GRID, 1.0)?;
         canvas.line(&[(x, area.bottom), (x, area.bottom + 7.0)], AXIS, 2.0)?;
-        canvas.text(label, (x, area.bottom + 28.0), Anchor::Middle, TICK)?;
+        if !label.is_empty() {
+            canvas.text(label, (x, area.bottom + 28.0), Anchor::Middle, TICK)?;
+        }
     }
     canvas.line(
         &[(area.left, area.top), (area.left, area.bottom)],
@@ -70,7 +72,11 @@ fn draw_axes<B: DrawingBackend>(frame: &Frame, canvas: &Canvas<B>) -> Drawn<B> {
     Ok(())
 }
 
-fn draw_series<B: DrawingBackend>(series: &Series, frame: &Frame, canvas: &Canvas<B>) -> Drawn<B> {
+pub(super) fn draw_series<B: DrawingBackend>(
+    series: &Series,
+    frame: &Frame,
+    canvas: &Canvas<B>,
+) -> Drawn<B> {
     let ink = series.hue.ink();
     match series.mark {
         Mark::Line => frame
@@ -114,7 +120,7 @@ fn draw_series<B: DrawingBackend>(series: &Series, frame: &Frame, canvas: &Canva
 }
 
 /// Everything that labels should keep off.
-fn obstacles(chart: &Chart, frame: &Frame) -> Obstacles {
+pub(super) fn obstacles(chart: &Chart, frame: &Frame) -> Obstacles {
     let mut obstacles = Obstacles::default();
     for series in &chart.series {
         match series.mark {

@@ -7,10 +7,10 @@ use super::style::{AXIS_TITLE, FOOTER, LEGEND, MARGIN, SUBTITLE, TITLE, fitting}
 use super::{Chart, Mark, Series};
 use plotters::backend::DrawingBackend;
 
-const LEGEND_KEY: f64 = 44.0;
-const LEGEND_GAP: f64 = 40.0;
+pub(super) const LEGEND_KEY: f64 = 44.0;
+pub(super) const LEGEND_GAP: f64 = 40.0;
 /// From margin to margin.
-const ROOM: f64 = WIDTH as f64 - 2.0 * MARGIN;
+pub(super) const ROOM: f64 = WIDTH as f64 - 2.0 * MARGIN;
 
 /// More rows would leave no room for the plot.
 const MOST_ROWS: usize = 6;
@@ -53,7 +53,7 @@ impl<'a> Legend<'a> {
     }
 }
 
-fn legend_width(series: &Series) -> f64 {
+pub(super) fn legend_width(series: &Series) -> f64 {
     LEGEND_KEY + 12.0 + text_width(&legend_name(series), LEGEND)
 }
 
@@ -120,7 +120,7 @@ pub(super) fn draw<B: DrawingBackend>(
 }
 
 /// The sample of a series in the legend, centred on `y`.
-fn draw_key<B: DrawingBackend>(
+pub(super) fn draw_key<B: DrawingBackend>(
     series: &Series,
     (x, y): (f64, f64),
     canvas: &Canvas<B>,

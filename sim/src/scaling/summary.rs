@@ -281,6 +281,15 @@ impl ScalingRecord {
         served
     }
 
+    /// By place, for how long somebody had its GPUs.
+    pub(crate) fn placed(&self, end: Time, places: usize) -> Vec<Span> {
+        let mut placed = vec![Span::ZERO; places];
+        for life in self.lives.iter().filter(|life| life.worker != u32::MAX) {
+            placed[life.worker as usize] += life.stay(end).placed();
+        }
+        placed
+    }
+
     /// Most GPUs that were taken at once.
     pub(crate) fn most_gpus(&self, end: Time, workers: &[WorkerRecord]) -> u64 {
         let placed = self.lives.iter().filter(|life| life.worker != u32::MAX);

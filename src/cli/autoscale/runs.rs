@@ -2,8 +2,8 @@
 
 use super::super::Failure;
 use super::super::replay::load_scenario;
+use super::fleets;
 use crate::scenario::Set;
-use sim::summarize;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Kind {
 pub struct Candidate {
     pub name: String,
     pub kind: Kind,
-    scenario: Scenario,
+    pub scenario: Scenario,
 }
 
 /// What came of it.
@@ -48,6 +48,8 @@ pub struct Run {
     pub name: String,
     pub kind: Kind,
     pub gpu_hours: f64,
+    /// What they cost, with prices.
+    pub usd: Option<f64>,
     /// The metric that is to be kept; `None` where nothing had it.
     pub metric: Option<f64>,
     pub keeps: bool,
@@ -89,15 +91,7 @@ impl Candidate {
         most: u32,
     ) -> Result<Vec<Candidate>, Failure> {
         let mut candidates = Vec::new();
-        for workers in 1..=most {
-            let mut scenario = base.clone();
-            scenario.pools[0].workers = workers;
-            candidates.push(Candidate {
-                name: format!("fixed, {workers}"),
-                kind: Kind::Fixed,
-                scenario,
-            });
-        }
+        candidates.extend(fleets::fixed(base, most));
         // A start-up time has its place beside a planner alone.
         let said = |set: &&Set| set.place != STARTUP;
         let said: Vec<Set> = overrides.iter().filter(said).cloned().collect();
@@ -113,8 +107,8 @@ impl Candidate {
         for (name, kind, planner) in planners(base, most) {
             let mut all = overrides.to_vec();
             all.push(Set::by_option("planner", &planner));
-            let mut scenario = load_scenario(path, &all)?;
-            scenario.pools[0].workers = scenario.pools[0].workers.min(most);
+            all.extend(fleets::bound(base, most));
+            let scenario = load_scenario(path, &all)?;
             candidates.push(Candidate {
                 name,
                 kind,
@@ -133,14 +127,23 @@ impl Candidate {
 
 /// Planners with their usual settings, bounded by `most` workers.
 fn planners(base: &Scenario, most: u32) -> Vec<(String, Kind, String)> {
-    let gpus = most * base.pools[0].gpus_per_worker();
+    let gpus = fleets::gpus(base, most);
+    let itl_ms = base.sla.and_then(|sla| sla.itl_ms).unwrap_or(50.0);
     let ttft_ms = base.sla.and_then(|sla| sla.ttft_ms).unwrap_or(2000.0);
     let dynamo = |target: &str, more: &str| {
         format!("{{policy: dynamo, optimization_target: {target}, max_gpu_budget: {gpus}{more}}}")
     };
     let both = ", enable_load_scaling: true, throughput_adjustment_interval_seconds: 60";
     let load = ", enable_load_scaling: true, enable_throughput_scaling: false";
-    let bound = format!("max_replicas: {most}");
+    // Settings of another autoscaler: those of prefill workers, of decode workers, of workers that do both.
+    let other = |policy: &str, [prefill, decode, both]: [&str; 3]| {
+        fleets::by_role(base, most, policy, [prefill, decode, both])
+    };
+    let ttft = format!("target_ttft_p95_ms: {}", ttft_ms / 4.0);
+    let itl = format!("target_itl_p95_ms: {}", itl_ms / 4.0);
+    let queues = "target_queue_per_worker: 2";
+    let kv_use = "target_kv_use: 0.3";
+    let depth = "scale_up_queue_depth: 4, scale_down_queue_depth: 1";
     let real = [
         ("dynamo, throughput", dynamo("throughput", "")),
         ("dynamo, latency", dynamo("latency", "")),
@@ -150,31 +153,16 @@ fn planners(base: &Scenario, most: u32) -> Vec<(String, Kind, String)> {
             "dynamo, sla by traffic",
             dynamo("sla", ", throughput_adjustment_interval_seconds: 60"),
         ),
-        (
-            "hpa on queues",
-            format!("{{policy: hpa, target_queue_per_worker: 2, {bound}}}"),
-        ),
-        (
-            "hpa on KV use",
-            format!("{{policy: hpa, target_kv_use: 0.3, {bound}}}"),
-        ),
-        (
-            "keda on TTFT",
-            format!(
-                "{{policy: keda, target_ttft_p95_ms: {}, {bound}}}",
-                ttft_ms / 4.0
-            ),
-        ),
-        (
-            "llm-d on KV use and queues",
-            format!(
-                "{{policy: llm-d, scale_up_queue_depth: 4, scale_down_queue_depth: 1, {bound}}}"
-            ),
-        ),
+        ("hpa on queues", other("hpa", [queues; 3])),
+        ("hpa on KV use", other("hpa", [queues, kv_use, kv_use])),
+        ("keda on TTFT", other("keda", [&ttft, &itl, &ttft])),
+        ("llm-d on KV use and queues", other("llm-d", [depth; 3])),
     ];
     let real = real.map(|(name, planner)| (name.to_owned(), Kind::Planner, planner));
     let oracle = UTILIZATIONS.map(|utilization| {
-        let planner = format!("{{policy: oracle, utilization: {utilization}, {bound}}}");
+        let most = fleets::most_of_a_role(base, most);
+        let planner =
+            format!("{{policy: oracle, utilization: {utilization}, max_replicas: {most}}}");
         (
             format!("oracle at {:.0} %", 100.0 * utilization),
             Kind::Oracle,
@@ -224,16 +212,18 @@ pub fn run_all(
 fn simulate(candidate: &Candidate, simulation: &Simulation, keep: &Constraint) -> Run {
     let recording = simulation.run();
     let scenario = &candidate.scenario;
-    let summary = summarize(&recording, &simulation.pool_names(), scenario.sla);
+    let summary = simulation.summary(&recording);
     let row = Row::from_summary(&summary);
     let metric = row.number(&keep.metric);
     let is_whole = summary.requests.unfinished == 0;
-    let fixed = u64::from(scenario.pools[0].workers);
+    let workers = scenario.pools.iter().map(|pool| u64::from(pool.workers));
+    let fixed: u64 = workers.sum();
     let scaling = summary.scaling.as_ref();
     Run {
         name: candidate.name.clone(),
         kind: candidate.kind,
         gpu_hours: summary.throughput.gpu_hours,
+        usd: summary.costs.as_ref().map(|costs| costs.usd),
         metric,
         keeps: is_whole && metric.is_some_and(|value| keep.is_met(value)),
         sla_share: summary.goodput.as_ref().map(|goodput| goodput.share),

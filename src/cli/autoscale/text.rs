@@ -13,15 +13,21 @@ impl Comparison {
     pub fn text(&self) -> String {
         let mut text = format!("{}\n\n", self.answer());
         let metric = label(&self.keep.metric);
+        let is_priced = self.runs.iter().any(|run| run.usd.is_some());
         let head = [metric.as_str(), "SLA share", "workers", "started"];
-        let mut row = |name: &str, mark: &str, hours: &str, cells: [&str; 4]| {
+        let mut row = |name: &str, mark: &str, [hours, usd]: [&str; 2], cells: [&str; 4]| {
             let [value, share, workers, started] = cells;
+            let usd = if is_priced {
+                format!("{usd:>9}")
+            } else {
+                String::new()
+            };
             let line = format!(
-                "{name:<34}{mark:<6}{hours:>10}  {value:>22}  {share:>10}  {workers:>14}  {started:>8}"
+                "{name:<34}{mark:<6}{hours:>10}{usd}  {value:>22}  {share:>10}  {workers:>14}  {started:>8}"
             );
             writeln!(text, "{}", line.trim_end()).expect("writing to a string cannot fail");
         };
-        row("Deployment", "", "GPU-hours", head);
+        row("Deployment", "", ["GPU-hours", "$"], head);
         for run in self.shown() {
             let value = run.metric.map_or("-".to_owned(), short);
             let share = run
@@ -34,10 +40,11 @@ impl Comparison {
             };
             let mark = if run.keeps { "keeps" } else { "" };
             let hours = format!("{:.2}", run.gpu_hours);
+            let usd = run.usd.map_or("-".to_owned(), |usd| format!("{usd:.2}"));
             row(
                 &run.name,
                 mark,
-                &hours,
+                [&hours, &usd],
                 [&value, &share, &workers, &run.started.to_string()],
             );
         }
@@ -75,8 +82,10 @@ impl Comparison {
             return lines.join("\n");
         };
         lines.push(format!(
-            "the smallest fixed fleet has {} workers and takes {:.2} GPU-hours;",
-            fixed.most_workers, fixed.gpu_hours
+            "the smallest fixed fleet has {} workers{} and takes {:.2} GPU-hours;",
+            fixed.most_workers,
+            self.sizes_of(fixed),
+            fixed.gpu_hours
         ));
         let against = |run: &Run| {
             let (saved, share) = saved(fixed, run);
@@ -116,10 +125,20 @@ impl Comparison {
         lines.join("\n")
     }
 
+    /// By role, where there are two.
+    fn sizes_of(&self, run: &Run) -> String {
+        let sizes = run.name.trim_start_matches("fixed, ");
+        if self.is_apart {
+            format!(" ({sizes})")
+        } else {
+            String::new()
+        }
+    }
+
     pub fn json(&self) -> Value {
         let of = |run: &Run| {
             json!({
-                "name": run.name, "kind": run.kind.name(), "gpu_hours": run.gpu_hours, "value": run.metric,
+                "name": run.name, "kind": run.kind.name(), "gpu_hours": run.gpu_hours, "usd": run.usd, "value": run.metric,
                 "keeps": run.keeps, "sla_share": run.sla_share, "mean_workers": run.mean_workers,
                 "peak_workers": run.most_workers, "workers_started": run.started,
             })
@@ -159,6 +178,7 @@ pub fn table(comparison: &Comparison) -> Table {
         "deployment",
         "kind",
         "gpu_hours",
+        "usd",
         "value",
         "keeps",
         "sla_share",
@@ -172,6 +192,7 @@ pub fn table(comparison: &Comparison) -> Table {
             run.name.as_str().into(),
             run.kind.name().into(),
             run.gpu_hours.into(),
+            run.usd.into(),
             run.metric.into(),
             run.keeps.into(),
             run.sla_share.into(),
@@ -206,11 +227,12 @@ pub fn chart(comparison: &Comparison) -> Chart {
             hue,
         })
     };
-    let best = comparison.cheapest(Kind::Planner);
-    let notes = [
-        comparison.fixed().and_then(|run| note(run, Hue::Blue)),
-        best.and_then(|run| note(run, Hue::Vermillion)),
-    ];
+    let planners = comparison.runs.iter();
+    let planners = planners.filter(|run| run.kind == Kind::Planner);
+    let fixed = comparison.fixed().into_iter();
+    let notes = fixed
+        .map(|run| note(run, Hue::Blue))
+        .chain(planners.map(|run| note(run, Hue::Vermillion)));
     let metric = label(&comparison.keep.metric);
     Chart {
         title: "What autoscaling saves".to_owned(),
@@ -233,7 +255,11 @@ pub fn chart(comparison: &Comparison) -> Chart {
             series(
                 "fixed fleets",
                 points(Kind::Fixed),
-                Mark::LineAndDots,
+                if comparison.is_apart {
+                    Mark::Dots
+                } else {
+                    Mark::LineAndDots
+                },
                 Hue::Blue,
             ),
             series(
@@ -254,6 +280,6 @@ pub fn chart(comparison: &Comparison) -> Chart {
             at: comparison.keep.limit(),
             label: comparison.keep.to_string(),
         }],
-        notes: notes.into_iter().flatten().collect(),
+        notes: notes.flatten().collect(),
     }
 }

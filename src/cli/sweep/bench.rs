@@ -4,7 +4,6 @@ use super::plan::Plan;
 use super::progress::note;
 use crate::cli::Failure;
 use engine::TimingSource;
-use sim::{Sla, summarize};
 use sweeps::digest::Digest;
 use sweeps::row::Row;
 use sweeps::scenario::Source;
@@ -24,7 +23,6 @@ pub struct Bench<'a> {
 /// A point ready to be simulated.
 pub struct Ready {
     simulation: Simulation,
-    sla: Option<Sla>,
     seed: u64,
     workload: Digest,
 }
@@ -81,7 +79,6 @@ impl<'a> Bench<'a> {
         let digest = simulation.digest();
         let input = Ready {
             simulation,
-            sla: scenario.sla,
             seed: scenario.seed,
             workload: loaded.digest,
         };
@@ -92,11 +89,10 @@ impl<'a> Bench<'a> {
     pub fn simulate(&self, ready: &Ready) -> Outcome {
         let Ready {
             simulation,
-            sla,
             seed,
             workload,
         } = ready;
-        let summary = summarize(&simulation.run(), &simulation.pool_names(), *sla);
+        let summary = simulation.summary(&simulation.run());
         Outcome::Done(Run {
             row: Row::from_summary(&summary),
             guesses: simulation.timing_source().guesses.clone(),

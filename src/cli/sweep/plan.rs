@@ -99,7 +99,7 @@ impl Plan {
                 "--replicates: found {replicates}, expected 1 to {MAX_REPLICATES}"
             ));
         }
-        let judge = |field: &str| judge(path, &text, field);
+        let judge = |field: &str| judge(path, &text, &set, field);
         problems.extend(
             space
                 .problems(args.max_points, &judge)
@@ -421,13 +421,13 @@ fn add(space: &mut Space, axes: Axes) -> Result<(), SpaceError> {
 }
 
 /// Why a field cannot vary, if it cannot.
-fn judge(path: Option<&Path>, text: &str, field: &str) -> Option<String> {
+fn judge(path: Option<&Path>, text: &str, set: &[Set], field: &str) -> Option<String> {
     match field {
         GPUS => None,
         _ if field == "sla" || field.starts_with("sla.") => {
             Some("the SLA is what points are judged by: it cannot vary within one sweep".to_owned())
         }
-        _ => scenario::unknown_field(path, text, field),
+        _ => scenario::unknown_field(path, text, set, field),
     }
 }
 

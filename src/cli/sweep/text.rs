@@ -37,8 +37,8 @@ pub fn frontier(results: &Results) -> String {
     joined(&sections)
 }
 
-/// Metrics over a field, the one that is drawn first.
-pub fn curves(over: &Over<'_>, drawn: &str) -> String {
+/// Metrics over a field: the one that is drawn, the other one that was asked for, the usual ones.
+pub fn curves(over: &Over<'_>, drawn: &str, other: Option<&str>) -> String {
     const USUAL: [&str; 5] = [
         "latency.ttft_ms.mean",
         "latency.tpot_ms.mean",
@@ -46,8 +46,9 @@ pub fn curves(over: &Over<'_>, drawn: &str) -> String {
         "throughput.requests_per_s",
         "prefix.first_admission_share",
     ];
-    let usual = USUAL.iter().filter(|metric| **metric != drawn);
-    let metrics = std::iter::once(&drawn).chain(usual);
+    let asked: Vec<&str> = std::iter::once(drawn).chain(other).collect();
+    let usual = USUAL.iter().filter(|metric| !asked.contains(metric));
+    let metrics = asked.iter().chain(usual);
     let tables = metrics.map(|metric| format!("\n{}", aligned(&over.table(metric))));
     tables.collect()
 }
