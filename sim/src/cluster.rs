@@ -21,7 +21,7 @@ use crate::record::{Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Placement, RouterSpec};
 use crate::scaling::Scaling;
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
-use engine::{EngineConfig, Part, RequestId, Reserved, Time, Workload};
+use engine::{EngineConfig, Part, RequestId, Reserved, StepTime, Time, Workload};
 use handoff::Disaggregated;
 use std::sync::Arc;
 
@@ -187,6 +187,16 @@ impl Cluster {
         self
     }
 
+    /// Its routers know how long steps take, by pool, for load models that ask. Without this none may.
+    #[must_use]
+    pub fn timed(mut self, timing: &[Arc<dyn StepTime>]) -> Self {
+        assert!(timing.len() == self.pools.len(), "every pool has its times");
+        if self.entry.wants_prefill_times() {
+            self.entry.time_prefills(&self.pools, timing);
+        }
+        self
+    }
+
     fn blank_records(&self) -> Vec<RequestRecord> {
         let blank = |(index, request): (usize, &engine::Request)| RequestRecord {
             arrival: Time::MAX,
@@ -261,6 +271,10 @@ impl Cluster {
 
     /// Opens the doors.
     pub fn start(&mut self, actions: &mut Vec<Action>) {
+        assert!(
+            !self.entry.wants_prefill_times(),
+            "a router with a load model knows how long steps take"
+        );
         self.load.start(actions);
         self.start_planner(actions);
     }
@@ -347,7 +361,7 @@ impl Cluster {
                 id,
                 &self.workload,
                 &self.pools,
-                Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers),
+                Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers),
             ),
         }
         self.submit_placed(now, actions);

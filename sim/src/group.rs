@@ -11,9 +11,11 @@ use crate::kvbm::TiersInView;
 use crate::record::Rejection;
 use crate::router::cost::taint_multiplier;
 use crate::router::min_tree::MinTree;
+use crate::router::prefill_times::{PrefillTimes, RankTimes};
 use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
-use engine::{Annotations, KvEvent, Part, RequestId, Time, Workload};
+use engine::{Annotations, KvEvent, Part, RequestId, StepTime, Time, Workload};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Workers with a router in front.
 #[derive(Debug, Clone)]
@@ -120,6 +122,24 @@ impl Group {
     /// Labels of workers, by pool of the cluster.
     pub fn taint(&mut self, taints: &[Vec<String>]) {
         self.taints = taints.to_vec();
+    }
+
+    /// True if its router has to be told how long prefills take.
+    pub fn wants_prefill_times(&self) -> bool {
+        self.router.wants_prefill_times()
+    }
+
+    /// Steps take so long, by pool of the cluster.
+    pub fn time_prefills(&mut self, pools: &[PoolSpec], timing: &[Arc<dyn StepTime>]) {
+        let of_pool = |&(pool, workers): &(usize, u32)| {
+            let times = RankTimes {
+                timing: timing[pool].clone(),
+                stages: pools[pool].engine.stages(),
+            };
+            std::iter::repeat_n(times, workers as usize)
+        };
+        let times = self.pools.iter().flat_map(of_pool).collect();
+        self.router.time_prefills(&PrefillTimes::new(times));
     }
 
     /// Its workers.

@@ -214,7 +214,9 @@ impl Simulation {
             frontend: FrontendSpec::default(),
             ..self.cluster.clone()
         };
-        Cluster::with_kvbm(&real, &self.kvbm, self.workload.clone()).tainted(&self.taints)
+        Cluster::with_kvbm(&real, &self.kvbm, self.workload.clone())
+            .tainted(&self.taints)
+            .timed(&self.timing)
     }
 
     /// The deployment before the first request.
@@ -223,6 +225,7 @@ impl Simulation {
         let (cluster, workload) = (&self.cluster, self.workload.clone());
         let cluster =
             Cluster::with_tiers(cluster, &self.kvbm, &self.hosts, workload).tainted(&self.taints);
+        let cluster = cluster.timed(&self.timing);
         match &self.scaling {
             Some(scaling) => cluster.scaled(scaling.clone(), &self.cluster.router),
             None => cluster,
@@ -293,13 +296,14 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 8] = [
+    const LATER: [&str; 9] = [
         ", eviction: Lru",
         ", prefetch: false",
         ", pp_size: 1, pp_max_micro_batch_size: None, dp_size: 1",
         ", speculation: None, pipeline_parallel_size: 1, attention_dp_size: 1",
         ", retention: Ttl",
         ", track_output_blocks: false",
+        ", prefill_load_model: None",
         ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
         // SGLang's and TensorRT-LLM's.
         ", speculation: None",

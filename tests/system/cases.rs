@@ -19,7 +19,7 @@ use sim::kvbm::{Eviction, FilterSpec};
 use sim::links::placement::{Nodes, Placement};
 use sim::links::topology::{Domain, NvLink, NvLinkReach};
 use sim::links::{NetworkSpec, Topology};
-use sim::router::KvRouterSpec;
+use sim::router::{KvRouterSpec, PrefillLoadModel};
 use sim::{HostSpec, KvbmSpec, PoolSpec, RouterSpec};
 
 use crate::fast::{Case, config};
@@ -71,6 +71,11 @@ pub fn case(seed: u64) -> Case {
         TimingKind::Polynomial => polynomial(&pool.engine),
     };
     case.timing = kinds.iter().zip(&case.spec.pools).map(timing).collect();
+    if let RouterSpec::Kv(kv) = &mut case.spec.router
+        && dice.chance(33)
+    {
+        kv.prefill_load_model = PrefillLoadModel::Estimated;
+    }
     case
 }
 

@@ -77,6 +77,7 @@ impl Case {
             true => cluster,
             false => cluster.tainted(&self.taints),
         };
+        let cluster = cluster.timed(&self.timing);
         match &self.scaling {
             Some(scaling) => cluster.scaled(scaling.clone(), &self.spec.router),
             None => cluster,
