@@ -6,6 +6,7 @@ mod scaling;
 use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
 use sim::Regret;
+use sim::ahead::SpeculativePrefill;
 use sim::regret::Against;
 use sim::summary::{
     Distribution, Goodput, KvbmUse, LinksUse, SpeculationSummary, Summary, Transfers, WorkerSummary,
@@ -227,6 +228,8 @@ fn memory(summary: &Summary) -> String {
         .kvbm
         .iter()
         .map(|kvbm| ("KV tiers", kvbm_in_words(kvbm)));
+    let ahead =
+        (summary.speculative_prefill.iter()).map(|own| ("Sent ahead", sent_ahead_in_words(own)));
     let scaling = summary.scaling.iter().flat_map(scaling::facts);
     facts(
         &goodput
@@ -234,9 +237,23 @@ fn memory(summary: &Summary) -> String {
             .chain(moved)
             .chain(carried)
             .chain(drafted)
+            .chain(ahead)
             .chain(tiers)
             .chain(scaling)
             .collect::<Vec<_>>(),
+    )
+}
+
+fn sent_ahead_in_words(own: &SpeculativePrefill) -> String {
+    let computed = own.prompt_tokens - own.cached_tokens;
+    format!(
+        "{} of the front end's own, {} refused · {} tokens computed, {} more were cached · {} followed by a turn, {} in time",
+        counted(own.requests, "request"),
+        own.rejected,
+        separated(computed as f64, 0),
+        separated(own.cached_tokens as f64, 0),
+        own.followed,
+        own.in_time
     )
 }
 

@@ -17,7 +17,7 @@ use crate::group::{Group, GroupSpec};
 use crate::host::{Below, Hosts};
 use crate::kvbm::{Kvbm, KvbmSpec};
 use crate::load::{Load, LoadSpec};
-use crate::record::{Outcome, Recording, Rejection, RequestRecord};
+use crate::record::{AheadRecord, Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Placement, RouterSpec};
 use crate::scaling::Scaling;
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
@@ -211,7 +211,11 @@ impl Cluster {
             router_overlap_tokens: 0,
             preemptions: 0,
             outcome: Outcome::Unfinished,
-            is_warmup: self.load.is_warmup(RequestId(index as u32)),
+            is_warmup: {
+                let request = RequestId(index as u32);
+                let ahead = self.workload.ahead_of(request);
+                self.load.is_warmup(ahead.map_or(request, |ahead| ahead.of))
+            },
         };
         self.workload
             .requests
@@ -337,7 +341,7 @@ impl Cluster {
             self.refuse(now, id, reason, actions);
             return;
         }
-        self.watch_arrival();
+        self.watch_arrival(id);
         let input_tokens = self.workload.requests[index].input_tokens;
         match self.frontend.receive(now, input_tokens) {
             time if time == now => self.place(now, id, actions),
@@ -550,6 +554,20 @@ impl Cluster {
             let books = self.recording.kvbm.get_or_insert_default();
             hosts.finish(&self.workers, books);
         }
+        let own = self
+            .recording
+            .requests
+            .split_off(self.workload.of_clients());
+        let record = |(life, ahead): (RequestRecord, &engine::Ahead)| AheadRecord {
+            life,
+            of: ahead.of,
+            next: ahead.next,
+        };
+        self.recording.ahead = own
+            .into_iter()
+            .zip(&self.workload.ahead)
+            .map(record)
+            .collect();
         self.recording
     }
 }

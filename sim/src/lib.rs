@@ -1,5 +1,6 @@
 //! The serving system on a clock: cluster, routers, drivers, metrics.
 
+pub mod ahead;
 pub mod cluster;
 pub mod disaggregation;
 pub mod event;
@@ -33,7 +34,7 @@ pub use host::HostSpec;
 pub use kvbm::KvbmSpec;
 pub use load::LoadSpec;
 pub use metrics::summarize;
-pub use record::{GapRun, Outcome, Recording, Rejection, RequestRecord, WorkerRecord};
+pub use record::{AheadRecord, GapRun, Outcome, Recording, Rejection, RequestRecord, WorkerRecord};
 pub use regret::Regret;
 pub use router::RouterSpec;
 pub use scaling::{PoolScaling, ScalingRecord, ScalingSpec, ScalingSummary, Startup};

@@ -117,6 +117,12 @@ pub fn unread(scenario: &Scenario, table: &AnnotationTable) -> Vec<String> {
             "that their prompts are pinned: only tiers below the GPU (pools[].kvbm) pin, and there are none",
         );
     }
+    if scenario.has_oracle() {
+        tell(
+            said.count(|kind| kind.speculative_prefill),
+            "that their next turns are prefilled ahead (speculative_prefill): not done beside an oracle, which knows only what clients send",
+        );
+    }
     for taint in said.unmet(scenario) {
         let rows = said.count(|kind| kind.required_taints.contains(&taint));
         tell(

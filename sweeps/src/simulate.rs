@@ -148,8 +148,13 @@ impl Simulation {
             version: env!("CARGO_PKG_VERSION"),
         };
         let digest = identity.digest();
+        // Oracles know what clients will send, and nothing of what follows from answers: unread, as the guesses say.
+        let workload = match loaded.workload.ahead.is_empty() || !scenario.has_oracle() {
+            true => loaded.workload.clone(),
+            false => Arc::new(loaded.workload.without_ahead()),
+        };
         let scaling = scenario.planner.as_ref().map(|planner| {
-            let scaling = planner.scaling(&scenario.pools, &timing, &loaded.workload);
+            let scaling = planner.scaling(&scenario.pools, &timing, &workload);
             scaling.expect("planners are checked when scenarios are read")
         });
         Ok(Simulation {
@@ -159,7 +164,7 @@ impl Simulation {
             scaling,
             cluster,
             timing,
-            workload: loaded.workload.clone(),
+            workload,
             digest,
             workload_digest: loaded.digest,
             source,
@@ -176,7 +181,7 @@ impl Simulation {
     #[must_use]
     pub fn run_with_regret(&self, decisions: usize, horizon: Span) -> (Recording, Regret) {
         let sample = Sample {
-            decisions: decisions.min(self.workload.requests.len()),
+            decisions: decisions.min(self.workload.of_clients()),
             seed: self.cluster.seed,
             horizon,
         };

@@ -48,10 +48,11 @@ fn routers_that_know_less_place_differently() {
     let recovered = [lossy[0], lossy[1], "router.kv_event_recovery=true"];
     assert_ne!(run(&lossy), run(&recovered));
     assert_eq!(run(&recovered), run(&recovered));
-    // A prefill that is nearly done counts for little. Both names of the model are known.
-    let timed = run(&["router.prefill_load_model=ais"]);
-    assert_ne!(timed, one);
-    assert_eq!(run(&["router.prefill_load_model=aic"]), timed);
+    // Where prompts meet, one that is nearly done counts for little. Both names of the model are known.
+    let busy = "workload.load.arrival_speedup_ratio=20";
+    let timed = run(&[busy, "router.prefill_load_model=ais"]);
+    assert_ne!(timed, run(&[busy]));
+    assert_eq!(run(&[busy, "router.prefill_load_model=aic"]), timed);
     assert_eq!(run(&["router.prefill_load_model=none"]), one);
 }
 

@@ -22,7 +22,7 @@ use sim::links::{NetworkSpec, Topology};
 use sim::router::{KvRouterSpec, PrefillLoadModel};
 use sim::{HostSpec, KvbmSpec, PoolSpec, RouterSpec};
 
-use crate::fast::{Case, config};
+use crate::fast::{Case, config, workload_sent_ahead};
 use crate::oracle::dice::Dice;
 use crate::oracle::random::scenario;
 use crate::oracle::scenario::{Engine, Scenario};
@@ -75,6 +75,9 @@ pub fn case(seed: u64) -> Case {
         && dice.chance(33)
     {
         kv.prefill_load_model = PrefillLoadModel::Estimated;
+    }
+    if dice.chance(25) {
+        case.workload = workload_sent_ahead(&scenario, &mut dice);
     }
     case
 }
