@@ -26,6 +26,8 @@ pub struct Annotations {
     pub ephemeral_blocks: Option<Ephemeral>,
     /// How long its prompt is pinned once it is computed (`cache_control`).
     pub pin: Option<Span>,
+    /// When its answer ends, prompt and answer are sent ahead of the next turn.
+    pub speculative_prefill: bool,
 }
 
 /// Blocks that nobody will ask for again once their request has ended.
@@ -106,6 +108,18 @@ impl Annotations {
             expected_output_tokens: self.expected_output_tokens.or(other.expected_output_tokens),
             ephemeral_blocks: self.ephemeral_blocks.or(other.ephemeral_blocks),
             pin: self.pin.or(other.pin),
+            speculative_prefill: self.speculative_prefill || other.speculative_prefill,
+        }
+    }
+
+    /// What is said of the request that is sent ahead of its next turn: where it goes, and how soon. Its blocks are to stay.
+    #[must_use]
+    pub fn sent_ahead(&self) -> Annotations {
+        Annotations {
+            expected_output_tokens: self.expected_output_tokens.map(|_| 1),
+            ephemeral_blocks: None,
+            speculative_prefill: false,
+            ..self.clone()
         }
     }
 

@@ -34,5 +34,5 @@ pub use speculation::{AcceptanceMode, DraftMethod, Drafted, Speculation};
 pub use time::{Span, Time};
 pub use timing::{Basis, Chunk, Piece, StepShape, StepTime, TimingSource};
 pub use workload::{
-    Dependency, NewRequest, Request, RequestId, Trigger, Workload, WorkloadBuilder,
+    Ahead, Dependency, NewAhead, NewRequest, Request, RequestId, Trigger, Workload, WorkloadBuilder,
 };

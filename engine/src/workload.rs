@@ -67,7 +67,8 @@ pub enum Trigger {
     Completion,
 }
 
-/// The requests of one run. Requests are sorted by arrival, ties in the order of the source.
+/// The requests of one run. Requests are sorted by arrival, ties in the order of the source; behind them stand those that no
+/// client sends.
 #[derive(Debug, Clone, Default)]
 pub struct Workload {
     /// In order of `arrival`.
@@ -78,9 +79,43 @@ pub struct Workload {
     pub dependencies: Vec<Dependency>,
     /// What requests say about themselves.
     pub annotations: AnnotationTable,
+    /// What the last requests are, which no client sends: one each, in order. They stand behind all others whatever their
+    /// arrival is, and wait for an answer.
+    pub ahead: Vec<Ahead>,
+}
+
+/// A request that the front end sends itself when an answer ends, so that the next turn finds it in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// Whose answer.
+    pub of: RequestId,
+    /// The next turn, if there is one.
+    pub next: Option<RequestId>,
 }
 
 impl Workload {
+    /// How many requests clients send: the first ones.
+    #[must_use]
+    pub fn of_clients(&self) -> usize {
+        self.requests.len() - self.ahead.len()
+    }
+
+    /// The same without the requests that no client sends.
+    #[must_use]
+    pub fn without_ahead(&self) -> Workload {
+        let mut without = self.clone();
+        without.requests.truncate(self.of_clients());
+        without.ahead.clear();
+        without
+    }
+
+    /// What a request is sent ahead of, if no client sends it.
+    #[must_use]
+    pub fn ahead_of(&self, request: RequestId) -> Option<&Ahead> {
+        let at = (request.0 as usize).checked_sub(self.of_clients())?;
+        self.ahead.get(at)
+    }
+
     /// What `request` waits for besides its arrival time.
     #[must_use]
     pub fn dependencies_of(&self, request: &Request) -> &[Dependency] {
@@ -120,9 +155,21 @@ pub struct NewRequest<'a> {
     pub dependencies: &'a [Dependency],
 }
 
+/// A request to be sent ahead of the next turn; both by the order of [`WorkloadBuilder::push`].
+#[derive(Debug, Clone, Copy)]
+pub struct NewAhead<'a> {
+    /// Whose answer it follows.
+    pub of: u32,
+    /// The next turn, if there is one.
+    pub next: Option<u32>,
+    /// What is known of its prompt.
+    pub prompt: &'a [Run],
+}
+
 /// Collects requests into a [`Workload`].
 #[derive(Debug, Clone, Default)]
 pub struct WorkloadBuilder {
+    ahead: Vec<(Ahead, Request)>,
     tree: PrefixTreeBuilder,
     requests: Vec<Request>,
     dependencies: Vec<Dependency>,
@@ -203,6 +250,33 @@ impl WorkloadBuilder {
         self.dependencies.extend_from_slice(request.dependencies);
     }
 
+    /// Adds a request that the front end sends itself, with one token of answer: of the session and priority of the request
+    /// whose answer it follows. What that one says about where it goes, it says too.
+    pub fn push_ahead(&mut self, new: NewAhead<'_>) {
+        let request = self.requests[new.of as usize];
+        // Contents of its own, from the last number down.
+        let owner = (u32::MAX >> 1) - self.ahead.len() as u32;
+        self.content.clear();
+        self.content.extend_from_slice(new.prompt);
+        self.content.push(Run {
+            first: Self::output_token(owner, 0),
+            len: 1,
+        });
+        let ahead = Ahead {
+            of: RequestId(new.of),
+            next: new.next.map(RequestId),
+        };
+        let request = Request {
+            input_tokens: new.prompt.iter().map(|run| run.len).sum(),
+            output_tokens: 1,
+            leaf: self.tree.insert(&self.content),
+            dependency_count: 1,
+            ..request
+        };
+        assert!(request.input_tokens > 0, "a prompt has a token");
+        self.ahead.push((ahead, request));
+    }
+
     /// The request pushed last says this about itself.
     pub fn annotate(&mut self, annotations: &Annotations) {
         let last = self.requests.len().checked_sub(1);
@@ -218,6 +292,7 @@ impl WorkloadBuilder {
             mut requests,
             mut dependencies,
             mut annotations,
+            ahead: mut sent_ahead,
             ..
         } = self;
         if !requests.is_sorted_by_key(|request| request.arrival) {
@@ -232,9 +307,30 @@ impl WorkloadBuilder {
             for dependency in &mut dependencies {
                 dependency.on = RequestId(place[dependency.on.0 as usize]);
             }
+            for (ahead, _) in &mut sent_ahead {
+                for request in std::iter::once(&mut ahead.of).chain(&mut ahead.next) {
+                    request.0 = place[request.0 as usize];
+                }
+            }
+        }
+        let mut ahead = Vec::with_capacity(sent_ahead.len());
+        for (of, mut request) in sent_ahead {
+            request.first_dependency = dependencies.len() as u32;
+            dependencies.push(Dependency {
+                on: of.of,
+                trigger: Trigger::Completion,
+                delay: Span::ZERO,
+            });
+            if let Some(said) = annotations.of(of.of.0 as usize) {
+                let said = said.sent_ahead();
+                annotations.set(requests.len(), &said);
+            }
+            requests.push(request);
+            ahead.push(of);
         }
         requests.shrink_to_fit();
         Workload {
+            ahead,
             requests,
             tree: tree.finish(),
             dependencies,

@@ -8,7 +8,7 @@ use sim::event::WorkerId;
 use sim::kvbm::{FetchRecord, KvbmRecord, TierRecord};
 use sim::links::{LinkKind, LinkRecord, LinkUse};
 use sim::{
-    GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, Summary, TransferRecord,
+    AheadRecord, GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, Summary, TransferRecord,
     WorkerRecord, summarize,
 };
 
@@ -105,6 +105,22 @@ pub(crate) fn recording() -> Recording {
         steps,
         sequences: 1,
     };
+    // Sent when the first answer ended; nobody went on.
+    let sent_ahead = AheadRecord {
+        life: RequestRecord {
+            arrival: first.finish,
+            placed: first.finish,
+            first_scheduled: first.finish,
+            first_token: ms(700.0),
+            finish: ms(700.0),
+            input_tokens: 105,
+            output_tokens: 1,
+            cached_tokens: 96,
+            ..first
+        },
+        of: RequestId(0),
+        next: None,
+    };
     let moved = TransferRecord {
         request: RequestId(1),
         from: WorkerId(0),
@@ -119,6 +135,7 @@ pub(crate) fn recording() -> Recording {
     };
     Recording {
         requests: vec![first, second, refused, cut_off],
+        ahead: vec![sent_ahead],
         workers: vec![worker, other],
         gaps: vec![gap(100.0, 4), gap(200.0, 2)],
         transfers: vec![moved],

@@ -7,6 +7,7 @@ mod scaling;
 use crate::numbers::{count, counted, percent, separated};
 use crate::report::Report;
 use sim::Regret;
+use sim::ahead::SpeculativePrefill;
 use sim::regret::Against;
 use sim::summary::{
     AdversitySummary, Distribution, FaultSummary, Goodput, KvbmUse, LinksUse, SpeculationSummary,
@@ -290,6 +291,8 @@ fn memory(summary: &Summary) -> String {
         .kvbm
         .iter()
         .map(|kvbm| ("KV tiers", kvbm_in_words(kvbm)));
+    let ahead =
+        (summary.speculative_prefill.iter()).map(|own| ("Sent ahead", sent_ahead_in_words(own)));
     let scaling = summary.scaling.iter().flat_map(scaling::facts);
     facts(
         &goodput
@@ -297,10 +300,24 @@ fn memory(summary: &Summary) -> String {
             .chain(moved)
             .chain(carried)
             .chain(drafted)
+            .chain(ahead)
             .chain(tiers)
             .chain(scaling)
             .chain(costs::facts(summary))
             .collect::<Vec<_>>(),
+    )
+}
+
+fn sent_ahead_in_words(own: &SpeculativePrefill) -> String {
+    let computed = own.prompt_tokens - own.cached_tokens;
+    format!(
+        "{} of the front end's own, {} refused · {} tokens computed, {} more were cached · {} followed by a turn, {} in time",
+        counted(own.requests, "request"),
+        own.rejected,
+        separated(computed as f64, 0),
+        separated(own.cached_tokens as f64, 0),
+        own.followed,
+        own.in_time
     )
 }
 

@@ -21,11 +21,13 @@ use crate::group::{Group, GroupSpec};
 use crate::host::{Below, Hosts};
 use crate::kvbm::{Kvbm, KvbmSpec};
 use crate::load::{Load, LoadSpec};
-use crate::record::{Outcome, Recording, Rejection, RequestRecord};
+use crate::record::{AheadRecord, Outcome, Recording, Rejection, RequestRecord};
 use crate::router::{Placement, RouterSpec};
 use crate::scaling::Scaling;
 use crate::worker::{Books, Outputs, Worker, WorkerOptions};
-use engine::{EngineConfig, Part, RequestId, Reserved, Scheduler, StepPlan, Time, Workload};
+use engine::{
+    EngineConfig, Part, RequestId, Reserved, Scheduler, StepPlan, StepTime, Time, Workload,
+};
 use handoff::Disaggregated;
 use std::sync::Arc;
 
@@ -207,6 +209,16 @@ impl Cluster {
         self
     }
 
+    /// Its routers know how long steps take, by pool, for load models that ask. Without this none may.
+    #[must_use]
+    pub fn timed(mut self, timing: &[Arc<dyn StepTime>]) -> Self {
+        assert!(timing.len() == self.pools.len(), "every pool has its times");
+        if self.entry.wants_prefill_times() {
+            self.entry.time_prefills(&self.pools, timing);
+        }
+        self
+    }
+
     fn blank_records(&self) -> Vec<RequestRecord> {
         let blank = |(index, request): (usize, &engine::Request)| RequestRecord {
             arrival: Time::MAX,
@@ -221,7 +233,11 @@ impl Cluster {
             router_overlap_tokens: 0,
             preemptions: 0,
             outcome: Outcome::Unfinished,
-            is_warmup: self.load.is_warmup(RequestId(index as u32)),
+            is_warmup: {
+                let request = RequestId(index as u32);
+                let ahead = self.workload.ahead_of(request);
+                self.load.is_warmup(ahead.map_or(request, |ahead| ahead.of))
+            },
         };
         self.workload
             .requests
@@ -281,6 +297,10 @@ impl Cluster {
 
     /// Opens the doors.
     pub fn start(&mut self, actions: &mut Vec<Action>) {
+        assert!(
+            !self.entry.wants_prefill_times(),
+            "a router with a load model knows how long steps take"
+        );
         self.load.start(actions);
         self.start_faults(actions);
         self.start_planner(actions);
@@ -358,7 +378,7 @@ impl Cluster {
             self.refuse(now, id, reason, actions);
             return;
         }
-        self.watch_arrival();
+        self.watch_arrival(id);
         let input_tokens = self.workload.requests[index].input_tokens;
         match self.frontend.receive(now, input_tokens) {
             time if time == now => self.place(now, id, actions),
@@ -389,7 +409,7 @@ impl Cluster {
                 id,
                 &self.workload,
                 &self.pools,
-                Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers),
+                Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers),
             ),
         }
         self.submit_placed(now, actions);
@@ -618,6 +638,20 @@ impl Cluster {
             let books = self.recording.kvbm.get_or_insert_default();
             hosts.finish(&self.workers, books);
         }
+        let own = self
+            .recording
+            .requests
+            .split_off(self.workload.of_clients());
+        let record = |(life, ahead): (RequestRecord, &engine::Ahead)| AheadRecord {
+            life,
+            of: ahead.of,
+            next: ahead.next,
+        };
+        self.recording.ahead = own
+            .into_iter()
+            .zip(&self.workload.ahead)
+            .map(record)
+            .collect();
         self.recording
     }
 }

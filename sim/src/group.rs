@@ -11,10 +11,12 @@ use crate::kvbm::TiersInView;
 use crate::record::Rejection;
 use crate::router::cost::taint_multiplier;
 use crate::router::min_tree::MinTree;
+use crate::router::prefill_times::{PrefillTimes, RankTimes};
 use crate::router::{Candidate, Fleet, Placement, Router, RouterSpec};
-use engine::{Annotations, KvEvent, Part, RequestId, Time, Workload};
+use engine::{Annotations, KvEvent, Part, RequestId, StepTime, Time, Workload};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Workers with a router in front.
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ pub(crate) struct Group {
     forgotten: FxHashSet<RequestId>,
     /// What the router is made from.
     made_from: (RouterSpec, u64, Fleet),
+    /// How long prefills take, where the router wants to know.
+    prefill_times: Option<PrefillTimes>,
     /// By place: whether it must not be chosen, for it drains or nobody is there.
     is_away: Vec<bool>,
     away: usize,
@@ -115,6 +119,7 @@ impl Group {
             generated: FxHashMap::default(),
             forgotten: FxHashSet::default(),
             made_from,
+            prefill_times: None,
             router: Router::new(spec.router, spec.seed, fleet),
             part: spec.part,
             listens: spec.listens,
@@ -137,6 +142,26 @@ impl Group {
     /// Labels of workers, by pool of the cluster.
     pub fn taint(&mut self, taints: &[Vec<String>]) {
         self.taints = taints.to_vec();
+    }
+
+    /// True if its router has to be told how long prefills take.
+    pub fn wants_prefill_times(&self) -> bool {
+        self.router.wants_prefill_times()
+    }
+
+    /// Steps take so long, by pool of the cluster.
+    pub fn time_prefills(&mut self, pools: &[PoolSpec], timing: &[Arc<dyn StepTime>]) {
+        let of_pool = |&(pool, workers): &(usize, u32)| {
+            let times = RankTimes {
+                timing: timing[pool].clone(),
+                stages: pools[pool].engine.stages(),
+            };
+            std::iter::repeat_n(times, workers as usize)
+        };
+        let times = self.pools.iter().flat_map(of_pool).collect();
+        let times = PrefillTimes::new(times);
+        self.router.time_prefills(&times);
+        self.prefill_times = Some(times);
     }
 
     /// Its workers.
@@ -578,6 +603,9 @@ impl Group {
         let fresh = Router::new(spec, seed, fleet);
         let old = std::mem::replace(&mut self.router, fresh);
         self.router.take_over(old, reads_caches);
+        if let Some(times) = &self.prefill_times {
+            self.router.time_prefills(times);
+        }
         let away = self.is_away.iter().zip(&self.places);
         for (_, &place) in away.filter(|(is_away, _)| **is_away) {
             self.router.leave(place);

@@ -1,6 +1,7 @@
 //! The serving system on a clock: cluster, routers, drivers, metrics.
 
 pub mod adversity;
+pub mod ahead;
 pub mod cluster;
 pub mod costs;
 pub mod disaggregation;
@@ -36,7 +37,9 @@ pub use host::HostSpec;
 pub use kvbm::KvbmSpec;
 pub use load::LoadSpec;
 pub use metrics::summarize;
-pub use record::{Failure, GapRun, Outcome, Recording, Rejection, RequestRecord, WorkerRecord};
+pub use record::{
+    AheadRecord, Failure, GapRun, Outcome, Recording, Rejection, RequestRecord, WorkerRecord,
+};
 pub use regret::Regret;
 pub use router::RouterSpec;
 pub use scaling::{PoolScaling, ScalingRecord, ScalingSpec, ScalingSummary, Startup};

@@ -120,7 +120,10 @@ impl Load {
     /// `request` ended: its last token arrived, or it was refused.
     pub fn ended(&mut self, now: Time, request: RequestId, actions: &mut Vec<Action>) {
         self.trigger(now, request, Trigger::Completion, actions);
-        if self.spec.concurrency.is_some() && self.conversations.ended(request) {
+        if self.spec.concurrency.is_some()
+            && self.workload.ahead_of(request).is_none()
+            && self.conversations.ended(request)
+        {
             self.send_next(now, actions);
         }
     }
@@ -245,10 +248,12 @@ struct Conversations {
 
 impl Conversations {
     fn new(workload: &Workload) -> Self {
-        let count = workload.requests.len();
+        // What no client sends holds no slot.
+        let count = workload.of_clients();
+        let requests = &workload.requests[..count];
         let mut of: Vec<u32> = (0..count as u32).collect();
         let mut first_of_session = FxHashMap::default();
-        for (index, request) in workload.requests.iter().enumerate() {
+        for (index, request) in requests.iter().enumerate() {
             let index = index as u32;
             join(
                 &mut of,
@@ -263,7 +268,7 @@ impl Conversations {
             left: vec![0; count],
             ..Conversations::default()
         };
-        for (index, request) in workload.requests.iter().enumerate() {
+        for (index, request) in requests.iter().enumerate() {
             let first = find(&mut of, index as u32);
             conversations.left[first as usize] += 1;
             if request.dependency_count == 0 && first != index as u32 {

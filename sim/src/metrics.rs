@@ -9,6 +9,7 @@
 //! requests does not matter. A number without a base (no request, no time) is 0, never NaN or infinite.
 
 use crate::adversity::record::{AdversityRecord, FaultRecord};
+use crate::ahead::speculative_prefill;
 use crate::disaggregation::TransferRecord;
 use crate::kvbm::{KvbmRecord, TierRecord};
 use crate::links::{LinkKind, LinkUse};
@@ -49,12 +50,16 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         .filter(|request| request.outcome == Outcome::Completed)
         .collect();
     let measured = measured_time(&counted, &completed);
-    let run = run_time(&sent);
+    let own = recording.ahead.iter().map(|ahead| &ahead.life);
+    let all: Vec<&RequestRecord> = (sent.iter().copied())
+        .chain(own.filter(|life| life.was_sent()))
+        .collect();
+    let run = run_time(&all);
     let tpot_ps: Vec<f64> = completed
         .iter()
         .filter_map(|request| tpot_ps(request))
         .collect();
-    let end = sent.iter().map(|request| request.last_moment()).max();
+    let end = all.iter().map(|request| request.last_moment()).max();
     let end = end.unwrap_or_default();
     let scaling = recording.scaling.as_ref();
     let gpus = GpuUse::of(recording, end);
@@ -88,6 +93,7 @@ pub fn summarize(recording: &Recording, pool_names: &[String], sla: Option<Sla>)
         transfers: transfers(recording),
         network: network(&recording.links, run),
         speculation: speculation(&recording.workers),
+        speculative_prefill: speculative_prefill(recording),
         kvbm: recording
             .kvbm
             .as_ref()

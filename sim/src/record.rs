@@ -172,11 +172,24 @@ pub struct WorkerRecord {
     pub held_token_ps: u128,
 }
 
+/// The life of a request that the front end sent itself, ahead of the next turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AheadRecord {
+    /// As of any other request. A warm-up if its answer was one.
+    pub life: RequestRecord,
+    /// Whose answer it followed.
+    pub of: RequestId,
+    /// The next turn, if there is one.
+    pub next: Option<RequestId>,
+}
+
 /// Everything a run leaves behind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recording {
-    /// By request index.
+    /// By request index, those that clients sent.
     pub requests: Vec<RequestRecord>,
+    /// The front end's own; their indices follow.
+    pub ahead: Vec<AheadRecord>,
     /// By worker index.
     pub workers: Vec<WorkerRecord>,
     /// All gaps between consecutive tokens of a request, warm-up requests left out.
@@ -212,6 +225,10 @@ impl Recording {
     /// The record of a request.
     #[must_use]
     pub fn request(&self, id: RequestId) -> &RequestRecord {
-        &self.requests[id.0 as usize]
+        let index = id.0 as usize;
+        match index.checked_sub(self.requests.len()) {
+            Some(ahead) => &self.ahead[ahead].life,
+            None => &self.requests[index],
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The numbers of a run, with stable names: the field names here are the names in JSON reports and sweep rows.
 
+use crate::ahead::SpeculativePrefill;
 use crate::costs::{CostSummary, EnergySummary};
 use crate::scaling::ScalingSummary;
 use serde::Serialize;
@@ -33,6 +34,9 @@ pub struct Summary {
     /// What drafts brought; absent where no engine speculates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<SpeculationSummary>,
+    /// What the front end sent ahead of next turns; absent where nobody asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculative_prefill: Option<SpeculativePrefill>,
     /// KV below the GPUs' caches; absent where no worker has such tiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kvbm: Option<KvbmUse>,

@@ -276,3 +276,22 @@ fn tensorrt_llm_waits_for_its_blocks() {
     let tier = kvbm.tiers[0];
     assert_eq!((tier.offloaded_blocks, tier.onboarded_blocks), (6, 3));
 }
+
+#[test]
+fn a_storage_that_all_share_counts_for_workers_that_have_less() {
+    // A is on one worker and in the storage. There each of its 100 blocks saves a quarter; elsewhere, half, if the router asks.
+    let second_of = |shared_cache_multiplier, host| {
+        let mut kv = KvRouterSpec::default();
+        kv.weights.overlap_score_credit = 0.25;
+        kv.weights.shared_cache_multiplier = shared_cache_multiplier;
+        let spec = cluster(2, RouterSpec::Kv(kv));
+        let recording = run(&spec, host, &workload(&[(0, 1, 2), (500, 1, 2)]));
+        let [first, second] = [0, 1].map(|id: usize| recording.requests[id]);
+        (second.worker == first.worker, second.cached_tokens)
+    };
+    let storage = || with_storage(PrefetchPolicy::WaitComplete);
+    assert_eq!(second_of(0.0, storage()), (true, 99));
+    // Its KV comes from the storage: the GPU there had nothing.
+    assert_eq!(second_of(0.5, storage()), (false, 0));
+    assert_eq!(second_of(0.5, host(WritePolicy::WriteThrough)), (true, 99));
+}

@@ -71,6 +71,7 @@ fn a_run_of_four_requests() {
         ..completed(0.0, 0.0, 5000.0, 9000.0, 9)
     };
     let recording = Recording {
+        ahead: Vec::new(),
         requests: vec![
             warmup,
             completed(500.0, 500.0, 600.0, 1000.0, 5),
@@ -414,6 +415,7 @@ fn any_recording() -> impl Strategy<Value = Recording> {
     let workers = prop::collection::vec(Just(worker), 0..3);
     let requests = prop::collection::vec(any_request(), 0..40);
     (requests, workers, gaps).prop_map(|(requests, workers, gaps)| Recording {
+        ahead: Vec::new(),
         requests,
         workers,
         gaps,

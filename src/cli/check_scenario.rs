@@ -107,7 +107,7 @@ impl Resolved {
         let mut line = |topic: &str, words: String| {
             writeln!(text, "{topic:<16}{words}").expect("writing to a string cannot fail");
         };
-        let requests = self.traffic.workload.requests.len();
+        let requests = self.traffic.workload.of_clients();
         let traffic = self.scenario.workload.in_words();
         line("Workload", format!("{traffic} ({requests} requests)"));
         for (pool, timing) in self.scenario.pools.iter().zip(&self.timing) {
@@ -183,7 +183,7 @@ impl Resolved {
         let pools = self.scenario.pools.iter().zip(&self.timing);
         json!({
             "scenario": name, "workload": self.scenario.workload.in_words(),
-            "requests": self.traffic.workload.requests.len(), "workload_digest": self.traffic.digest.to_string(),
+            "requests": self.traffic.workload.of_clients(), "workload_digest": self.traffic.digest.to_string(),
             "warnings": self.traffic.warnings,
             "useless_tiers": self.scenario.pools.iter().flat_map(Pool::useless_tiers).collect::<Vec<_>>(), "pools": pools.map(pool).collect::<Vec<_>>(),
             "disaggregation": self.scenario.disaggregation.as_ref().map(disaggregation::json),

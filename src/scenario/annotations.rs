@@ -79,6 +79,7 @@ fn class(workload: &Section<'_>, item: &Node, path: &str) -> Option<SessionClass
         pin: section
             .number("cache_control_ttl_s", 1.0..=2_592_000.0)
             .map(|seconds| Span::from_s(seconds.round())),
+        speculative_prefill: section.flag("speculative_prefill").unwrap_or(false),
         ephemeral_blocks: section.choice("ephemeral_blocks", &EPHEMERAL),
         expected_output_tokens: section.whole32("osl", 1..=u32::MAX >> 1),
     };

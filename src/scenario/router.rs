@@ -7,7 +7,7 @@ use sim::RouterSpec;
 use sim::router::cost::CostWeights;
 use sim::router::policy_class::{PolicyProfile, QueueLimits, QueuePolicy};
 use sim::router::replicas::ReplicaSpec;
-use sim::router::{EventChannel, KvRouterSpec, Pruning, Retention};
+use sim::router::{EventChannel, KvRouterSpec, PrefillLoadModel, Pruning, Retention};
 use std::path::Path;
 use std::sync::Arc;
 use sweeps::scenario::Pool;
@@ -54,14 +54,16 @@ const PRUNE_TARGET_RATIO: f64 = 0.8;
 const MAX_REPLICAS: u32 = 1000;
 
 /// Options of the KV-aware router.
-const KV_OPTIONS: [&str; 28] = [
+const KV_OPTIONS: [&str; 30] = [
     "overlap_score_credit",
     "overlap_score_credit_decay",
     "prefill_load_scale",
     "decode_active_request_weight",
     "host_cache_hit_weight",
     "disk_cache_hit_weight",
+    "shared_cache_type",
     "shared_cache_multiplier",
+    "prefill_load_model",
     "router_temperature",
     "use_kv_events",
     "ttl_s",
@@ -85,12 +87,19 @@ const KV_OPTIONS: [&str; 28] = [
     "replica_sync_delay_ms",
 ];
 
-/// Dynamo's options of the KV-aware router that are not modelled.
-const NOT_MODELLED: [&str; 2] = ["prefill_load_model", "shared_cache"];
+/// Dynamo's names for a load model; that of AIConfigurator was renamed.
+const LOAD_MODELS: [(&str, PrefillLoadModel); 3] = [
+    ("none", PrefillLoadModel::None),
+    ("ais", PrefillLoadModel::Estimated),
+    ("aic", PrefillLoadModel::Estimated),
+];
+
+/// Caches that all workers share, and what a block there saves where nobody says it.
+const SHARED_CACHES: [(&str, f64); 2] = [("none", 0.0), (HICACHE, 0.5)];
+const HICACHE: &str = "hicache";
 
 /// Reads the section. `None` after a problem.
 pub fn read(section: &Section<'_>, folder: &Path) -> Option<RouterSpec> {
-    section.not_modelled(&NOT_MODELLED);
     let mode = if section.has("mode") {
         section.choice("mode", &MODES)
     } else {
@@ -143,6 +152,19 @@ pub fn check_with(section: &Section<'_>, router: Option<&RouterSpec>, pools: &[P
             "remove one of the two",
         );
     }
+    let has_storage = |pool: &Pool| {
+        pool.host
+            .as_ref()
+            .is_some_and(|host| host.storage.is_some())
+    };
+    if let Some((name, _)) = section.text("shared_cache_type")
+        && name.trim().eq_ignore_ascii_case(HICACHE)
+        && !pools.iter().any(has_storage)
+    {
+        let found = "hicache without a storage in any pool";
+        let expected = "pools[].hicache.storage_gb, what all workers share";
+        section.conflict("shared_cache_type", found, expected, "");
+    }
 }
 
 /// Complains about an option that another mode has.
@@ -166,6 +188,8 @@ fn kv(section: &Section<'_>, folder: &Path) -> KvRouterSpec {
         let number = section.number(name, 0.0..=86_400_000.0);
         number.map(|number| Span((number * unit_ps).round() as u64))
     };
+    let shared = section.choice("shared_cache_type", &SHARED_CACHES);
+    let load_model = section.choice("prefill_load_model", &LOAD_MODELS);
     let weights = CostWeights {
         overlap_score_credit: number("overlap_score_credit", default.weights.overlap_score_credit),
         overlap_score_credit_decay: number("overlap_score_credit_decay", 0.0),
@@ -179,10 +203,15 @@ fn kv(section: &Section<'_>, folder: &Path) -> KvRouterSpec {
             "disk_cache_hit_weight",
             default.weights.disk_cache_hit_weight,
         ),
-        shared_cache_multiplier: number("shared_cache_multiplier", 0.0),
+        shared_cache_multiplier: number("shared_cache_multiplier", shared.unwrap_or(0.0)),
         track_prefill_tokens: flag("track_prefill_tokens", true),
         ..default.weights
     };
+    if load_model == Some(PrefillLoadModel::Estimated) && !weights.track_prefill_tokens {
+        let found = "a model of prefills that do not count";
+        let expected = "track_prefill_tokens, or no load model";
+        section.conflict("prefill_load_model", found, expected, "");
+    }
     if section.has("kv_event_recovery") && !section.has("kv_event_loss") {
         let found = "recovery where nothing is lost";
         let hint = "set router.kv_event_loss";
@@ -213,6 +242,7 @@ fn kv(section: &Section<'_>, folder: &Path) -> KvRouterSpec {
         queue_policy: queue_policy.unwrap_or(default.queue_policy),
         policy_classes: policy_classes(section, folder).map(Arc::new),
         replicas: replicas(section),
+        prefill_load_model: load_model.unwrap_or(default.prefill_load_model),
     }
 }
 

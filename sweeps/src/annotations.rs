@@ -117,6 +117,19 @@ pub fn unread(scenario: &Scenario, table: &AnnotationTable) -> Vec<String> {
             "that their prompts are pinned: only tiers below the GPU (pools[].kvbm) pin, and there are none",
         );
     }
+    let beside = if scenario.has_oracle() {
+        Some("beside an oracle, which knows only what clients send")
+    } else {
+        let goes_wrong = !scenario.adversity.is_nothing();
+        goes_wrong.then_some("beside clients, admission and faults")
+    };
+    if let Some(beside) = beside {
+        let what = "that their next turns are prefilled ahead (speculative_prefill): not done";
+        tell(
+            said.count(|kind| kind.speculative_prefill),
+            &format!("{what} {beside}"),
+        );
+    }
     for taint in said.unmet(scenario) {
         let rows = said.count(|kind| kind.required_taints.contains(&taint));
         tell(

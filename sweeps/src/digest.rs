@@ -99,7 +99,10 @@ pub fn workload_digest(workload: &Workload) -> Digest {
         return digest_parts("dynosim workload", &parts);
     }
     let said = (0..workload.requests.len()).map(|index| match workload.annotations.of(index) {
-        Some(annotations) => format!("{annotations:?}\n"),
+        // Said later, and only by those that ask for it.
+        Some(annotations) => {
+            format!("{annotations:?}\n").replace(", speculative_prefill: false", "")
+        }
         None => "\n".to_owned(),
     });
     let said: String = said.collect();

@@ -5,6 +5,7 @@
 //! count differs from point to point, enter as least, mean and greatest over the workers.
 
 use crate::row::{Name, Row, Value};
+use sim::ahead::SpeculativePrefill;
 use sim::costs::{CostSummary, EnergySummary};
 use sim::links::LinkKind;
 use sim::summary::{
@@ -55,6 +56,7 @@ impl Row {
             network,
             // What was asked for; a constant of the point.
             speculation: _,
+            speculative_prefill,
             kvbm,
             adversity,
             scaling,
@@ -86,6 +88,7 @@ impl Row {
         row.push("extrapolated_share", *extrapolated_share);
         row.transfers(transfers.as_ref());
         row.network(network);
+        row.speculative_prefill(speculative_prefill.as_ref());
         row.kvbm(kvbm.as_ref());
         row.adversity(adversity.as_ref());
         row.scaling(scaling.as_ref());
@@ -134,6 +137,22 @@ impl Row {
             let busy = share(|it| it.busiest_share);
             self.push(format!("network.{kind}.busiest_share"), busy);
         }
+    }
+
+    /// Missing where nothing is sent ahead of next turns.
+    fn speculative_prefill(&mut self, own: Option<&SpeculativePrefill>) {
+        let mut count = |member: &str, of: fn(&SpeculativePrefill) -> u64| {
+            let value = own.map_or(Value::Missing, |it| of(it).into());
+            self.push(format!("speculative_prefill.{member}"), value);
+        };
+        count("requests", |it| it.requests);
+        count("completed", |it| it.completed);
+        count("rejected", |it| it.rejected);
+        count("unfinished", |it| it.unfinished);
+        count("prompt_tokens", |it| it.prompt_tokens);
+        count("cached_tokens", |it| it.cached_tokens);
+        count("followed", |it| it.followed);
+        count("in_time", |it| it.in_time);
     }
 
     /// Missing where no worker has tiers below its GPUs.

@@ -276,6 +276,12 @@ impl Scenario {
         pools.chain(self.oracles()).chain(startup).collect()
     }
 
+    /// Whether something knows more than a real system can.
+    #[must_use]
+    pub fn has_oracle(&self) -> bool {
+        !self.oracles().is_empty()
+    }
+
     /// What knows more than a real system can, one sentence each.
     #[must_use]
     pub fn oracles(&self) -> Vec<String> {

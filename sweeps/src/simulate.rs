@@ -160,8 +160,15 @@ impl Simulation {
             version: env!("CARGO_PKG_VERSION"),
         };
         let digest = identity.digest();
+        // Oracles know what clients will send, and nothing of what follows from answers; attempts of clients are theirs
+        // alone: unread, as the guesses say.
+        let sends_ahead = !scenario.has_oracle() && scenario.adversity.is_nothing();
+        let workload = match loaded.workload.ahead.is_empty() || sends_ahead {
+            true => loaded.workload.clone(),
+            false => Arc::new(loaded.workload.without_ahead()),
+        };
         let scaling = scenario.planner.as_ref().map(|planner| {
-            let scaling = planner.scaling(&scenario.pools, &timing, &loaded.workload);
+            let scaling = planner.scaling(&scenario.pools, &timing, &workload);
             scaling.expect("planners are checked when scenarios are read")
         });
         Ok(Simulation {
@@ -175,7 +182,7 @@ impl Simulation {
             energy: scenario.energy.clone(),
             cluster,
             timing,
-            workload: loaded.workload.clone(),
+            workload,
             digest,
             workload_digest: loaded.digest,
             source,
@@ -192,7 +199,7 @@ impl Simulation {
     #[must_use]
     pub fn run_with_regret(&self, decisions: usize, horizon: Span) -> (Recording, Regret) {
         let sample = Sample {
-            decisions: decisions.min(self.workload.requests.len()),
+            decisions: decisions.min(self.workload.of_clients()),
             seed: self.cluster.seed,
             horizon,
         };
@@ -230,7 +237,9 @@ impl Simulation {
             frontend: FrontendSpec::default(),
             ..self.cluster.clone()
         };
-        Cluster::with_kvbm(&real, &self.kvbm, self.workload.clone()).tainted(&self.taints)
+        Cluster::with_kvbm(&real, &self.kvbm, self.workload.clone())
+            .tainted(&self.taints)
+            .timed(&self.timing)
     }
 
     /// The deployment before the first request.
@@ -242,7 +251,7 @@ impl Simulation {
         } else {
             Cluster::with_adversity(&self.cluster, &self.kvbm, &self.adversity, workload)
         };
-        let cluster = cluster.tainted(&self.taints);
+        let cluster = cluster.tainted(&self.taints).timed(&self.timing);
         match &self.scaling {
             Some(scaling) => cluster.scaled(scaling.clone(), &self.cluster.router),
             None => cluster,
@@ -326,13 +335,14 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 9] = [
+    const LATER: [&str; 10] = [
         ", eviction: Lru",
         ", prefetch: false",
         ", pp_size: 1, pp_max_micro_batch_size: None, dp_size: 1",
         ", speculation: None, pipeline_parallel_size: 1, attention_dp_size: 1",
         ", retention: Ttl",
         ", track_output_blocks: false",
+        ", prefill_load_model: None",
         ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
         ", lifecycle: LifecycleSpec { spares: Spares { count: 0, activate: Span(0) }, switch: None, update: None, gpus_per_node: None }",
         // SGLang's and TensorRT-LLM's.

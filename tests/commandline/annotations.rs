@@ -158,6 +158,80 @@ fn preferred_labels_shift_the_choice_of_the_kv_router() {
     assert!(drawn > none && none > put_off, "{drawn}, {none}, {put_off}");
 }
 
+/// A conversation of two turns; the second begins with the whole first, 2,048 tokens, and its answer, 512.
+const TURNS: &str = r#"{"session_id": "a", "timestamp": 0, "input_length": 2048, "output_length": 512, "hash_ids": [1, 2, 3, 4]}
+{"session_id": "a", "delay": 5000, "input_length": 3072, "output_length": 50, "hash_ids": [1, 2, 3, 4, 5, 6]}
+"#;
+
+#[test]
+fn the_front_end_sends_the_known_part_of_the_next_turn_ahead() {
+    let folder = prepared();
+    folder.write("turns.jsonl", TURNS);
+    let one = "pools.agg.workers=1";
+    let plain = replay(&folder, "turns.jsonl", &[one]);
+    let asks = "workload.annotations=[{speculative_prefill: true}]";
+    let ahead = replay(&folder, "turns.jsonl", &[one, asks]);
+    // Both turns are followed by one. The first is 2,560 tokens of the second turn: its prompt was cached, 512 are computed, before
+    // the turn comes. The second is for nothing: 3,122 tokens, all whole blocks of which are there, 64 tokens each.
+    let own = serde_json::json!({
+        "requests": 2, "completed": 2, "rejected": 0, "unfinished": 0,
+        "prompt_tokens": 2560 + 3122, "cached_tokens": 2048 + 3072, "followed": 1, "in_time": 1,
+    });
+    assert_eq!(ahead["speculative_prefill"], own);
+    assert!(plain["speculative_prefill"].is_null());
+    let share = |json: &Value| json["prefix"]["first_admission_share"].as_f64().unwrap();
+    assert_eq!(
+        (share(&plain), share(&ahead)),
+        (2048.0 / 5120.0, 2560.0 / 5120.0)
+    );
+    for json in [&plain, &ahead] {
+        assert_eq!(json["requests"]["total"], 2);
+        assert_eq!(json["requests"]["completed"], 2);
+    }
+    let most = |json: &Value| json["latency"]["ttft_ms"]["min"].as_f64().unwrap();
+    assert!(most(&ahead) < most(&plain), "{ahead}");
+    // A closed loop has its slot back when the last answer is there, and rows can ask for themselves.
+    let hint = r#""output_length": 512, "nvext": {"agent_hints": {"speculative_prefill": true}}"#;
+    folder.write("hint.jsonl", TURNS.replace(r#""output_length": 512"#, hint));
+    let closed = ["workload.load.concurrency=1", one];
+    let closed = replay(&folder, "hint.jsonl", &closed);
+    assert_eq!(closed["speculative_prefill"]["requests"], 1);
+    assert_eq!(closed["latency"], ahead["latency"]);
+    // An oracle has not foreseen them.
+    let oracle = replay(&folder, "turns.jsonl", &[asks, "router.mode=clairvoyant"]);
+    assert!(oracle["speculative_prefill"].is_null());
+    assert_contains(
+        &oracle["timing"]["guesses"].to_string(),
+        &[
+            "2 requests say that their next turns are prefilled ahead (speculative_prefill): not done beside an oracle",
+        ],
+    );
+}
+
+#[test]
+fn bad_hints_are_told_with_their_lines() {
+    let folder = prepared();
+    let hint = r#""output_length": 512, "agent_hints": {"speculative_prefill": "yes"}"#;
+    folder.write("hint.jsonl", TURNS.replace(r#""output_length": 512"#, hint));
+    let args = ["replay", "scenario.yaml", "--trace", "hint.jsonl", "--set"];
+    let args = [
+        &args[..],
+        &["workload.annotations=[{speculative_prefill: 3}]"],
+    ]
+    .concat();
+    assert_contains(
+        &folder.refused(&args),
+        &["workload.annotations[0].speculative_prefill: found `3`, expected true or false"],
+    );
+    assert_contains(
+        &folder.refused(&args[..4]),
+        &[
+            "hint.jsonl:1:",
+            "speculative_prefill: found `\"yes\"`, expected true or false",
+        ],
+    );
+}
+
 #[test]
 fn bad_annotations_are_refused_together() {
     let folder = prepared();

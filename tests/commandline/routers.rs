@@ -48,6 +48,12 @@ fn routers_that_know_less_place_differently() {
     let recovered = [lossy[0], lossy[1], "router.kv_event_recovery=true"];
     assert_ne!(run(&lossy), run(&recovered));
     assert_eq!(run(&recovered), run(&recovered));
+    // Where prompts meet, one that is nearly done counts for little. Both names of the model are known.
+    let busy = "workload.load.arrival_speedup_ratio=20";
+    let timed = run(&[busy, "router.prefill_load_model=ais"]);
+    assert_ne!(timed, run(&[busy]));
+    assert_eq!(run(&[busy, "router.prefill_load_model=aic"]), timed);
+    assert_eq!(run(&["router.prefill_load_model=none"]), one);
 }
 
 /// The example at a thousandth of its size.
@@ -201,6 +207,31 @@ fn options_that_do_not_fit_are_refused() {
             "engine.speculative_config={method: ngram, num_speculative_tokens: 2, acceptance_rates: [0.5, 0.4]}",
         ],
         &["router.track_output_blocks: found it with drafts in pool agg"],
+    );
+    refused(
+        &[
+            "router.prefill_load_model=ais",
+            "router.track_prefill_tokens=false",
+            "router.shared_cache_type=hicache",
+        ],
+        &[
+            "router.prefill_load_model: found a model of prefills that do not count, expected track_prefill_tokens",
+            "router.shared_cache_type: found hicache without a storage in any pool, expected pools[].hicache.storage_gb",
+        ],
+    );
+    refused(
+        &[
+            "router.prefill_load_model=aiconfigurator",
+            "router.shared_cache_type=redis",
+        ],
+        &[
+            "router.prefill_load_model: found `aiconfigurator`, expected one of none, ais, aic",
+            "router.shared_cache_type: found `redis`, expected one of none, hicache",
+        ],
+    );
+    refused(
+        &["router.mode=random", "router.prefill_load_model=ais"],
+        &["router.prefill_load_model: found an option of mode kv"],
     );
     refused(
         &["router.mode=random", "router.replicas=2"],

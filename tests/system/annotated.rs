@@ -63,6 +63,7 @@ fn annotated(seed: u64) -> Case {
             ephemeral_blocks: [None, Some(Ephemeral::Answer), Some(Ephemeral::Request)]
                 [request % 5 % 3],
             pin: (request % 4 == 1).then_some(Span::from_ns(3_000_000)),
+            speculative_prefill: false,
             expected_output_tokens: (request % 2 == 0).then_some(1 + request as u32 % 40),
         };
         workload.annotations.set(request, &said);

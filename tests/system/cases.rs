@@ -19,10 +19,10 @@ use sim::kvbm::{Eviction, FilterSpec};
 use sim::links::placement::{Nodes, Placement};
 use sim::links::topology::{Domain, NvLink, NvLinkReach};
 use sim::links::{NetworkSpec, Topology};
-use sim::router::KvRouterSpec;
+use sim::router::{KvRouterSpec, PrefillLoadModel};
 use sim::{HostSpec, KvbmSpec, PoolSpec, RouterSpec};
 
-use crate::fast::{Case, config};
+use crate::fast::{Case, config, workload_sent_ahead};
 use crate::oracle::dice::Dice;
 use crate::oracle::random::scenario;
 use crate::oracle::scenario::{Engine, Scenario};
@@ -71,6 +71,14 @@ pub fn case(seed: u64) -> Case {
         TimingKind::Polynomial => polynomial(&pool.engine),
     };
     case.timing = kinds.iter().zip(&case.spec.pools).map(timing).collect();
+    if let RouterSpec::Kv(kv) = &mut case.spec.router
+        && dice.chance(33)
+    {
+        kv.prefill_load_model = PrefillLoadModel::Estimated;
+    }
+    if dice.chance(25) {
+        case.workload = workload_sent_ahead(&scenario, &mut dice);
+    }
     case
 }
 

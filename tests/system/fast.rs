@@ -7,8 +7,8 @@ use std::sync::Arc;
 use calibration::Linear;
 use engine::vllm::{Eviction, SchedulingPolicy, VllmConfig, VllmVersion};
 use engine::{
-    AcceptanceMode, Dependency, DraftMethod, NewRequest, RequestId, Run, Span, Speculation,
-    StepTime, Time, Trigger, Workload, WorkloadBuilder,
+    AcceptanceMode, Dependency, DraftMethod, NewAhead, NewRequest, RequestId, Run, Span,
+    Speculation, StepTime, Time, Trigger, Workload, WorkloadBuilder,
 };
 use sim::event::{Action, Event};
 use sim::journal::{Entry, Journal};
@@ -20,6 +20,7 @@ use sim::{
 };
 
 use crate::oracle;
+use crate::oracle::dice::Dice;
 use crate::oracle::scenario::{
     Engine, Moment, Policy, Request, Router, Scenario, Segment, Version,
 };
@@ -85,6 +86,7 @@ impl Case {
             true => cluster,
             false => cluster.tainted(&self.taints),
         };
+        let cluster = cluster.timed(&self.timing);
         match &self.scaling {
             Some(scaling) => cluster.scaled(scaling.clone(), &self.spec.router),
             None => cluster,
@@ -228,7 +230,32 @@ fn workload(scenario: &Scenario) -> Arc<Workload> {
     Arc::new(builder.finish())
 }
 
-fn push(builder: &mut WorkloadBuilder, request: &Request) {
+/// The same, and after some answers the front end sends the prompt and the answer ahead of the first who waits for it.
+pub fn workload_sent_ahead(scenario: &Scenario, dice: &mut Dice) -> Arc<Workload> {
+    let mut builder = WorkloadBuilder::new();
+    let mut prompts = Vec::new();
+    for request in &scenario.requests {
+        prompts.push(push(&mut builder, request));
+    }
+    for (of, request) in (0u32..).zip(&scenario.requests) {
+        if dice.chance(40) {
+            prompts[of as usize].push(Run {
+                first: WorkloadBuilder::output_token(of, 0),
+                len: request.output_len as u32,
+            });
+            let waits = |request: &Request| request.after.iter().any(|it| it.on == of as usize);
+            let next = scenario.requests.iter().position(waits);
+            builder.push_ahead(NewAhead {
+                of,
+                next: next.map(|next| next as u32),
+                prompt: &prompts[of as usize],
+            });
+        }
+    }
+    Arc::new(builder.finish())
+}
+
+fn push(builder: &mut WorkloadBuilder, request: &Request) -> Vec<Run> {
     let run = |segment: &Segment| match *segment {
         Segment::Content { id, len } => Run {
             first: WorkloadBuilder::block_token(id as u32, 0),
@@ -260,6 +287,7 @@ fn push(builder: &mut WorkloadBuilder, request: &Request) {
         session: request.session as u32,
         dependencies: &dependencies,
     });
+    prompt
 }
 
 /// How often each gap between two tokens of a request occurred.
@@ -278,6 +306,7 @@ pub fn gap_counts(gaps: &[GapRun]) -> BTreeMap<u64, u64> {
 pub fn difference(a: &Recording, b: &Recording) -> Option<String> {
     let (gaps_a, gaps_b) = (gap_counts(&a.gaps), gap_counts(&b.gaps));
     first_difference("request", &a.requests, &b.requests)
+        .or_else(|| first_difference("request of the front end", &a.ahead, &b.ahead))
         .or_else(|| first_difference("worker", &a.workers, &b.workers))
         .or_else(|| first_difference("transfer", &a.transfers, &b.transfers))
         .or_else(|| (a.kvbm != b.kvbm).then(|| format!("tiers: {:?} or {:?}", a.kvbm, b.kvbm)))

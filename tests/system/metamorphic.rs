@@ -7,7 +7,7 @@ use engine::{Piece, Span, StepShape, StepTime, Time, TimingSource, Workload};
 use sim::event::Event;
 use sim::journal::{Entry, Journal};
 use sim::virtual_clock;
-use sim::{Cluster, GapRun, Recording, RequestRecord, WorkerRecord};
+use sim::{AheadRecord, Cluster, GapRun, Recording, RequestRecord, WorkerRecord};
 
 use crate::cases::case;
 use crate::fast::{Case, difference};
@@ -98,6 +98,10 @@ fn doubled_recording(recording: &Recording) -> Recording {
         finish: doubled(record.finish),
         ..*record
     };
+    let ahead = |record: &AheadRecord| AheadRecord {
+        life: request(&record.life),
+        ..*record
+    };
     let worker = |record: &WorkerRecord| WorkerRecord {
         busy: record.busy * 2,
         prefill_busy: record.prefill_busy * 2,
@@ -111,6 +115,7 @@ fn doubled_recording(recording: &Recording) -> Recording {
     };
     Recording {
         requests: recording.requests.iter().map(request).collect(),
+        ahead: recording.ahead.iter().map(ahead).collect(),
         workers: recording.workers.iter().map(worker).collect(),
         gaps: recording.gaps.iter().map(gap).collect(),
         transfers: recording.transfers.clone(),

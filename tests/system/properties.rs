@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use engine::vllm::SchedulingPolicy;
-use engine::{EngineConfig, Time};
+use engine::{EngineConfig, RequestId, Time};
 use sim::event::Event;
 use sim::{Cluster, Outcome, Recording, RequestRecord, summarize};
 
@@ -38,12 +38,20 @@ fn count(recording: &Recording, is_counted: impl Fn(&RequestRecord) -> bool) -> 
     requests.filter(|request| is_counted(request)).count()
 }
 
+/// All requests, those that the front end sent itself too.
+fn lives(recording: &Recording) -> impl Iterator<Item = &RequestRecord> {
+    let own = recording.ahead.iter().map(|ahead| &ahead.life);
+    recording.requests.iter().chain(own)
+}
+
 #[test]
 fn requests_are_done_rejected_or_unfinished() {
     for_all_cases(|case| {
         let mut arrivals = 0;
         let recording = case.run_observed(|_, event, _| {
-            arrivals += usize::from(matches!(event, Event::Arrival { .. }));
+            let is_of_client = |id: RequestId| (id.0 as usize) < case.workload.of_clients();
+            arrivals +=
+                usize::from(matches!(event, Event::Arrival { request } if is_of_client(request)));
         });
         let done = count(&recording, |request| request.outcome == Outcome::Completed);
         let unfinished = count(&recording, |request| {
@@ -54,7 +62,7 @@ fn requests_are_done_rejected_or_unfinished() {
         let unsent = count(&recording, |request| request.arrival == Time::MAX);
         assert_eq!(
             done + rejected + unfinished + unsent,
-            case.workload.requests.len()
+            case.workload.of_clients()
         );
         // Who is refused with another never arrives, or arrives to be passed over.
         assert!((done + unfinished..=done + unfinished + rejected).contains(&arrivals));
@@ -64,6 +72,20 @@ fn requests_are_done_rejected_or_unfinished() {
         let may_circle =
             pools.any(|pool| matches!(&pool.engine, EngineConfig::Vllm(config) if config.policy == SchedulingPolicy::Priority));
         assert!(unfinished == 0 || may_circle);
+        // The front end's own follow every answer that ended, and end too.
+        assert_eq!(recording.ahead.len(), case.workload.ahead.len());
+        for own in &recording.ahead {
+            let before = recording.request(own.of);
+            let is_over = own.life.outcome != Outcome::Unfinished;
+            let is_due = before.outcome == Outcome::Completed
+                && (case.spec.load.duration).is_none_or(|last| before.finish <= Time::ZERO + last);
+            assert!(is_over || may_circle || !is_due, "{own:?}");
+            assert!(is_due || !own.life.was_sent() || is_over, "{own:?}");
+            assert!(
+                !own.life.was_sent() || own.life.arrival >= before.finish,
+                "{own:?}"
+            );
+        }
 
         // Requests that were never due are not part of the run.
         let names = case.spec.pools.iter().map(|pool| pool.name.clone());
@@ -151,18 +173,12 @@ fn every_life_runs_forward() {
 fn tokens_are_conserved() {
     for_all_cases(|case| {
         let recording = case.run();
-        if count(&recording, |life| {
-            life.placed < Time::MAX && life.outcome != Outcome::Completed
-        }) > 0
-        {
+        let is_cut_off =
+            |life: &RequestRecord| life.placed < Time::MAX && life.outcome != Outcome::Completed;
+        if lives(&recording).any(is_cut_off) {
             return false;
         }
-        let done = || {
-            recording
-                .requests
-                .iter()
-                .filter(|life| life.outcome == Outcome::Completed)
-        };
+        let done = || lives(&recording).filter(|life| life.outcome == Outcome::Completed);
         let gaps: u64 = gap_counts(&recording.gaps).values().sum();
         let counted = done().filter(|life| !life.is_warmup);
         assert_eq!(
@@ -232,10 +248,7 @@ fn littles_law_holds_to_the_integer() {
         if in_system(&cluster) > 0 {
             return false;
         }
-        let placed = recording
-            .requests
-            .iter()
-            .filter(|life| life.placed < Time::MAX);
+        let placed = lives(&recording).filter(|life| life.placed < Time::MAX);
         let lives = placed.map(|life| u128::from(life.finish.since(life.placed).0));
         assert_eq!(request_ps, lives.sum::<u128>());
         // Nobody is there any more, and so nobody holds a block.

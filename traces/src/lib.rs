@@ -22,6 +22,7 @@
 //! Formats stop here: what leaves the crate is a [`Trace`] or an [`engine::Workload`], which is shared read-only by all
 //! simulations of a sweep. Nothing here reads a clock or draws an unseeded random number.
 
+mod ahead;
 pub mod annotate;
 pub mod arrivals;
 pub mod contents;

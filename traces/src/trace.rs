@@ -8,8 +8,9 @@
 //! [`TraceBuilder`] is the one way to make a trace: readers, generators and transforms all push rows in any order, and
 //! [`TraceBuilder::finish`] sorts them stably and renumbers what they refer to.
 
+use crate::ahead::Scratch;
 use engine::{
-    AnnotationTable, Annotations, Contents, Dependency, NewRequest, Run, Time, Workload,
+    AnnotationTable, Annotations, Contents, Dependency, NewAhead, NewRequest, Run, Time, Workload,
     WorkloadBuilder,
 };
 
@@ -205,7 +206,7 @@ impl Trace {
         }));
     }
 
-    /// The trace as simulations want it. Request `i` of the workload is row `i`.
+    /// The trace as simulations want it. Request `i` of the workload is row `i`; behind them stand the front end's own.
     // Model: an answer's tokens are equal to nobody else's, except to those of a later turn that `extends` it. A later
     // prompt known by block hashes does not find the earlier answer in the cache, as in the reference simulator; real
     // engines reuse it where the client sends it back unchanged (at most the output share of the tokens, 3 % of the
@@ -228,6 +229,15 @@ impl Trace {
                 builder.annotate(annotations);
             }
         }
+        let mut scratch = Scratch::default();
+        for sent in self.sent_ahead() {
+            self.ahead_into(sent, &mut scratch, &mut runs);
+            builder.push_ahead(NewAhead {
+                of: sent.of,
+                next: sent.next,
+                prompt: &runs,
+            });
+        }
         builder.finish()
     }
 
@@ -238,6 +248,11 @@ impl Trace {
         let (mut turns, mut runs) = (Vec::new(), Vec::new());
         for index in 0..self.rows.len() as u32 {
             self.prompt_into(index, &mut turns, &mut runs);
+            contents.push(&runs);
+        }
+        let mut scratch = Scratch::default();
+        for sent in self.sent_ahead() {
+            self.ahead_into(sent, &mut scratch, &mut runs);
             contents.push(&runs);
         }
         contents

@@ -438,7 +438,7 @@ fn rows_say_where_they_want_to_go() {
     let loaded = read(
         r#"{"timestamp": 0, "input_length": 5, "output_length": 1, "backend_instance_id": 3, "strict_priority": 2}
 {"timestamp": 0, "input_length": 5, "output_length": 1}
-{"timestamp": 0, "input_length": 5, "output_length": 1, "nvext": {"decode_worker_id": 1, "prefill_worker_id": 0, "agent_hints": {"priority": 4, "strict_priority": 1}}}
+{"timestamp": 0, "input_length": 5, "output_length": 1, "nvext": {"decode_worker_id": 1, "prefill_worker_id": 0, "agent_hints": {"priority": 4, "strict_priority": 1, "speculative_prefill": true}}}
 {"timestamp": 0, "input_length": 5, "output_length": 1, "policy_class": "vip", "routing_constraints": {"required_taints": ["b", "a", "b"], "preferred_taints": {"x": 0.5, "c": -1}}}
 "#,
     );
@@ -456,6 +456,7 @@ fn rows_say_where_they_want_to_go() {
         (Some(0), Some(1), None)
     );
     assert_eq!((said(2).strict_priority, trace.rows[2].priority), (1, -4));
+    assert!(said(2).speculative_prefill && !said(3).speculative_prefill);
     assert_eq!(said(3).required_taints, ["a", "b"]);
     assert_eq!(
         said(3).preferred_taints,

@@ -115,6 +115,7 @@ fn random_words(rng: &mut impl Rng) -> Annotations {
         pin: worker(rng).map(|number| Span::from_ns(1_000_000_000 * (u64::from(number) + 1))),
         ephemeral_blocks: [None, Some(Ephemeral::Answer), Some(Ephemeral::Request)]
             [rng.random_range(0..3)],
+        speculative_prefill: rng.random(),
     }
 }
 

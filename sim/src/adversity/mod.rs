@@ -165,6 +165,7 @@ pub fn with_attempts(workload: &Arc<Workload>, attempts: u32) -> Arc<Workload> {
         requests,
         tree: workload.tree.clone(),
         dependencies: workload.dependencies.clone(),
+        ahead: Vec::new(),
         annotations: workload
             .annotations
             .repeated(workload.requests.len(), attempts),

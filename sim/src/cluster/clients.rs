@@ -369,7 +369,7 @@ impl Cluster {
                 request,
                 &self.workload,
                 &self.pools,
-                Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers),
+                Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers),
             );
         }
         false

@@ -184,7 +184,7 @@ impl Cluster {
         if reserves {
             self.submit(now, request, worker, Part::Decode, actions);
         }
-        let tiers = Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers);
+        let tiers = Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers);
         self.entry.keep_near(near);
         self.entry
             .place(now, request, &self.workload, &self.pools, tiers);

@@ -261,8 +261,16 @@ impl Cluster {
         }
     }
 
-    pub(super) fn watch_arrival(&mut self) {
-        if let Some(scaling) = &mut self.scaling {
+    /// What clients send is traffic to a planner; what the front end sends itself is not.
+    fn is_of_client(&self, request: RequestId) -> bool {
+        (request.0 as usize) < self.workload.of_clients()
+    }
+
+    pub(super) fn watch_arrival(&mut self, request: RequestId) {
+        let is_of_client = self.is_of_client(request);
+        if let Some(scaling) = &mut self.scaling
+            && is_of_client
+        {
             scaling.open += 1;
             scaling.watch.arrived();
         }
@@ -281,11 +289,12 @@ impl Cluster {
 
     pub(super) fn watch_first_token(&mut self, request: RequestId) {
         let goes_on = |it: &Adversity| it.attempts.generated(request) > 0;
-        if self.adversity.as_deref().is_some_and(goes_on) {
-            // Another worker had brought the first.
-            return;
-        }
-        if let Some(scaling) = &mut self.scaling {
+        let has_begun = self.adversity.as_deref().is_some_and(goes_on);
+        // Where others have begun it, the first token is an older one.
+        let is_first = self.is_of_client(request) && !has_begun;
+        if let Some(scaling) = &mut self.scaling
+            && is_first
+        {
             let record = &self.recording.requests[request.0 as usize];
             let ttft = record.first_token.since(record.arrival);
             scaling.watch.first_token(record.first_token, ttft);
@@ -293,7 +302,10 @@ impl Cluster {
     }
 
     pub(super) fn watch_completion(&mut self, request: RequestId) {
-        if let Some(scaling) = &mut self.scaling {
+        let is_of_client = self.is_of_client(request);
+        if let Some(scaling) = &mut self.scaling
+            && is_of_client
+        {
             let record = &self.recording.requests[request.0 as usize];
             let generating: Span = record.finish.since(record.first_token);
             let (input, output) = (record.input_tokens, record.output_tokens);

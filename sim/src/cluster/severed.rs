@@ -113,7 +113,7 @@ impl Cluster {
         }
         self.entry.bar(request, gone);
         self.entry.keep_near(near);
-        let tiers = Below::of(self.kvbm.as_deref(), self.hosts.is_some(), &self.workers);
+        let tiers = Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers);
         (self.entry).place(now, request, &self.workload, &self.pools, tiers);
     }
 

@@ -40,7 +40,7 @@ pub(crate) use handoffs::Handoffs;
 
 use crate::event::WorkerId;
 use crate::links::{NetworkSpec, Topology};
-use crate::router::{KvRouterSpec, Retention, RouterSpec};
+use crate::router::{KvRouterSpec, PrefillLoadModel, Retention, RouterSpec};
 use engine::{RequestId, Time};
 
 /// How a deployment disaggregates.
@@ -147,6 +147,7 @@ impl DisaggregationSpec {
                 kv.weights.is_decode_router = true;
                 kv.assume_kv_reuse = false;
                 kv.queue_threshold = None;
+                kv.prefill_load_model = PrefillLoadModel::None;
                 if !self.chooses_decode_first() {
                     // Nobody asks what decode workers hold.
                     kv.use_kv_events = true;

@@ -111,6 +111,12 @@ impl Hosts {
         spec.is_some_and(|spec| spec.storage.is_some())
     }
 
+    /// Pages that the storage behind a pool holds of a prompt beyond the first `device` ones, at most up to page `limit`.
+    fn stored(&self, pool: usize, path: &[Stretch], device: u32, limit: u32) -> u32 {
+        let storage = self.storage.as_ref().filter(|_| self.prefetches(pool));
+        storage.map_or(0, |storage| storage.holds(path, device, limit))
+    }
+
     /// The storage, if this pool has one behind its host memory; and the size of a token's KV.
     fn storage_of(&mut self, pool: usize) -> Option<(&mut Storage, u64)> {
         let spec = self.specs[pool].as_ref()?;
@@ -257,20 +263,35 @@ impl Hosts {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Below<'a> {
     kvbm: Option<&'a Kvbm>,
+    hosts: Option<&'a Hosts>,
     /// Those that may have host memory.
     workers: &'a [Worker],
 }
 
 impl<'a> Below<'a> {
     /// `None` if there is nothing below.
-    pub fn of(kvbm: Option<&'a Kvbm>, has_hosts: bool, workers: &'a [Worker]) -> Option<Self> {
-        let workers = if has_hosts { workers } else { &[] };
-        (kvbm.is_some() || has_hosts).then_some(Below { kvbm, workers })
+    pub fn of(
+        kvbm: Option<&'a Kvbm>,
+        hosts: Option<&'a Hosts>,
+        workers: &'a [Worker],
+    ) -> Option<Self> {
+        let workers = if hosts.is_some() { workers } else { &[] };
+        (kvbm.is_some() || hosts.is_some()).then_some(Below {
+            kvbm,
+            hosts,
+            workers,
+        })
     }
 
     /// Blocks that lie below a worker's GPUs beyond the first `device` ones, at most up to block `limit`: in host memory, on
-    /// disk, in the object store.
-    pub fn below(&self, worker: WorkerId, path: &[Stretch], device: u32, limit: u32) -> [u32; 3] {
+    /// disk, and, counted from `device` on as well, in an object store or, if `asks_storage`, in HiCache's storage.
+    pub fn below(
+        &self,
+        worker: WorkerId,
+        path: &[Stretch],
+        (device, limit): (u32, u32),
+        asks_storage: bool,
+    ) -> [u32; 3] {
         let host = self.workers.get(worker.0 as usize);
         let host = host.filter(|worker| worker.scheduler().host_use().is_some());
         let Some(worker) = host else {
@@ -290,7 +311,9 @@ impl<'a> Below<'a> {
         let (here, in_host) = scheduler.peek(tip.node, limit * page);
         // The router may be late: what it takes to be on the device is not counted again.
         let reach = (here + in_host) / page;
-        [reach.saturating_sub(device.max(here / page)), 0, 0]
+        let hosts = self.hosts.filter(|_| asks_storage);
+        let stored = hosts.map_or(0, |hosts| hosts.stored(worker.pool(), path, device, limit));
+        [reach.saturating_sub(device.max(here / page)), 0, stored]
     }
 }
 

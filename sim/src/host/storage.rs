@@ -116,6 +116,11 @@ impl Storage {
         }
     }
 
+    /// Pages of a prompt that are there, from page `first` on without a gap, at most up to page `limit`.
+    pub fn holds(&self, path: &[Stretch], first: u32, limit: u32) -> u32 {
+        self.store.matched(path, first, limit)
+    }
+
     /// A request has come to a worker and waits: what the storage has of its prompt is sent for.
     pub fn prefetch(
         &mut self,

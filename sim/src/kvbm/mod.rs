@@ -318,15 +318,24 @@ pub struct TiersInView<'a> {
 }
 
 impl TiersInView<'_> {
-    /// Adds to what workers have of a prompt on their GPUs what they have below, up to block `limit`.
+    /// Adds to what workers have of a prompt on their GPUs what they have below, up to block `limit`; what a storage shared
+    /// by all has, too, if `asks_storage`.
     // Model: the router hears of tiers at once, whatever way its KV events take.
-    pub(crate) fn extend(&self, path: &[Stretch], limit: u32, overlap: &mut Vec<(Rank, Overlap)>) {
+    pub(crate) fn extend(
+        &self,
+        path: &[Stretch],
+        limit: u32,
+        asks_storage: bool,
+        overlap: &mut Vec<(Rank, Overlap)>,
+    ) {
         let mut all = vec![Overlap::default(); self.workers.len()];
         for (rank, found) in overlap.drain(..) {
             all[rank as usize] = found;
         }
         for ((rank, mut found), &worker) in (0..).zip(all).zip(self.workers) {
-            let [host, disk, shared] = self.below.below(worker, path, found.device, limit);
+            let [host, disk, shared] =
+                self.below
+                    .below(worker, path, (found.device, limit), asks_storage);
             (found.host, found.disk, found.shared) = (host, disk, shared);
             if found != Overlap::default() {
                 overlap.push((rank, found));

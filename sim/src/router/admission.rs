@@ -17,10 +17,11 @@ use super::cost::{CostWeights, Demand, Overlap, RankLoad, cost};
 use super::indexer::Rank;
 use super::load_order::LoadOrder;
 use super::policy_class::{PolicyClass, PolicyProfile};
+use super::prefill_times::PrefillTimes;
 use super::queue::{PolicyQueue, QueueFull, QueueTicket};
 use super::selection::{pick, probabilities};
 use crate::random::{Purpose, draw, unit};
-use engine::{RequestId, Time};
+use engine::{RequestId, Span, Time};
 
 /// A worker that does not say how many tokens it batches counts as having this many.
 pub const DEFAULT_MAX_NUM_BATCHED_TOKENS: u64 = 10_000_000;
@@ -66,6 +67,8 @@ pub struct Admission<B: ActiveBlocks> {
     queue: PolicyQueue<Incoming<B::Prompt>>,
     /// Where the cheapest rank can be found without a look at all.
     order: Option<LoadOrder>,
+    /// How long prefills take, if there is a model.
+    prefill_times: Option<PrefillTimes>,
     gains: Gains,
     loads: Vec<RankLoad>,
     overlaps: Vec<Overlap>,
@@ -108,6 +111,8 @@ pub struct Admitted {
     pub cached_tokens: u64,
     /// Prompt tokens booked as prefill.
     pub prefill_tokens: u64,
+    /// How long that should take, if there is a model.
+    pub prefill_duration: Option<Span>,
 }
 
 impl<B: ActiveBlocks> Admission<B> {
@@ -118,6 +123,7 @@ impl<B: ActiveBlocks> Admission<B> {
         Admission {
             sequences: ActiveSequences::new(ranks, spec.expires),
             order: LoadOrder::new(spec.weights, spec.temperature, spec.block_size, ranks),
+            prefill_times: None,
             gains: Gains::default(),
             overlaps: Vec::new(),
             queue: PolicyQueue::new(spec.profile.clone()),
@@ -129,6 +135,18 @@ impl<B: ActiveBlocks> Admission<B> {
             probabilities: Vec::new(),
             spec,
         }
+    }
+
+    /// So long prefills take: from now on those booked fade. Costs then depend on the moment, so that no order of ranks is kept.
+    pub fn time_prefills(&mut self, times: PrefillTimes) {
+        self.order = None;
+        self.prefill_times = Some(times);
+    }
+
+    /// Whether it was told so.
+    #[must_use]
+    pub fn times_prefills(&self) -> bool {
+        self.prefill_times.is_some()
     }
 
     /// What waits.
@@ -277,12 +295,14 @@ impl<B: ActiveBlocks> Admission<B> {
         } else {
             0
         };
+        let times = self.prefill_times.as_ref().filter(|_| prefill_tokens > 0);
+        let prefill_duration = times.map(|times| times.of(rank, prefill_tokens, cached_tokens));
         let booking = Booking {
             request: incoming.request,
             rank,
             prompt: incoming.prompt,
             prefill_tokens,
-            prefill_duration: None,
+            prefill_duration,
         };
         self.sequences
             .add(now, booking)
@@ -293,6 +313,7 @@ impl<B: ActiveBlocks> Admission<B> {
             rank,
             cached_tokens,
             prefill_tokens,
+            prefill_duration,
         }
     }
 

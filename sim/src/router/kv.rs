@@ -14,8 +14,10 @@
 //! Without events (`use_kv_events: false`) a router believes what it did itself: the prompts it placed are taken to be
 //! cached there for `ttl`, or as long as they would be in [imagined caches](super::shadow_cache). With events and `predicted_ttl` it believes either, whichever says more.
 //!
-//! Model: each worker is one rank. Prefills have no modelled duration (`prefill_load_model: none`), and requests do not
-//! expire, as in the replay of the real router.
+//! With a [load model](super::prefill_times) the prefill of the oldest request of a rank fades with time, as
+//! [`prefill_load`](super::prefill_load) says; costs then differ from moment to moment and every rank is looked at.
+//!
+//! Model: each worker is one rank. Requests do not expire, as in the replay of the real router.
 
 use super::active_sequences::PromptBlocks;
 use super::admission::{Admission, AdmissionSpec, Admitted, Incoming, QueueStyle};
@@ -26,6 +28,7 @@ use super::indexer::chain::PlacedQuery;
 use super::indexer::{PlacedChain, RadixTree, Rank};
 use super::policy_class::{PolicyProfile, QueuePolicy};
 use super::predictions::{Predictions, Pruning};
+use super::prefill_times::PrefillTimes;
 use super::queue::QueueTicket;
 use super::replicas::{ReplicaSpec, Replicas};
 use super::reports::apply;
@@ -68,6 +71,8 @@ pub struct KvRouterSpec {
     pub policy_classes: Option<Arc<PolicyProfile>>,
     /// How many routers there are.
     pub replicas: ReplicaSpec,
+    /// Whether prompts under way count for less as time goes by.
+    pub prefill_load_model: PrefillLoadModel,
 }
 
 impl Default for KvRouterSpec {
@@ -87,8 +92,18 @@ impl Default for KvRouterSpec {
             queue_policy: QueuePolicy::Fcfs,
             policy_classes: None,
             replicas: ReplicaSpec::default(),
+            prefill_load_model: PrefillLoadModel::None,
         }
     }
+}
+
+/// What a router knows of prompts that are being computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrefillLoadModel {
+    /// They count in full until their first token.
+    None,
+    /// How long each should take: the oldest of a rank fades.
+    Estimated,
 }
 
 /// How long a router without events remembers what it placed.
@@ -201,6 +216,19 @@ impl KvRouter {
         self.spec.track_output_blocks
     }
 
+    /// True if it waits to be told how long prefills take.
+    pub(super) fn wants_prefill_times(&self) -> bool {
+        self.spec.prefill_load_model == PrefillLoadModel::Estimated
+            && !self.replicas.times_prefills()
+    }
+
+    /// So long prefills take, by place.
+    pub(super) fn time_prefills(&mut self, times: &PrefillTimes) {
+        if self.spec.prefill_load_model == PrefillLoadModel::Estimated {
+            self.replicas.time_prefills(times);
+        }
+    }
+
     pub(super) fn place(
         &mut self,
         now: Time,
@@ -215,7 +243,8 @@ impl KvRouter {
         let cached = |overlap: &Overlap| overlap.cached_tokens(&self.spec.weights, self.block_size);
         let cached_tokens = match candidate.tiers.filter(|_| self.spec.use_kv_events) {
             Some(tiers) => {
-                tiers.extend(&self.path, limit, &mut overlap);
+                let asks_storage = self.spec.weights.shared_cache_multiplier > 0.0;
+                tiers.extend(&self.path, limit, asks_storage, &mut overlap);
                 let all = overlap.iter().map(|(_, overlap)| cached(overlap));
                 all.max().unwrap_or(0)
             }

@@ -24,6 +24,7 @@ pub mod policy_class;
 mod power_of_two;
 mod predictions;
 pub mod prefill_load;
+pub mod prefill_times;
 pub mod queue;
 mod random;
 pub mod replicas;
@@ -34,13 +35,14 @@ mod session_affinity;
 mod shadow_cache;
 
 pub use events::EventChannel;
-pub use kv::{KvRouter, KvRouterSpec, Retention};
+pub use kv::{KvRouter, KvRouterSpec, PrefillLoadModel, Retention};
 pub use predictions::Pruning;
 
 use crate::event::WorkerId;
 use crate::kvbm::TiersInView;
 use engine::{KvEvent, RequestId, Span, Time, Workload};
 use min_tree::MinTree;
+use prefill_times::PrefillTimes;
 
 /// How to choose a worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,6 +189,19 @@ impl Router {
     #[must_use]
     pub fn wants_progress(&self) -> bool {
         matches!(&self.policy, Policy::Kv(policy) if policy.wants_progress())
+    }
+
+    /// True if it has to be told how long prefills take, before the first request.
+    #[must_use]
+    pub fn wants_prefill_times(&self) -> bool {
+        matches!(&self.policy, Policy::Kv(policy) if policy.wants_prefill_times())
+    }
+
+    /// So long prefills take, by worker.
+    pub fn time_prefills(&mut self, times: &PrefillTimes) {
+        if let Policy::Kv(policy) = &mut self.policy {
+            policy.time_prefills(times);
+        }
     }
 
     /// True if a driver has to look ahead before each request and [say](Router::advise) what it saw.

@@ -13,6 +13,7 @@ use super::active_blocks::PlacedActive;
 use super::active_sequences::{Booking, PromptBlocks};
 use super::admission::{Admission, Admitted, Incoming};
 use super::indexer::Rank;
+use super::prefill_times::PrefillTimes;
 use super::queue::QueueTicket;
 use engine::kv_cache::Stretch;
 use engine::{RequestId, Span, Time};
@@ -81,6 +82,19 @@ impl Replicas {
     #[must_use]
     pub fn of(&self, request: RequestId) -> usize {
         request.0 as usize % self.views.len()
+    }
+
+    /// So long prefills take, by rank.
+    pub fn time_prefills(&mut self, times: &PrefillTimes) {
+        for view in &mut self.views {
+            view.time_prefills(times.clone());
+        }
+    }
+
+    /// Whether it was told so.
+    #[must_use]
+    pub fn times_prefills(&self) -> bool {
+        self.views.iter().all(Admission::times_prefills)
     }
 
     /// A request comes to its router. Appends whoever goes to a worker now.
@@ -162,6 +176,7 @@ impl Replicas {
             request,
             rank,
             prefill_tokens,
+            prefill_duration,
             ..
         } in admitted
         {
@@ -174,7 +189,7 @@ impl Replicas {
                     rank,
                     prompt,
                     prefill_tokens,
-                    prefill_duration: None,
+                    prefill_duration,
                 })
             });
         }

@@ -67,7 +67,7 @@ pub fn run_with_regret(
         "regret is of routers in front of workers that do everything"
     );
     let recording = run(cluster.clone(), timing);
-    let mut sampled = draw_requests(cluster.records().len(), sample);
+    let mut sampled = draw_requests(recording.requests.len(), sample);
     let looks_ahead = cluster.wants_advice();
     let mut driver = Driver::new(&cluster, timing);
     let mut actions = Vec::new();

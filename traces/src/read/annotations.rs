@@ -6,7 +6,8 @@
 //! * `strict_priority`, `policy_class`: its place in a router's queue.
 //! * `ephemeral_blocks`, no word of Dynamo's: whether the blocks of its `answer`, or of the whole `request`, are of no further use.
 //! * `cache_control`: `{"type": "ephemeral", "ttl": "1h"}` pins the prompt for a time, 5 minutes without `ttl`.
-//! * `agent_hints`: `osl`, the answer tokens that its client expects; `priority` and `strict_priority` as well.
+//! * `agent_hints`: `osl`, the answer tokens that its client expects; `speculative_prefill`, whether prompt and answer are sent
+//!   ahead of the next turn; `priority` and `strict_priority` as well.
 
 use super::check::excerpt;
 use super::fields::Fields;
@@ -146,6 +147,16 @@ fn agent_hints(hints: &mut Fields<'_, '_>, said: &mut Said) {
     }
     if hints.has("osl") {
         said.annotations.expected_output_tokens = hints.tokens_needed(&["osl"]);
+    }
+    if let Some(value) = hints.take(&["speculative_prefill"]) {
+        match value.text {
+            "true" => said.annotations.speculative_prefill = true,
+            "false" => {}
+            other => {
+                let found = excerpt(other.as_bytes());
+                hints.problem(value.name, found, "true or false", "choose one of the two");
+            }
+        }
     }
     if hints.has("priority") {
         said.priority = Some(hints.dynamo_priority(&["priority"]));

@@ -157,8 +157,19 @@ fn write_annotations(said: &Annotations, out: &mut impl Write) -> io::Result<()>
             write!(out, ", \"{name}\": {worker}")?;
         }
     }
-    if let Some(tokens) = said.expected_output_tokens {
-        write!(out, ", \"agent_hints\": {{\"osl\": {tokens}}}")?;
+    let osl = said
+        .expected_output_tokens
+        .map(|tokens| ("osl", json!(tokens)));
+    let speculative = said
+        .speculative_prefill
+        .then(|| ("speculative_prefill", json!(true)));
+    let hints: Vec<_> = osl.into_iter().chain(speculative).collect();
+    if !hints.is_empty() {
+        let hints: Vec<String> = hints
+            .iter()
+            .map(|(name, value)| format!("\"{name}\": {value}"))
+            .collect();
+        write!(out, ", \"agent_hints\": {{{}}}", hints.join(", "))?;
     }
     if let Some(which) = said.ephemeral_blocks {
         write!(out, ", \"ephemeral_blocks\": \"{}\"", which.name())?;
