@@ -229,6 +229,12 @@ impl Simulation {
         }
     }
 
+    /// Timing models by pool.
+    #[must_use]
+    pub fn timing(&self) -> &[Arc<dyn StepTime>] {
+        &self.timing
+    }
+
     /// Names of the pools.
     #[must_use]
     pub fn pool_names(&self) -> Vec<String> {

@@ -376,11 +376,11 @@ fn ops(
     let least = least(config, point);
     let times = gpu.op_times(batch, 5).map_err(|error| error.to_string())?;
     let rows = times.into_iter().map(|time| {
-        let known = least.iter().find(|one| one.name == time.name);
+        let known = least.iter().find(|one| one.name == time.op.name());
         let (flops, bytes) = known.map_or((0.0, 0.0), |one| (one.flops, one.bytes));
         (
-            time.name.to_owned(),
-            f64::from(time.ms),
+            time.op.name().to_owned(),
+            time.ms,
             floor_ms(flops, bytes),
             flops,
             bytes,

@@ -8,7 +8,7 @@
 )]
 
 use super::device::{Argument, Buffer, Gpu, Grid, failed};
-use super::forward::{Buffers, Forward, MOST_SPLITS, Op};
+use super::forward::{Buffers, Forward, MOST_SPLITS};
 use super::kernels::Kernels;
 use super::layout::Layout;
 use super::products::Products;
@@ -16,15 +16,19 @@ use super::weights::CudaWeights;
 use super::{Failure, guarded, probe};
 use crate::SetupError;
 use crate::config::ModelConfig;
+use crate::copies::Direction;
+use crate::ops::{Op, OpTime, least};
 use crate::random::Counter;
 use crate::rotary::Rotary;
 use crate::tokens::Tokens;
 use crate::weights::WeightSource;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaGraph, PinnedHostSlice};
+use engine::kv_cache::BlockId;
 use engine::{Batch, Executor, ExecutorError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Size of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +47,6 @@ pub struct CudaSettings {
     pub max_positions: u32,
     /// Decode batches run as CUDA graphs.
     pub has_graphs: bool,
-}
-
-/// What a kind of work took in a pass.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OpTime {
-    /// `products`, `head`, `decode attention`, `prefill attention`, `rest`.
-    pub name: &'static str,
-    /// On the GPU, all layers together, milliseconds.
-    pub ms: f32,
 }
 
 /// A worker on a GPU.
@@ -266,7 +261,6 @@ impl CudaExecutor {
         batch: &Batch,
         repeats: usize,
     ) -> Result<Vec<OpTime>, ExecutorError> {
-        let mut least: BTreeMap<Op, f32> = BTreeMap::new();
         let mut pass = || {
             let layout = self.bring(batch)?;
             let gpu = Gpu {
@@ -274,31 +268,19 @@ impl CudaExecutor {
                 stream: self.gpu.stream.clone(),
                 multiprocessors: self.gpu.multiprocessors,
             };
-            let mut times: BTreeMap<Op, f32> = BTreeMap::new();
+            let mut times: BTreeMap<Op, f64> = BTreeMap::new();
             self.forward(layout).launch_observed(&mut |op, _, work| {
-                *times.entry(op).or_default() += gpu.time(work)?;
+                *times.entry(op).or_default() += f64::from(gpu.time(work)?);
                 Ok(())
             })?;
-            for (op, ms) in times {
-                let least = least.entry(op).or_insert(ms);
-                *least = least.min(ms);
-            }
-            Ok(())
+            let times = times.into_iter().map(|(op, ms)| OpTime { op, ms });
+            Ok(times.collect::<Vec<_>>())
         };
-        for _ in 0..repeats.max(1) {
-            pass().map_err(|failure: Failure| ExecutorError(failure.0))?;
-        }
-        let name = |op| match op {
-            Op::Products => "products",
-            Op::Head => "head",
-            Op::Decode => "decode attention",
-            Op::Prefill => "prefill attention",
-            Op::Rest => "rest",
-        };
-        Ok(least
-            .into_iter()
-            .map(|(op, ms)| OpTime { name: name(op), ms })
-            .collect())
+        // The first pass chooses algorithms, which takes time of its own.
+        let passes = (0..=repeats.max(1)).map(|_| pass());
+        let passes = passes.collect::<Result<Vec<_>, Failure>>();
+        let passes = passes.map_err(|failure| ExecutorError(failure.0))?;
+        Ok(least(&passes[1..]))
     }
 }
 
@@ -379,6 +361,98 @@ impl CudaExecutor {
                 .time(|| self.gpu.launch(&self.kernels.copy_blocks, grid, &arguments))
         };
         copy().map_err(|failure: Failure| ExecutorError(failure.0))
+    }
+}
+
+impl CudaExecutor {
+    /// Bytes of a KV block, all layers, keys and values.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        let tokens = self.settings.block_size as usize;
+        (2 * 2 * self.model.layers * tokens * self.model.kv_width()) as u64
+    }
+
+    /// Seconds of so many copies of blocks, after two to warm up: the first half of them onto the second on the GPU's clock,
+    /// or out to pinned memory of the host and in from it (one kernel gathers or scatters) until the host hears of it.
+    ///
+    /// # Errors
+    /// Memory that cannot be had, or the GPU gave up.
+    ///
+    /// # Panics
+    /// Without blocks, or with blocks that the pool has not.
+    pub fn copy_times(
+        &mut self,
+        direction: Direction,
+        blocks: &[BlockId],
+        repeats: usize,
+    ) -> Result<Vec<f64>, ExecutorError> {
+        if direction == Direction::Within {
+            let (from, to) = blocks.split_at(blocks.len() / 2);
+            let pairs: Vec<(u32, u32)> = from.iter().copied().zip(to.iter().copied()).collect();
+            let times = (0..repeats.max(1) + 2).map(|_| self.copy_blocks(&pairs));
+            let times = times.collect::<Result<Vec<f32>, _>>()?;
+            return Ok(times[2..].iter().map(|ms| f64::from(*ms) * 1e-3).collect());
+        }
+        self.host_copies(direction, blocks, repeats)
+            .map_err(|failure| ExecutorError(failure.0))
+    }
+
+    fn host_copies(
+        &self,
+        direction: Direction,
+        blocks: &[BlockId],
+        repeats: usize,
+    ) -> Result<Vec<f64>, Failure> {
+        let pool = self.settings.num_gpu_blocks;
+        assert!(
+            !blocks.is_empty() && blocks.iter().all(|block| *block < pool),
+            "blocks are the pool's"
+        );
+        self.gpu.bind()?;
+        let bytes = blocks.len() * self.block_bytes() as usize;
+        let staging = self.gpu.alloc(bytes)?;
+        // SAFETY: written before it is read, by the first fill.
+        let host = unsafe { self.gpu.context.alloc_pinned_with_flags::<u8>(bytes, 0) };
+        let mut host = host.map_err(failed("pinned memory"))?;
+        let host = host.as_mut_slice().map_err(failed("pinned memory"))?;
+        host.fill(0);
+        let is_out = direction == Direction::Out;
+        // (to, from): the buffer's blocks are 0, 1, 2, ...
+        let pairs = (0..).zip(blocks).flat_map(|(at, block)| match is_out {
+            true => [at, *block],
+            false => [*block, at],
+        });
+        let words: Vec<u32> = pairs.collect();
+        let list = self.gpu.alloc(size_of_val(words.as_slice()))?;
+        self.gpu.upload(&words, &list, 0)?;
+        let block = self.settings.block_size as usize * self.model.kv_width() * 2 / 16;
+        let region = |blocks: usize| Argument::Long((blocks * block) as u64);
+        let (in_pool, in_buffer) = (region(pool as usize), region(blocks.len()));
+        let (kv, buffer) = (self.buffers.kv.at(0), staging.at(0));
+        let units = Argument::Int(i32::try_from(block).expect("a block is smaller than 2^31 units"));
+        let arguments = match is_out {
+            true => [buffer, kv, list.at(0), in_buffer, in_pool, units],
+            false => [kv, buffer, list.at(0), in_pool, in_buffer, units],
+        };
+        let grid = Grid {
+            blocks: (blocks.len() as u32, 2 * self.model.layers as u32, 1),
+            threads: 256,
+            shared_bytes: 0,
+        };
+        let mut seconds = Vec::new();
+        for _ in 0..repeats.max(1) + 2 {
+            let start = Instant::now();
+            if is_out {
+                self.gpu.launch(&self.kernels.copy_blocks, grid, &arguments)?;
+                self.gpu.download(&staging, host)?;
+            } else {
+                self.gpu.upload(host, &staging, 0)?;
+                self.gpu.launch(&self.kernels.copy_blocks, grid, &arguments)?;
+                self.gpu.wait()?;
+            }
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        Ok(seconds.split_off(2))
     }
 }
 

@@ -3,13 +3,18 @@
 //! What this validates is the simulator: given how long steps take on this machine, does it say what users see? The same
 //! real run twice shows how much of a difference is the machine's own.
 
+mod passed;
+
 use crate::cli::real::{Device, Machine, WorkerArgs, ended_early, note, stop_on_interrupt};
 use crate::cli::replay::{FieldArgs, load_scenario};
 use crate::cli::{Failure, print};
 use calibration::{FittedProfile, TimingSpec};
 use clap::Args;
+use engine::Span;
+use passed::Passed;
 use reports::plot::{Axis, Chart, Hue, Mark, Scale, Series};
 use serde_json::{Value, json};
+use sim::live::RealStep;
 use sim::{Outcome, Recording, RequestRecord, Summary, summarize};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -53,6 +58,9 @@ type Metric = (&'static str, fn(&Run) -> f64);
 struct Run {
     summary: Summary,
     recording: Recording,
+    /// Of a real one.
+    steps: Vec<RealStep>,
+    late: Vec<Span>,
 }
 
 impl Run {
@@ -60,6 +68,8 @@ impl Run {
         Run {
             summary: summarize(&recording, &simulation.pool_names(), None),
             recording,
+            steps: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -169,7 +179,11 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
         if let Some(failure) = ended_early(&run) {
             return Err(failure);
         }
-        real.push(Run::of(run.recording, &simulation));
+        real.push(Run {
+            steps: run.steps,
+            late: run.late,
+            ..Run::of(run.recording, &simulation)
+        });
     }
     let rows: Vec<Compared> = METRICS
         .iter()
@@ -184,6 +198,9 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
             .write(path)
             .map_err(|error| Failure::run(error.to_string()))?;
     }
+    let steps: Vec<&RealStep> = real.iter().flat_map(|run| &run.steps).collect();
+    let late: Vec<Span> = real.iter().flat_map(|run| run.late.iter().copied()).collect();
+    let passed = Passed::of(&steps, &late, simulation.timing()[0].as_ref());
     let source = simulation.timing_source();
     let timing = format!(
         "{} ({}): {}",
@@ -193,9 +210,11 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
     );
     let requests = simulated.summary.requests.completed;
     print(&if args.json {
-        format!("{:#}\n", as_json(args, &machine, &timing, requests, &rows))
+        let mut value = as_json(args, &machine, &timing, requests, &rows);
+        value["steps"] = passed.as_json();
+        format!("{value:#}\n")
     } else {
-        as_text(&machine, &timing, requests, &rows)
+        as_text(&machine, &timing, requests, &rows) + &passed.in_words()
     })?;
     Ok(ExitCode::SUCCESS)
 }
