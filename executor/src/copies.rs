@@ -107,7 +107,11 @@ pub fn line(times: &[CopyTimes]) -> Option<(f64, f64)> {
     let slope = (aa * b - ab * a) / determinant;
     let latency = (bb * a - ab * b) / determinant;
     // A latency below zero is one that is not seen.
-    let (latency, slope) = if latency < 0.0 { (0.0, b / bb) } else { (latency, slope) };
+    let (latency, slope) = if latency < 0.0 {
+        (0.0, b / bb)
+    } else {
+        (latency, slope)
+    };
     (times.len() > 1 && slope.is_finite() && slope > 0.0).then(|| (latency, 1.0 / slope))
 }
 

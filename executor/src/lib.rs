@@ -22,12 +22,12 @@
 
 mod attention;
 pub mod config;
+pub mod copies;
 pub mod cpu;
 pub mod cuda;
 mod exponential;
 mod kv_pool;
 mod matrix;
-pub mod copies;
 pub mod memory;
 pub mod ops;
 pub mod random;

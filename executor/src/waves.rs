@@ -99,6 +99,11 @@ mod tests {
             ..limits
         };
         let (least, _) = waves(&one, 1, 1);
-        assert!(least.requests.iter().all(|request| request.input_tokens == 1));
+        assert!(
+            least
+                .requests
+                .iter()
+                .all(|request| request.input_tokens == 1)
+        );
     }
 }

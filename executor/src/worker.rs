@@ -154,14 +154,22 @@ mod tests {
         use crate::ops::Op;
         let mut worker = worker();
         worker.fill_kv().expect("a CPU");
-        let point = LIMITS.points(1, 0).into_iter().find(|point| point.kind == "mixed");
-        let batch = point.expect("a mixed one").batch(&LIMITS, &LIMITS.scattered_blocks(1));
+        let point = LIMITS
+            .points(1, 0)
+            .into_iter()
+            .find(|point| point.kind == "mixed");
+        let batch = point
+            .expect("a mixed one")
+            .batch(&LIMITS, &LIMITS.scattered_blocks(1));
         let start = Instant::now();
         let times = worker.op_times(&batch, 3).expect("runs");
         let ops: Vec<Op> = times.iter().map(|time| time.op).collect();
         assert_eq!(ops, [Op::Rest, Op::Products, Op::Head, Op::Attention]);
         let sum: f64 = times.iter().map(|time| time.ms).sum();
-        assert!(sum <= 1e3 * start.elapsed().as_secs_f64() / 3.0 + 1e-6, "the least of three passes");
+        assert!(
+            sum <= 1e3 * start.elapsed().as_secs_f64() / 3.0 + 1e-6,
+            "the least of three passes"
+        );
     }
 
     #[test]
@@ -185,10 +193,16 @@ mod tests {
         assert_eq!(times.expect("runs").seconds.len(), 3);
         assert_eq!(read(&mut worker, &[17, 30]), before);
         assert_eq!(read(&mut worker, &[9, 3]), before);
-        let times = worker.copy_times(Direction::In, 2, &scattered, 1).expect("runs");
+        let times = worker
+            .copy_times(Direction::In, 2, &scattered, 1)
+            .expect("runs");
         assert_eq!((times.bytes(), times.blocks), (2 * 2 * 2 * 8 * 16 * 4, 2));
         // What comes from the host are ones.
-        assert!(read(&mut worker, &[9, 3]).iter().all(|number| *number == 1.0));
+        assert!(
+            read(&mut worker, &[9, 3])
+                .iter()
+                .all(|number| *number == 1.0)
+        );
         assert_eq!(read(&mut worker, &[17, 30]), before);
         assert_eq!(read(&mut worker, &[5]), other);
     }

@@ -12,8 +12,8 @@
 mod tasks;
 mod threads;
 
-pub use threads::RealStep;
 use threads::Computed;
+pub use threads::RealStep;
 
 use crate::cluster::Cluster;
 use crate::event::{Action, Event, EventQueue, Order, Ran, WorkerId};

@@ -162,7 +162,10 @@ fn serve(workers: u32, async_scheduling: bool, router: RouterSpec) -> LiveRun {
             step.ready <= step.began && step.handed_over <= step.began && step.began < step.end,
             "{step:?}"
         );
-        assert_eq!(step.host_time() + step.end.since(step.began), step.wall_time());
+        assert_eq!(
+            step.host_time() + step.end.since(step.began),
+            step.wall_time()
+        );
     }
     // One step after the other, each ready no sooner than the one before it ended.
     for worker in 0..workers {

@@ -156,5 +156,8 @@ fn the_hosts_time_is_fitted_on_its_own() {
     }
     let host = fit.host.expect("told");
     assert_eq!((host.steps, host.held_out.rows), (2_000, 400));
-    assert!(host.held_out.median_error < 0.1 && host.mean_us > host.median_us, "{host:?}");
+    assert!(
+        host.held_out.median_error < 0.1 && host.mean_us > host.median_us,
+        "{host:?}"
+    );
 }

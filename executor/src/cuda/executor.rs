@@ -1,7 +1,8 @@
 //! Steps on a GPU: checked, brought there in one copy, launched (decode batches as CUDA graphs), tokens brought back.
 //!
-//! In words: a batch of decodes is padded ([`Layout::padded`]). The first time a padded shape is seen it runs as any other
-//! batch, and a graph of it is captured; from then on one launch runs it. All memory is allocated at the start.
+//! In words: a batch of decodes is padded ([`Layout::padded`]), and one launch of a graph runs it. Graphs are captured at the
+//! start, on batches of nothing but padding, after such a batch ran once, so that algorithms are chosen and kernels loaded
+//! before: a capture in the middle of serving would cost as much as several steps. All memory is allocated at the start.
 #![expect(
     unsafe_code,
     reason = "pinned memory, and a type that goes to the thread of its GPU"
@@ -11,7 +12,7 @@ use super::device::{Argument, Buffer, Gpu, Grid, failed};
 use super::forward::{Buffers, Forward, MOST_SPLITS};
 use super::kernels::Kernels;
 use super::layout::Layout;
-use super::products::Products;
+use super::products::{Products, rounded};
 use super::weights::CudaWeights;
 use super::{Failure, guarded, probe};
 use crate::SetupError;
@@ -109,7 +110,7 @@ impl CudaExecutor {
         let buffers = allocate(&gpu, &model, &settings)?;
         // SAFETY: the numbers are written before they are read: each step fills as many as it copies.
         let staging = unsafe { gpu.context.alloc_pinned_with_flags(words(&settings), 0) };
-        let executor = CudaExecutor {
+        let mut executor = CudaExecutor {
             graphs: HashMap::new(),
             products: Products::new(&gpu)?,
             staging: staging.map_err(failed("pinned memory"))?,
@@ -122,7 +123,51 @@ impl CudaExecutor {
             settings,
         };
         executor.gpu.wait()?;
+        executor.warm_up()?;
         Ok(executor)
+    }
+
+    /// Captures the graphs of all padded batches.
+    fn warm_up(&mut self) -> Result<(), Failure> {
+        let most_blocks = most_blocks(&self.settings);
+        let mut rows = 1;
+        while self.settings.has_graphs && rows <= padded_rows(&self.settings) {
+            let one = Layout {
+                tokens: rows,
+                rows,
+                decodes: rows,
+                tiles: 0,
+                samples: rows,
+                max_blocks: 1,
+            };
+            let padded = one.padded().expect("decodes that sample");
+            rows = padded.rows + 1;
+            let mut is_first = true;
+            let mut blocks = padded.max_blocks;
+            while blocks <= most_blocks {
+                let layout = Layout {
+                    max_blocks: blocks,
+                    ..padded
+                };
+                blocks *= 2;
+                if !self.has_room(layout) {
+                    continue;
+                }
+                if std::mem::take(&mut is_first) {
+                    self.upload(layout, &Batch::default(), &[])?;
+                    self.forward(layout).launch()?;
+                    self.gpu.wait()?;
+                }
+                let graph = self.capture(layout)?;
+                self.graphs.insert(layout, graph);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs decode batches as graphs from now on, or launch by launch: for measurements of what graphs save.
+    pub fn use_graphs(&mut self, has_graphs: bool) {
+        self.settings.has_graphs = has_graphs;
     }
 
     /// Runs a batch and returns the tokens that come out, one per row that samples. Notes none.
@@ -185,15 +230,19 @@ impl CudaExecutor {
             self.has_room(layout),
             "a batch is no larger than the scheduler's limits"
         );
-        let words = layout.words();
+        self.upload(layout, batch, &inputs)?;
+        Ok(layout)
+    }
+
+    /// Writes a batch's arrays and copies them to the GPU.
+    fn upload(&mut self, layout: Layout, batch: &Batch, inputs: &[u32]) -> Result<(), Failure> {
         let staging = self
             .staging
             .as_mut_slice()
             .map_err(failed("pinned memory"))?;
-        layout.write(batch, &inputs, block_size, staging);
-        self.gpu
-            .upload(&staging[..words], &self.buffers.arrays, 0)?;
-        Ok(layout)
+        layout.write(batch, inputs, self.settings.block_size, staging);
+        let words = layout.words();
+        self.gpu.upload(&staging[..words], &self.buffers.arrays, 0)
     }
 
     fn has_room(&self, layout: Layout) -> bool {
@@ -429,7 +478,8 @@ impl CudaExecutor {
         let region = |blocks: usize| Argument::Long((blocks * block) as u64);
         let (in_pool, in_buffer) = (region(pool as usize), region(blocks.len()));
         let (kv, buffer) = (self.buffers.kv.at(0), staging.at(0));
-        let units = Argument::Int(i32::try_from(block).expect("a block is smaller than 2^31 units"));
+        let units =
+            Argument::Int(i32::try_from(block).expect("a block is smaller than 2^31 units"));
         let arguments = match is_out {
             true => [buffer, kv, list.at(0), in_buffer, in_pool, units],
             false => [kv, buffer, list.at(0), in_pool, in_buffer, units],
@@ -443,11 +493,13 @@ impl CudaExecutor {
         for _ in 0..repeats.max(1) + 2 {
             let start = Instant::now();
             if is_out {
-                self.gpu.launch(&self.kernels.copy_blocks, grid, &arguments)?;
+                self.gpu
+                    .launch(&self.kernels.copy_blocks, grid, &arguments)?;
                 self.gpu.download(&staging, host)?;
             } else {
                 self.gpu.upload(host, &staging, 0)?;
-                self.gpu.launch(&self.kernels.copy_blocks, grid, &arguments)?;
+                self.gpu
+                    .launch(&self.kernels.copy_blocks, grid, &arguments)?;
                 self.gpu.wait()?;
             }
             seconds.push(start.elapsed().as_secs_f64());
@@ -520,10 +572,6 @@ fn padded_tokens(settings: &CudaSettings) -> u32 {
 /// Most 32-bit numbers of a batch.
 fn words(settings: &CudaSettings) -> usize {
     let (tokens, rows) = (padded_tokens(settings), padded_rows(settings));
-    let blocks = settings
-        .max_positions
-        .div_ceil(settings.block_size)
-        .next_power_of_two();
     let largest = Layout {
         tokens,
         rows,
@@ -531,16 +579,21 @@ fn words(settings: &CudaSettings) -> usize {
         // A tile per 128 tokens, and one that is not full per row.
         tiles: tokens.div_ceil(super::layout::TILE_TOKENS) + rows,
         samples: rows,
-        max_blocks: blocks.max(16),
+        max_blocks: most_blocks(settings),
     };
     largest.words()
 }
 
+/// Entries of the longest block table, as it is padded.
+fn most_blocks(settings: &CudaSettings) -> u32 {
+    let blocks = settings.max_positions.div_ceil(settings.block_size);
+    blocks.next_power_of_two().max(16)
+}
+
 fn allocate(gpu: &Gpu, model: &ModelConfig, settings: &CudaSettings) -> Result<Buffers, Failure> {
-    let (tokens, rows) = (
-        padded_tokens(settings) as usize,
-        padded_rows(settings) as usize,
-    );
+    // Products compute a few rows more.
+    let tokens = rounded(padded_tokens(settings) as usize);
+    let rows = rounded(padded_rows(settings) as usize);
     let q_width = model.heads * model.head_dim;
     let halves = |width: usize| gpu.alloc(2 * tokens * width);
     let pool = settings.num_gpu_blocks as usize * settings.block_size as usize * model.kv_width();

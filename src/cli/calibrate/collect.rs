@@ -14,10 +14,10 @@ use crate::cli::real::clocks::Ticks;
 use crate::cli::real::{Device, Machine, WorkerArgs, note};
 use crate::cli::replay::{FieldArgs, load_scenario};
 use crate::cli::{Failure, print};
+use bench::{How, Swept};
 use calibration::fit_steps::fit;
 use calibration::step_log::StepLog;
 use clap::Args;
-use bench::{How, Swept};
 use copies::Copies;
 use executor::sweep::Limits;
 use serde_json::{Value, json};
@@ -98,10 +98,7 @@ pub fn run(args: &CollectArgs) -> Result<ExitCode, Failure> {
             .map_err(|error| Failure::run(format!("--real: {error}")))?;
         workers.push(worker);
     }
-    let out = create("--out", &args.out)?;
-    let copies = args.kv_copies.as_deref();
-    let copies = copies.map(|path| Ok::<_, Failure>((path, create("--kv-copies", path)?)));
-    let copies = copies.transpose()?;
+    let (out, copies) = create(args)?;
     note(&format!(
         "measuring {} on {}",
         describe(&limits),
@@ -116,21 +113,60 @@ pub fn run(args: &CollectArgs) -> Result<ExitCode, Failure> {
         per_op: args.per_op,
     };
     let copied = match (copies, workers.first_mut()) {
-        (Some((path, file)), Some(worker)) => Some(copies::measure(worker, &limits, path, &file)?),
+        (Some((path, file)), Some(worker)) => Some(copies::measure(worker, &limits, &path, &file)?),
         _ => None,
     };
     let swept = bench::sweep(workers, how, &out)?;
     let budget = Duration::from_secs_f64(args.budget_s * SERVED);
     served::serve(&machine, &scenario, &limits, budget, &out)?;
-    let stolen = before.zip(Ticks::now()).and_then(|(before, now)| now.stolen_since(&before));
+    let stolen = before
+        .zip(Ticks::now())
+        .and_then(|(before, now)| now.stolen_since(&before));
     report(args, &swept, copied.as_ref(), stolen)
 }
 
-fn create(option: &str, path: &Path) -> Result<File, Failure> {
-    File::create(path).map_err(|error| {
-        let path = path.display();
-        Failure::input([format!("{option} {path}: cannot write: {error}")])
-    })
+/// The files for rows, blank: all or none.
+fn create(args: &CollectArgs) -> Result<(File, Option<(PathBuf, File)>), Failure> {
+    let asked = [
+        ("--out", Some(&args.out)),
+        ("--kv-copies", args.kv_copies.as_ref()),
+    ];
+    let (mut files, mut made, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for (option, path) in asked {
+        let Some(path) = path else { continue };
+        let is_new = !path.exists();
+        match File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+        {
+            Ok(file) => {
+                files.push((path.clone(), file));
+                made.extend(is_new.then_some(path));
+            }
+            Err(error) => {
+                problems.push(format!(
+                    "{option} {}: cannot write: {error}",
+                    path.display()
+                ));
+            }
+        }
+    }
+    if !problems.is_empty() {
+        for path in made {
+            // What cannot be removed is an empty file.
+            let _ = std::fs::remove_file(path);
+        }
+        return Err(Failure::input(problems));
+    }
+    for (_, file) in &files {
+        // A pipe or a device has no length.
+        let _ = file.set_len(0);
+    }
+    let mut files = files.into_iter();
+    let (_, out) = files.next().expect("--out is there");
+    Ok((out, files.next()))
 }
 
 /// What steps the workers of a pool can run, up to the longest request of the scenario's workload.
@@ -208,7 +244,10 @@ fn report(
         });
         let stolen = stolen.filter(|share| *share >= WORTH_TELLING);
         let stolen = stolen.map_or(String::new(), |share| {
-            format!("; the hypervisor gave {:.1} % of the processors' time to others", 100.0 * share)
+            format!(
+                "; the hypervisor gave {:.1} % of the processors' time to others",
+                100.0 * share
+            )
         });
         let copies = copies.map_or(String::new(), Copies::in_words);
         format!(

@@ -91,7 +91,11 @@ fn gpu() -> Option<Value> {
     let text = String::from_utf8(asked.stdout).ok()?;
     let values = text.lines().next()?.split(',').map(str::trim);
     let pairs = GPU_FIELDS.iter().zip(values);
-    Some(pairs.map(|(field, value)| ((*field).to_owned(), json!(value))).collect())
+    Some(
+        pairs
+            .map(|(field, value)| ((*field).to_owned(), json!(value)))
+            .collect(),
+    )
 }
 
 #[cfg(test)]

@@ -199,7 +199,10 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
             .map_err(|error| Failure::run(error.to_string()))?;
     }
     let steps: Vec<&RealStep> = real.iter().flat_map(|run| &run.steps).collect();
-    let late: Vec<Span> = real.iter().flat_map(|run| run.late.iter().copied()).collect();
+    let late: Vec<Span> = real
+        .iter()
+        .flat_map(|run| run.late.iter().copied())
+        .collect();
     let passed = Passed::of(&steps, &late, simulation.timing()[0].as_ref());
     let source = simulation.timing_source();
     let timing = format!(

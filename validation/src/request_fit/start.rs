@@ -32,7 +32,9 @@ pub(super) fn values(question: &Question<'_>) -> Vec<f64> {
     let value = |term: &Term| match term {
         Term::Base | Term::HostStep => 0.5 * token_us,
         Term::PrefillStep => 0.1 * token_us,
-        Term::DecodeSequence | Term::SequenceBeyond(_) | Term::HostSequence => 0.25 * token_us / beside,
+        Term::DecodeSequence | Term::SequenceBeyond(_) | Term::HostSequence => {
+            0.25 * token_us / beside
+        }
         Term::DecodeContextToken => 0.25 * token_us / (beside * context),
         Term::PrefillToken | Term::TokenBeyond(_) => prompt_us,
         Term::PrefillPair => 1e-4 * prompt_us,

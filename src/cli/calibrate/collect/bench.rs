@@ -178,7 +178,9 @@ impl Bench<'_> {
         let batch = point.batch(self.how.limits, &self.blocks);
         let times = self.executor.op_times(&batch, OP_REPEATS);
         let times = times.map_err(|error| Failure::run(format!("--real: {error}")))?;
-        let pairs = times.iter().map(|time| (time.op.name().to_owned(), json!(1e-3 * time.ms)));
+        let pairs = times
+            .iter()
+            .map(|time| (time.op.name().to_owned(), json!(1e-3 * time.ms)));
         Ok(Some(pairs.collect()))
     }
 }

@@ -24,7 +24,8 @@ pub struct Passed {
 impl Passed {
     /// Of the steps of real runs.
     pub fn of(steps: &[&RealStep], late: &[Span], timing: &dyn StepTime) -> Passed {
-        let sum = |of: fn(&RealStep) -> Span| -> f64 { steps.iter().map(|step| of(step).as_s()).sum() };
+        let sum =
+            |of: fn(&RealStep) -> Span| -> f64 { steps.iter().map(|step| of(step).as_s()).sum() };
         let price = |step: &RealStep| {
             let shape = StepShape {
                 prefill: &step.prefill,
