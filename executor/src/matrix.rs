@@ -120,10 +120,6 @@ fn multiply_panel(x: &[f32], inputs: usize, weights: &[f32], out: &mut [f32]) {
 
 /// Kept apart so that the sums stay in registers.
 #[inline(never)]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "loops that count are inlined in every build"
-)]
 fn multiply_rows<const R: usize>(x: &[f32], inputs: usize, weights: &[f32], out: &mut [f32]) {
     let weights = weights.as_chunks::<PANEL>().0;
     let rows: [&[f32]; R] = std::array::from_fn(|row| &x[row * inputs..][..weights.len()]);
@@ -143,10 +139,6 @@ fn multiply_rows<const R: usize>(x: &[f32], inputs: usize, weights: &[f32], out:
 }
 
 /// `sums[c] += Σ x[r] · rows[r][c]`, the rows `width` numbers apart: each sum in the order of the rows.
-#[expect(
-    clippy::needless_range_loop,
-    reason = "loops that count are inlined in every build"
-)]
 pub fn accumulate(sums: &mut [f32], x: &[f32], rows: &[f32], width: usize) {
     let (panels, rest) = sums.as_chunks_mut::<PANEL>();
     let mut from = 0;

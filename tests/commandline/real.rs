@@ -161,6 +161,10 @@ fn what_cannot_be_run_for_real_is_refused_all_at_once() {
     );
     fs::remove_file(folder.path("bad.safetensors")).unwrap();
     assert_contains(&real(&["--live"]), &["cannot be used with"]);
+    assert_contains(
+        &real(&["--set", "planner.policy=static", "--set", "gpu=h100_sxm"]),
+        &["planner"],
+    );
     let told = folder.refused(&["replay", "scenario.yaml", "--real", "tpu"]);
     assert_contains(
         &told,
@@ -329,6 +333,8 @@ fn a_machine_is_measured_and_validated() {
         assert!(of(name)["measured"].as_f64().unwrap() > 0.0, "{name}");
         assert!(of(name)["noise"].as_f64().unwrap() >= 0.0, "{name}");
         assert!(of(name)["error"].is_number(), "{name}");
+        assert_eq!(of(name)["own_steps"].as_array().unwrap().len(), 2, "{name}");
+        assert!(of(name)["own_steps_error"].is_number(), "{name}");
     }
     assert!(folder.text("real.svg").contains("<svg"));
     let text = folder.good(&[&args[..], &["--runs", "1"]].concat());
