@@ -164,12 +164,12 @@ mod tests {
         use crate::ops::Op;
         let mut worker = worker();
         worker.fill_kv().expect("a CPU");
-        let point = LIMITS
-            .points(1, 0)
-            .into_iter()
-            .find(|point| point.kind == "mixed");
+        let points = LIMITS.points(1, 0);
+        let point = points
+            .iter()
+            .find(|point| !point.prefill.is_empty() && !point.decode.is_empty());
         let batch = point
-            .expect("a mixed one")
+            .expect("some are drawn with both")
             .batch(&LIMITS, &LIMITS.scattered_blocks(1));
         let start = Instant::now();
         let times = worker.op_times(&batch, 3).expect("runs");

@@ -162,8 +162,8 @@ fn what_cannot_be_run_for_real_is_refused_all_at_once() {
     fs::remove_file(folder.path("bad.safetensors")).unwrap();
     assert_contains(&real(&["--live"]), &["cannot be used with"]);
     assert_contains(
-        &real(&["--set", "planner.policy=static", "--set", "gpu=h100_sxm"]),
-        &["planner"],
+        &real(&["--set", "planner.policy=static"]),
+        &["--real: found a planner, expected a fixed number of workers"],
     );
     let told = folder.refused(&["replay", "scenario.yaml", "--real", "tpu"]);
     assert_contains(
