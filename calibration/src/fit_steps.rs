@@ -6,6 +6,9 @@
 //! each only if it lowers the error on blocks left out in turn (cross-validation within the four fifths) by at least 2 %.
 //! The error that is printed is that of the form so chosen, fitted to the four fifths, on the fifth that nobody looked at.
 //! The coefficients that are written are of the same form, fitted to everything.
+//!
+//! Where logs tell the host's time between steps apart, it is fitted on its own to (1, sequences of the step), by the same
+//! rule, and the two terms stand beside the others: a step takes the sum.
 
 use crate::error::{CalibrationError, Problem};
 use crate::fitted::{Domain, FittedProfile, HeldOut, Parts, ProfileSource, Term, step_us};
@@ -19,6 +22,11 @@ const BLOCKS: usize = 25;
 /// Of five blocks in a row this one is held out.
 const HELD_OUT: usize = 2;
 const FOLDS: usize = 5;
+const HELD_OUT_HOW: &str = "every fifth of 25 blocks of consecutive steps";
+/// The terms of the host's time.
+const HOST: [Term; 2] = [Term::HostStep, Term::HostSequence];
+/// The least that the host takes, microseconds.
+const LEAST_HOST_US: f64 = 1.0;
 /// Fewer steps than this are no fit.
 const LEAST_STEPS: usize = 50;
 /// How much a further term must lower the error to be kept, as a share.
@@ -46,6 +54,22 @@ pub struct StepFit {
     pub held_out_decode: Option<HeldOut>,
     /// Error on held-out steps with prefill.
     pub held_out_prefill: Option<HeldOut>,
+    /// The host's time between steps; `None` where too few steps tell it.
+    pub host: Option<HostFit>,
+}
+
+/// What the host takes between steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostFit {
+    /// Steps that told it.
+    pub steps: usize,
+    /// Mean over them, microseconds.
+    pub mean_us: f64,
+    /// Median over them, microseconds.
+    pub median_us: f64,
+    /// Error where it was not fitted.
+    pub held_out: HeldOut,
+    solution: Solution,
 }
 
 /// A form that was tried.
@@ -126,11 +150,15 @@ pub fn fit(logs: &[StepLog]) -> Result<StepFit, CalibrationError> {
             .iter()
             .filter(|one| one.is_held_out && which(one));
         let pairs: Vec<(f64, f64)> = chosen.map(|one| (one.predicted, one.measured)).collect();
-        let how = "every fifth of 25 blocks of consecutive steps";
-        (!pairs.is_empty()).then(|| HeldOut::of("step time", how, &pairs))
+        (!pairs.is_empty()).then(|| HeldOut::of("step time", HELD_OUT_HOW, &pairs))
     };
     let held_out_all = error_of(&|_| true).expect("a fifth of the steps is held out");
     debug_assert_eq!(held_out_all.rows, held_out.len());
+    let host = fit_host(&placed).map_err(failed)?;
+    let host_terms = host.iter().flat_map(|host| {
+        let numbers = host.solution.coefficients.iter();
+        HOST.iter().zip(numbers.zip(&host.solution.standard_errors))
+    });
     let works = placed.iter().map(|step| &step.observation.work);
     let profile = FittedProfile::new(Parts {
         method: "least squares on relative errors, Huber's weights, no coefficient below 0"
@@ -139,6 +167,7 @@ pub fn fit(logs: &[StepLog]) -> Result<StepFit, CalibrationError> {
         coefficients: terms
             .iter()
             .zip(all.coefficients.iter().zip(&all.standard_errors))
+            .chain(host_terms)
             .map(|(term, (us, error))| (*term, *us, *error))
             .collect(),
         front_end_us: 0.0,
@@ -151,6 +180,7 @@ pub fn fit(logs: &[StepLog]) -> Result<StepFit, CalibrationError> {
         trials,
         held_out_decode: error_of(&|one| !one.has_prefill),
         held_out_prefill: error_of(&|one| one.has_prefill),
+        host: host.clone(),
         predictions,
     })
 }
@@ -271,6 +301,52 @@ fn cross_validated(terms: &[Term], steps: &[Placed]) -> Result<f64, least_square
         }
     }
     Ok(sum / f64::from(count.max(1)))
+}
+
+/// The host's time between steps, if enough of them tell it.
+fn fit_host(steps: &[Placed]) -> Result<Option<HostFit>, least_squares::NoConvergence> {
+    // A step that the host did not delay at all is no mistake, but has no relative error: it counts as a microsecond.
+    let told: Vec<(Vec<f64>, f64)> = steps
+        .iter()
+        .filter_map(|step| {
+            let us = (step.observation.host_seconds? * 1e6).max(LEAST_HOST_US);
+            let row = HOST.map(|term| term.of(&step.observation.work));
+            Some((row.to_vec(), us))
+        })
+        .collect();
+    let count = told.len();
+    if count < LEAST_STEPS {
+        return Ok(None);
+    }
+    let told: Vec<(usize, Vec<f64>, f64)> = (0..)
+        .zip(told)
+        .map(|(at, (row, us))| (at * BLOCKS / count % FOLDS, row, us))
+        .collect();
+    let solved = |is_seen: &dyn Fn(usize) -> bool| {
+        let seen = told.iter().filter(|(fold, ..)| is_seen(*fold));
+        let (rows, targets): (Vec<Vec<f64>>, Vec<f64>) =
+            seen.map(|(_, row, us)| (row.clone(), *us)).unzip();
+        least_squares::robust(&rows, &targets)
+    };
+    let honest = solved(&|fold| fold != HELD_OUT)?;
+    let predicted = |row: &[f64]| -> f64 {
+        let terms = row.iter().zip(&honest.coefficients);
+        terms.map(|(x, us)| x * us).sum()
+    };
+    let pairs: Vec<(f64, f64)> = told
+        .iter()
+        .filter(|(fold, ..)| *fold == HELD_OUT)
+        .map(|(_, row, us)| (predicted(row), *us))
+        .collect();
+    let mut all: Vec<f64> = told.iter().map(|(_, _, us)| *us).collect();
+    all.sort_by(f64::total_cmp);
+    Ok(Some(HostFit {
+        steps: told.len(),
+        mean_us: all.iter().sum::<f64>() / all.len() as f64,
+        median_us: all[all.len() / 2],
+        held_out: HeldOut::of("host's time", HELD_OUT_HOW, &pairs),
+        solution: solved(&|_| true)?,
+    }))
 }
 
 /// Coefficients in microseconds.

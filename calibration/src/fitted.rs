@@ -5,9 +5,11 @@
 //! ```text
 //! step = base + prefill_step·[P > 0] + decode_sequence·B + decode_context_token·C + prefill_token·P + prefill_pair·A
 //!      + Σ token_beyond_k·max(0, P + B − k) + Σ sequence_beyond_k·max(0, B − k)
+//!      + host_step + host_sequence·(B + n)
 //! ```
 //!
-//! with P prefill tokens, A attended pairs, B decoding sequences, C their summed context ([`crate::work::Work`]). For a
+//! with P prefill tokens in n chunks, A attended pairs, B decoding sequences, C their summed context
+//! ([`crate::work::Work`]); the last line is the host's time between steps, where the log tells it apart. For a
 //! fixed batch that is a line in C, so a batch is one piece within what the fit has seen and one beyond, and coasting is
 //! exact; the slope is rounded to whole picoseconds per token.
 //!
@@ -45,6 +47,10 @@ pub enum Term {
     TokenBeyond(u32),
     /// Decoding sequences beyond so many.
     SequenceBeyond(u32),
+    /// 1: what the host takes for each step while the device waits.
+    HostStep,
+    /// Sequences of the step, decoding or not: what the host takes for each.
+    HostSequence,
 }
 
 impl Term {
@@ -53,7 +59,8 @@ impl Term {
     pub fn of(self, work: &Work) -> f64 {
         let beyond = |count: u64, knee: u32| count.saturating_sub(u64::from(knee)) as f64;
         match self {
-            Term::Base => 1.0,
+            Term::Base | Term::HostStep => 1.0,
+            Term::HostSequence => f64::from(work.decode_batch + work.prefill_chunks),
             Term::PrefillStep => f64::from(u8::from(work.prefill_tokens > 0)),
             Term::DecodeSequence => f64::from(work.decode_batch),
             Term::DecodeContextToken => work.decode_context as f64,
@@ -65,13 +72,15 @@ impl Term {
     }
 }
 
-const PLAIN: [(&str, Term); 6] = [
+const PLAIN: [(&str, Term); 8] = [
     ("base", Term::Base),
     ("prefill_step", Term::PrefillStep),
     ("decode_sequence", Term::DecodeSequence),
     ("decode_context_token", Term::DecodeContextToken),
     ("prefill_token", Term::PrefillToken),
     ("prefill_pair", Term::PrefillPair),
+    ("host_step", Term::HostStep),
+    ("host_sequence", Term::HostSequence),
 ];
 
 impl fmt::Display for Term {

@@ -29,8 +29,11 @@ pub struct Observation {
     pub line: usize,
     /// What was computed.
     pub work: Work,
-    /// How long it took, in seconds, positive.
+    /// How long it took, in seconds, positive; without the host's time where that is known.
     pub seconds: f64,
+    /// What the host took before the device could begin, in seconds: scheduling, messages, waking up. `None` where the log
+    /// does not tell it apart.
+    pub host_seconds: Option<f64>,
 }
 
 /// The measured steps of one log, in the order of time.

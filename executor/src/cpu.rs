@@ -7,9 +7,11 @@
 use crate::SetupError;
 use crate::attention::{Layer, Query};
 use crate::config::ModelConfig;
+use crate::copies::Direction;
 use crate::exponential::exp;
 use crate::kv_pool::KvPool;
 use crate::matrix::Threads;
+use crate::ops::{Op, OpTime, Stopwatch};
 use crate::rotary::{self, Rotary};
 use crate::tokens::Tokens;
 use crate::weights::{LayerWeights, WeightSource, Weights};
@@ -64,6 +66,8 @@ pub struct CpuExecutor {
     pool: KvPool,
     threads: Threads,
     buffers: Buffers,
+    /// Where the time goes, while somebody asks.
+    watch: Option<Stopwatch>,
 }
 
 /// Activations; kept from pass to pass.
@@ -122,12 +126,38 @@ impl CpuExecutor {
             pool,
             threads,
             buffers: Buffers::default(),
+            watch: None,
         })
     }
 
     /// Fills all KV blocks with made-up numbers, so that steps can be measured whose context nobody computed.
     pub fn fill_kv(&mut self) {
         self.pool.fill();
+    }
+
+    /// Runs a batch to the end, as [`Executor::run`] does, and forgets the tokens: for measurements.
+    ///
+    /// # Errors
+    /// As [`Executor::run`], without tokens that are not finite: those of made-up KV may be anything.
+    pub fn pass(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
+        for logits in self.logits(batch)? {
+            std::hint::black_box(greatest(&logits));
+        }
+        Ok(())
+    }
+
+    /// KV blocks (all layers, keys and values) copied out to `host`, or in from it, or from block to block.
+    pub(crate) fn copy(&mut self, direction: Direction, blocks: &[BlockId], host: &mut [f32]) {
+        match direction {
+            Direction::Out => self.pool.copy_out(blocks, host),
+            Direction::In => self.pool.copy_in(blocks, host),
+            Direction::Within => self.pool.copy_within(blocks),
+        }
+    }
+
+    /// Numbers of a block: all layers, keys and values.
+    pub(crate) fn block_numbers(&self) -> usize {
+        self.pool.block_numbers()
     }
 
     /// Runs a batch and returns the logits of each row that samples. Notes no tokens.
@@ -137,12 +167,26 @@ impl CpuExecutor {
     pub fn logits(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>, ExecutorError> {
         self.place(batch)?;
         self.embed();
+        lap(&mut self.watch, Op::Rest);
         let model = self.model.clone();
         for (index, layer) in model.weights.layers.iter().enumerate() {
             self.attend(batch, index, layer);
             self.feed_forward(layer);
         }
-        Ok(self.head(batch))
+        let logits = self.head(batch);
+        lap(&mut self.watch, Op::Rest);
+        Ok(logits)
+    }
+
+    /// Runs a batch and says where the time went.
+    ///
+    /// # Errors
+    /// As [`CpuExecutor::logits`].
+    pub fn op_times(&mut self, batch: &Batch) -> Result<Vec<OpTime>, ExecutorError> {
+        self.watch = Some(Stopwatch::start());
+        let passed = self.logits(batch);
+        let watch = self.watch.take();
+        passed.map(|_| watch.map_or_else(Vec::new, |watch| watch.times()))
     }
 
     /// Stacks the tokens of all rows.
@@ -212,7 +256,9 @@ impl CpuExecutor {
             scratch,
             ..
         } = buffers;
+        lap(&mut self.watch, Op::Rest);
         weights.qkv.multiply(normed, qkv, scratch, &self.threads);
+        lap(&mut self.watch, Op::Products);
         let turns = buffers.turns.chunks_exact(config.head_dim);
         let tokens = buffers.qkv.chunks_exact_mut(q_width + 2 * kv_width);
         for ((qkv, turn), position) in tokens.zip(turns).zip(&buffers.positions) {
@@ -243,6 +289,7 @@ impl CpuExecutor {
         let (qkv, positions) = (&buffers.qkv, &buffers.positions);
         buffers.attended.clear();
         buffers.attended.resize(positions.len() * q_width, 0.0);
+        lap(&mut self.watch, Op::Rest);
         self.threads
             .for_each_chunk(&mut buffers.attended, q_width, |at, out| {
                 let Position { row, at: position } = positions[at];
@@ -256,6 +303,7 @@ impl CpuExecutor {
                 let mut scores = Vec::new();
                 layer.attend(query, out, &mut scores);
             });
+        lap(&mut self.watch, Op::Attention);
         let Buffers {
             attended,
             product,
@@ -266,6 +314,7 @@ impl CpuExecutor {
         weights
             .output
             .multiply(attended, product, scratch, &self.threads);
+        lap(&mut self.watch, Op::Products);
         add(hidden, product);
     }
 
@@ -288,9 +337,11 @@ impl CpuExecutor {
             hidden,
             ..
         } = buffers;
+        lap(&mut self.watch, Op::Rest);
         weights
             .gate_up
             .multiply(normed, gate_up, scratch, &self.threads);
+        lap(&mut self.watch, Op::Products);
         gated.clear();
         for token in gate_up.chunks_exact(2 * config.intermediate) {
             let (gate, up) = token.split_at(config.intermediate);
@@ -300,9 +351,11 @@ impl CpuExecutor {
                     .map(|(gate, up)| gate / (1.0 + exp((-gate).min(80.0))) * up),
             );
         }
+        lap(&mut self.watch, Op::Rest);
         weights
             .down
             .multiply(gated, product, scratch, &self.threads);
+        lap(&mut self.watch, Op::Products);
         add(hidden, product);
     }
 
@@ -326,9 +379,11 @@ impl CpuExecutor {
             }
         }
         norm_rows(gated, &weights.norm, config, normed);
+        lap(&mut self.watch, Op::Rest);
         weights
             .head
             .multiply(normed, product, scratch, &self.threads);
+        lap(&mut self.watch, Op::Head);
         product
             .chunks_exact(config.vocab)
             .map(<[f32]>::to_vec)
@@ -350,6 +405,12 @@ impl Executor for CpuExecutor {
                 Ok(token)
             })
             .collect()
+    }
+}
+
+fn lap(watch: &mut Option<Stopwatch>, op: Op) {
+    if let Some(watch) = watch {
+        watch.lap(op);
     }
 }
 

@@ -27,8 +27,10 @@ pub fn exp(x: f32) -> f32 {
     let rounded = scaled + ROUND;
     let rest = scaled - (rounded - ROUND);
     let mut power = TERMS[7];
-    for term in TERMS[..7].iter().rev() {
-        power = power * rest + term;
+    let mut at = 7;
+    while at > 0 {
+        at -= 1;
+        power = power * rest + TERMS[at];
     }
     let exponent = rounded.to_bits().wrapping_add(127) << 23;
     power * f32::from_bits(exponent)

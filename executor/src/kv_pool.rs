@@ -44,7 +44,7 @@ impl KvPool {
 
     /// Blocks it has.
     pub fn blocks(&self) -> usize {
-        let width = self.block_size * self.kv_heads * self.head_dim;
+        let width = self.width();
         self.layers
             .first()
             .map_or(0, |[keys, _]| keys.len() / width)
@@ -76,6 +76,49 @@ impl KvPool {
             }
             values[from + slot * head_dim..][..head_dim].copy_from_slice(value);
         }
+    }
+
+    /// Numbers of a block, all layers together.
+    pub fn block_numbers(&self) -> usize {
+        2 * self.layers.len() * self.width()
+    }
+
+    /// Copies blocks one behind the other into `host`, layer by layer.
+    pub fn copy_out(&self, blocks: &[BlockId], host: &mut [f32]) {
+        let width = self.width();
+        let mut to = host.chunks_exact_mut(width);
+        for part in self.layers.iter().flatten() {
+            for (block, to) in blocks.iter().zip(&mut to) {
+                to.copy_from_slice(&part[*block as usize * width..][..width]);
+            }
+        }
+    }
+
+    /// The way back.
+    pub fn copy_in(&mut self, blocks: &[BlockId], host: &[f32]) {
+        let width = self.width();
+        let mut from = host.chunks_exact(width);
+        for part in self.layers.iter_mut().flatten() {
+            for (block, from) in blocks.iter().zip(&mut from) {
+                part[*block as usize * width..][..width].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// Copies the first half of the blocks onto the second.
+    pub fn copy_within(&mut self, blocks: &[BlockId]) {
+        let width = self.width();
+        let (from, to) = blocks.split_at(blocks.len() / 2);
+        for part in self.layers.iter_mut().flatten() {
+            for (from, to) in from.iter().zip(to) {
+                let from = *from as usize * width;
+                part.copy_within(from..from + width, *to as usize * width);
+            }
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.block_size * self.kv_heads * self.head_dim
     }
 
     /// Keys (by number, by slot) and values (by slot, by number) of a head in one block.

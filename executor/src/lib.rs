@@ -11,7 +11,9 @@
 //! | `kv_pool` | paged keys and values in the blocks of the scheduler |
 //! | `matrix`, `attention` | the two loops that take the time |
 //! | [`cpu`] | the forward pass |
-//! | [`sweep`] | which steps to measure for a calibration |
+//! | [`sweep`], [`waves`] | which steps to measure for a calibration, which traffic to serve for it |
+//! | [`ops`] | where the time of a pass goes |
+//! | [`copies`] | KV blocks between the pool and the host |
 //! | [`cuda`] | the same on NVIDIA GPUs, in bf16 (feature `cuda`) |
 //! | [`worker`] | either of them |
 //!
@@ -20,16 +22,19 @@
 
 mod attention;
 pub mod config;
+pub mod copies;
 pub mod cpu;
 pub mod cuda;
 mod exponential;
 mod kv_pool;
 mod matrix;
 pub mod memory;
+pub mod ops;
 pub mod random;
 mod rotary;
 pub mod sweep;
 pub mod tokens;
+pub mod waves;
 pub mod weights;
 pub mod worker;
 

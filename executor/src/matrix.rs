@@ -4,6 +4,9 @@
 //! side. Two rows are computed together; each output is one sum over the inputs, in their order, whatever the number of rows
 //! and of threads. That is what makes results independent of the batch. The compiler turns the inner loop into vector
 //! instructions; a build with `RUSTFLAGS=-Ctarget-cpu=native` has wider ones and gives the same bits.
+//!
+//! The innermost loops count instead of zipping iterators: those are generic functions of the standard library, which the
+//! compiler may place where it cannot inline them, and then a call stands in the innermost loop.
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -121,11 +124,12 @@ fn multiply_rows<const R: usize>(x: &[f32], inputs: usize, weights: &[f32], out:
     let weights = weights.as_chunks::<PANEL>().0;
     let rows: [&[f32]; R] = std::array::from_fn(|row| &x[row * inputs..][..weights.len()]);
     let mut sums = [[0.0_f32; PANEL]; R];
-    for (at, weights) in weights.iter().enumerate() {
-        for (sums, row) in sums.iter_mut().zip(&rows) {
-            let x = row[at];
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum += x * weight;
+    for at in 0..weights.len() {
+        let weights = &weights[at];
+        for r in 0..R {
+            let x = rows[r][at];
+            for i in 0..PANEL {
+                sums[r][i] += x * weights[i];
             }
         }
     }
@@ -140,18 +144,18 @@ pub fn accumulate(sums: &mut [f32], x: &[f32], rows: &[f32], width: usize) {
     let mut from = 0;
     for panel in panels {
         let mut sums = *panel;
-        for (x, row) in x.iter().zip(rows.chunks_exact(width)) {
-            let row: &[f32; PANEL] = row[from..from + PANEL].try_into().expect("a panel's width");
-            for (sum, number) in sums.iter_mut().zip(row) {
-                *sum += x * number;
+        for at in 0..x.len() {
+            let row = &rows[at * width + from..][..PANEL];
+            for i in 0..PANEL {
+                sums[i] += x[at] * row[i];
             }
         }
         *panel = sums;
         from += PANEL;
     }
     for sum in rest {
-        for (x, row) in x.iter().zip(rows.chunks_exact(width)) {
-            *sum += x * row[from];
+        for at in 0..x.len() {
+            *sum += x[at] * rows[at * width + from];
         }
         from += 1;
     }

@@ -8,8 +8,8 @@ use sim::event::WorkerId;
 use sim::kvbm::{FetchRecord, KvbmRecord, TierRecord};
 use sim::links::{LinkKind, LinkRecord, LinkUse};
 use sim::{
-    AheadRecord, GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, Summary, TransferRecord,
-    WorkerRecord, summarize,
+    AheadRecord, GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, Summary,
+    TransferRecord, WorkerRecord, summarize,
 };
 
 pub(crate) fn pools() -> Vec<String> {

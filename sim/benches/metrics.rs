@@ -28,6 +28,7 @@ fn an_hour() -> Recording {
         ..WorkerRecord::default()
     };
     Recording {
+        ahead: Vec::new(),
         requests,
         workers: vec![worker; 8],
         gaps,

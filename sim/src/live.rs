@@ -12,6 +12,7 @@
 mod tasks;
 mod threads;
 
+use threads::Computed;
 pub use threads::RealStep;
 
 use crate::cluster::Cluster;
@@ -40,6 +41,8 @@ pub struct LiveRun {
     pub end: LiveEnd,
     /// The steps that were computed, in the order in which they ended; empty where workers only slept.
     pub steps: Vec<RealStep>,
+    /// How late the driver was for each timer that rang (arrivals, mostly).
+    pub late: Vec<Span>,
 }
 
 /// How a live run ended.
@@ -177,8 +180,8 @@ enum Hand {
 /// What a worker says at the end of a step.
 struct Ended {
     ran: Ran,
-    /// When the step was handed over and what was sampled; nothing where it was slept.
-    result: Result<Option<(Time, usize)>, String>,
+    /// How it was computed; nothing where it was slept.
+    result: Result<Option<Computed>, String>,
 }
 
 struct Driver {
@@ -192,7 +195,10 @@ struct Driver {
     due: BTreeMap<Order, Event>,
     /// By worker: shapes of the steps handed over and not ended.
     running: Vec<VecDeque<RealStep>>,
+    /// By worker: when its last step ended, and when the driver heard of it.
+    last_ends: Vec<(Time, Time)>,
     steps: Vec<RealStep>,
+    late: Vec<Span>,
     end: Option<LiveEnd>,
 }
 
@@ -218,8 +224,10 @@ impl Driver {
             timers: EventQueue::new(),
             due: BTreeMap::new(),
             running: workers.iter().map(|_| VecDeque::new()).collect(),
+            last_ends: vec![(Time::ZERO, Time::ZERO); workers.len()],
             workers,
             steps: Vec::new(),
+            late: Vec::new(),
             end: None,
         }
     }
@@ -256,6 +264,7 @@ impl Driver {
                     journal,
                     end,
                     steps: self.steps,
+                    late: self.late,
                 };
             }
         }
@@ -267,6 +276,7 @@ impl Driver {
             self.heard.push_back(ended);
         }
         let mut now = self.clock.now();
+        let mut heard = Vec::new();
         // A worker plans between two ends of steps: of several that came in at once, each has an instant of its own.
         for ended in std::mem::take(&mut self.heard) {
             let event = Event::Ran(ended.ran);
@@ -278,12 +288,17 @@ impl Driver {
             if self.note_ended(&ended) {
                 self.due.insert(event.order(), event);
             }
+            heard.push(ended.ran);
+        }
+        for ran in heard {
+            self.last_ends[ran.worker.0 as usize] = (ran.end(), now);
         }
         while let Some(&Reverse((time, order, key))) = self.timers.peek() {
             if time > now {
                 break;
             }
             self.timers.pop();
+            self.late.push(now.since(time));
             self.due.insert(order, event(order.1, key));
         }
         now
@@ -296,14 +311,16 @@ impl Driver {
         let step = step.expect("only steps that were handed over end");
         match &ended.result {
             Ok(None) => true,
-            Ok(Some((handed_over, sampled))) => {
+            Ok(Some(computed)) => {
                 assert!(
-                    *sampled == step.samples,
+                    computed.sampled == step.samples,
                     "each row that samples has its token"
                 );
+                let (last_end, _) = self.last_ends[worker.0 as usize];
                 self.steps.push(RealStep {
-                    handed_over: *handed_over,
-                    start: ended.ran.start,
+                    handed_over: computed.handed_over,
+                    ready: step.ready.max(last_end),
+                    began: computed.began,
                     end: ended.ran.end(),
                     ..step
                 });
@@ -370,7 +387,12 @@ impl Driver {
     ) {
         let worker = &cluster.workers()[id.0 as usize];
         let plan = worker.scheduler().newest().expect("a plan is to be run");
-        self.running[id.0 as usize].push_back(RealStep::planned(id, plan));
+        // Planned on an end of a step that came in at this instant, it was due at that end.
+        let (last_end, heard) = self.last_ends[id.0 as usize];
+        self.running[id.0 as usize].push_back(RealStep {
+            ready: if heard == now { last_end } else { now },
+            ..RealStep::planned(id, plan)
+        });
         let is_there = match &self.workers[id.0 as usize] {
             Hand::Sleeps(steps) => {
                 let time = timing[worker.pool()].step(&plan.shape());

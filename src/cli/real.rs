@@ -1,5 +1,6 @@
 //! Real steps: what a scenario must have to be run for real, the workers that run it, and how such a run ends.
 
+pub mod clocks;
 mod device;
 pub mod steps;
 
@@ -196,6 +197,10 @@ fn not_run_for_real(scenario: &Scenario) -> Vec<String> {
             )
         })
         .collect();
+    if scenario.planner.is_some() {
+        let found = "--real: found a planner, expected a fixed number of workers";
+        problems.push(format!("{found}: real workers do not come and go"));
+    }
     if scenario.disaggregation.is_some() {
         let found =
             "--real: found pools of role prefill and decode, expected workers that do everything";

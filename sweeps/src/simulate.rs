@@ -271,6 +271,12 @@ impl Simulation {
         summary
     }
 
+    /// Timing models by pool.
+    #[must_use]
+    pub fn timing(&self) -> &[Arc<dyn StepTime>] {
+        &self.timing
+    }
+
     /// Names of the pools.
     #[must_use]
     pub fn pool_names(&self) -> Vec<String> {

@@ -161,6 +161,10 @@ fn what_cannot_be_run_for_real_is_refused_all_at_once() {
     );
     fs::remove_file(folder.path("bad.safetensors")).unwrap();
     assert_contains(&real(&["--live"]), &["cannot be used with"]);
+    assert_contains(
+        &real(&["--set", "planner.policy=static"]),
+        &["--real: found a planner, expected a fixed number of workers"],
+    );
     let told = folder.refused(&["replay", "scenario.yaml", "--real", "tpu"]);
     assert_contains(
         &told,
@@ -181,6 +185,18 @@ fn what_cannot_be_run_for_real_is_refused_all_at_once() {
         "no/such/steps.jsonl",
     ]);
     assert_contains(&told, &["no/such/steps.jsonl"]);
+    let told = folder.refused(&[
+        "calibrate",
+        "collect",
+        "scenario.yaml",
+        "--real",
+        "cpu",
+        "--out",
+        "steps.jsonl",
+        "--kv-copies",
+        "no/such/copies.jsonl",
+    ]);
+    assert_contains(&told, &["--kv-copies no/such/copies.jsonl: cannot write"]);
     let told = folder.refused(&[
         "validate",
         "real",
@@ -210,6 +226,9 @@ fn a_machine_is_measured_and_validated() {
         "steps.jsonl",
         "--profile",
         "cpu.fit.json",
+        "--per-op",
+        "--kv-copies",
+        "copies.jsonl",
         "--json",
     ]);
     assert_eq!(answer.code, Some(0), "{answer}");
@@ -223,13 +242,65 @@ fn a_machine_is_measured_and_validated() {
         "\"shape\":\"decode\"",
         "\"shape\":\"prefill\"",
         "\"shape\":\"mixed\"",
+        "\"shape\":\"served\"",
         "\"is_again\":true",
+        "\"ops\":{\"attention\":",
+        "\"clocks\":{",
     ] {
         assert!(rows.contains(word), "{word}");
     }
     let held_out = &collected["profile"]["held_out"];
     assert!(held_out["rows"].as_u64().unwrap() * 4 < collected["steps"].as_u64().unwrap());
     assert!(held_out["mean_error"].as_f64().unwrap() > 0.0);
+
+    // Served steps tell the host's time, and the profile has it.
+    let served = rows
+        .lines()
+        .filter(|row| row.contains("\"shape\":\"served\""));
+    let times = served.map(|row| serde_json::from_str::<Value>(row).unwrap());
+    let times: Vec<(f64, f64)> = times
+        .map(|row| {
+            (
+                row["host_time"].as_f64().unwrap(),
+                row["wall_time"].as_f64().unwrap(),
+            )
+        })
+        .collect();
+    assert!(times.iter().all(|(host, wall)| (0.0..*wall).contains(host)));
+    assert_eq!(
+        collected["host"]["steps"].as_u64().unwrap(),
+        times.len() as u64
+    );
+    let coefficients = collected["profile"]["coefficients"].as_array().unwrap();
+    let us = |name: &str| {
+        let found = coefficients.iter().find(|one| one["term"] == name);
+        found.unwrap()["us"].as_f64().unwrap()
+    };
+    assert!(
+        us("host_step") + us("host_sequence") > 0.0,
+        "{coefficients:?}"
+    );
+
+    // Copies of 1, 2, 4, ... 32 of 64 blocks, each way; a block is 8 tokens of two heads of 16 numbers, twice, in f32.
+    let copies = folder.text("copies.jsonl");
+    let copies: Vec<Value> = copies
+        .lines()
+        .map(|row| serde_json::from_str(row).unwrap())
+        .collect();
+    for direction in ["within", "out", "in"] {
+        let own = copies.iter().filter(|row| row["direction"] == direction);
+        let bytes: Vec<u64> = own.map(|row| row["bytes"].as_u64().unwrap()).collect();
+        assert_eq!(
+            bytes,
+            [1, 2, 4, 8, 16, 32].map(|blocks| blocks * 8 * 32 * 2 * 4),
+            "{direction}"
+        );
+    }
+    assert!(
+        copies
+            .iter()
+            .all(|row| row["p10_s"].as_f64() <= row["p90_s"].as_f64())
+    );
 
     let args = [
         "validate",
@@ -262,6 +333,8 @@ fn a_machine_is_measured_and_validated() {
         assert!(of(name)["measured"].as_f64().unwrap() > 0.0, "{name}");
         assert!(of(name)["noise"].as_f64().unwrap() >= 0.0, "{name}");
         assert!(of(name)["error"].is_number(), "{name}");
+        assert_eq!(of(name)["own_steps"].as_array().unwrap().len(), 2, "{name}");
+        assert!(of(name)["own_steps_error"].is_number(), "{name}");
     }
     assert!(folder.text("real.svg").contains("<svg"));
     let text = folder.good(&[&args[..], &["--runs", "1"]].concat());

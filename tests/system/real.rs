@@ -159,9 +159,24 @@ fn serve(workers: u32, async_scheduling: bool, router: RouterSpec) -> LiveRun {
     assert!(is_cut, "prompts are computed in chunks");
     for step in &run.steps {
         assert!(
-            step.handed_over <= step.start && step.start < step.end,
+            step.ready <= step.began && step.handed_over <= step.began && step.began < step.end,
             "{step:?}"
         );
+        assert_eq!(
+            step.host_time() + step.end.since(step.began),
+            step.wall_time()
+        );
+    }
+    // One step after the other, each ready no sooner than the one before it ended.
+    for worker in 0..workers {
+        let own = run.steps.iter().filter(|step| step.worker.0 == worker);
+        let own: Vec<_> = own.collect();
+        for pair in own.windows(2) {
+            assert!(pair[0].end <= pair[1].ready, "{pair:?}");
+        }
+        // A worker that has work is given it when the step before has ended: what passes until then is the host's time.
+        let back_to_back = own.windows(2).filter(|pair| pair[0].end == pair[1].ready);
+        assert!(2 * back_to_back.count() > own.len(), "{} steps", own.len());
     }
 
     let mut played = fresh;
@@ -297,6 +312,41 @@ fn a_run_that_is_stopped_keeps_what_happened() {
     );
     let mut played = fresh;
     assert_eq!(run.journal.play(&mut played), Ok(()));
+}
+
+/// The first step takes longer than the whole workload was to last, as if the clock had jumped ahead (a machine that was
+/// suspended): everything that fell due meanwhile is one instant, in the order of events, and nothing is lost or sent early.
+#[test]
+fn a_clock_that_jumps_ahead_makes_one_instant_of_what_it_passed() {
+    struct Suspended {
+        inside: Box<dyn Executor>,
+        is_first: bool,
+    }
+    impl Executor for Suspended {
+        fn run(&mut self, batch: &Batch) -> Result<Vec<u32>, ExecutorError> {
+            if std::mem::take(&mut self.is_first) {
+                std::thread::sleep(std::time::Duration::from_millis(150));
+            }
+            self.inside.run(batch)
+        }
+    }
+    let fresh = cluster(1, engine(false), RouterSpec::RoundRobin);
+    let (mut executors, _) = executors(1, BLOCKS);
+    let suspended: Box<dyn Executor> = Box::new(Suspended {
+        inside: executors.pop().unwrap(),
+        is_first: true,
+    });
+    let (_stopper, signal) = live::stopper();
+    let run = live::run_executors(fresh.clone(), vec![suspended], signal).unwrap();
+    assert_eq!(run.accounted().completed, 2 * SESSIONS as usize);
+    let times: Vec<Time> = run.journal.entries.iter().map(|entry| entry.time).collect();
+    assert!(times.is_sorted(), "time goes forward");
+    let first = &run.steps[0];
+    assert!(first.wall_time() > Span::from_ms(150.0));
+    for (request, record) in workload().0.requests.iter().zip(&run.recording.requests) {
+        assert!(record.arrival >= request.arrival, "nothing is sent early");
+    }
+    assert_eq!(run.journal.play(&mut fresh.clone()), Ok(()));
 }
 
 #[test]

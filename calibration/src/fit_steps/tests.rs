@@ -23,6 +23,7 @@ fn log(noise: f64, law: impl Fn(&Work) -> f64) -> StepLog {
             line,
             work,
             seconds,
+            host_seconds: None,
         }
     };
     StepLog {
@@ -122,5 +123,41 @@ fn too_few_steps_are_refused() {
     assert!(
         error.contains("found 49 steps, expected at least 50"),
         "{error}"
+    );
+}
+
+/// 40 us a step and 5 us a sequence between steps, with noise and outliers: found beside the same law of the device, which
+/// it does not disturb. Too few steps that tell it are told from none.
+#[test]
+fn the_hosts_time_is_fitted_on_its_own() {
+    let mut log = log(0.05, plain);
+    let without = fit(std::slice::from_ref(&log)).expect("a fit");
+    assert_eq!(without.host, None);
+    for one in log.observations.iter_mut().take(49) {
+        one.host_seconds = Some(1e-3);
+    }
+    assert_eq!(fit(std::slice::from_ref(&log)).expect("a fit").host, None);
+    for (at, one) in log.observations.iter_mut().enumerate() {
+        let rows = f64::from(one.work.decode_batch + one.work.prefill_chunks);
+        let noise = 1.0 + 0.1 * ((at % 7) as f64 - 3.0) / 3.0;
+        let slow = if at.is_multiple_of(23) { 10.0 } else { 1.0 };
+        one.host_seconds = Some((40e-6 + 5e-6 * rows) * noise * slow);
+    }
+    let fit = fit(&[log]).expect("a fit");
+    let formula = fit.profile.formula();
+    let us = |term| {
+        let found = formula.iter().find(|(other, _)| *other == term);
+        found.expect("there").1
+    };
+    assert!((us(Term::HostStep) - 40.0).abs() < 4.0, "{formula:?}");
+    assert!((us(Term::HostSequence) - 5.0).abs() < 0.5, "{formula:?}");
+    for (term, before) in without.profile.formula() {
+        assert_eq!(us(term), before, "{term}");
+    }
+    let host = fit.host.expect("told");
+    assert_eq!((host.steps, host.held_out.rows), (2_000, 400));
+    assert!(
+        host.held_out.median_error < 0.1 && host.mean_us > host.median_us,
+        "{host:?}"
     );
 }

@@ -3,6 +3,7 @@
 //! `scheduled_requests` holds the sums over what ran: `num_prefill_requests, sum_prefill_tokens, sum_prefill_kv_tokens,
 //! num_decode_requests, sum_decode_kv_tokens`; `wall_time` is in seconds; `worker_id`, `dp_rank` and `counter_id` say
 //! whose iteration it is. Iterations without work or with a wall time of 0 are heartbeats and left out, as Dynamo does.
+//! `host_time`, of ours, is the part of the wall time that passed before the device began.
 // Model: ranks that wait for each other are fitted each by its own work; the time of the slowest counts for all of them, so
 // that fits to unevenly loaded ranks come out flatter than the engine is.
 
@@ -22,6 +23,8 @@ struct Record {
     #[serde(default)]
     counter_id: Option<u64>,
     wall_time: f64,
+    #[serde(default)]
+    host_time: Option<f64>,
     scheduled_requests: Scheduled,
 }
 
@@ -66,13 +69,20 @@ pub(super) fn parse(file: &LogFile) -> Result<StepLog, CalibrationError> {
             findings.add(line, "wall_time", found, "seconds, 0 or more", "");
             continue;
         }
+        let host = record.host_time.unwrap_or(0.0);
+        if record.wall_time > 0.0 && !(0.0..record.wall_time).contains(&host) {
+            let expected = "seconds, 0 or more and less than wall_time";
+            findings.add(line, "host_time", host, expected, "");
+            continue;
+        }
         match work(&record.scheduled_requests) {
             Err((field, found, expected)) => findings.add(line, field, found, expected, ""),
             Ok(work) if work.new_tokens() == 0 || record.wall_time == 0.0 => idle += 1,
             Ok(work) => observations.push(Observation {
                 line,
                 work,
-                seconds: record.wall_time,
+                seconds: record.wall_time - host,
+                host_seconds: record.host_time,
             }),
         }
     }
@@ -157,7 +167,7 @@ mod tests {
         let log = read(&[
             line(1, "0.02", [1, 100, 50, 2, 300]),
             line(2, "0.0", [0, 0, 0, 0, 0]),
-            line(3, "0.01", [0, 0, 0, 2, 302]),
+            line(3, r#"0.01,"host_time":0.002"#, [0, 0, 0, 2, 302]),
         ])
         .expect("good");
         assert_eq!(
@@ -168,7 +178,9 @@ mod tests {
         // 300 cached and the two tokens being computed; 100 new tokens after 50: 5,000 + 5,050 pairs.
         assert_eq!((work.decode_batch, work.decode_context), (2, 302));
         assert_eq!((work.prefill_tokens, work.prefill_pairs), (100, 10_050.0));
-        assert_eq!(log.observations[1].seconds, 0.01);
+        assert_eq!(log.observations[0].host_seconds, None);
+        assert_eq!(log.observations[1].seconds, 0.008);
+        assert_eq!(log.observations[1].host_seconds, Some(0.002));
     }
 
     #[test]
@@ -180,8 +192,9 @@ mod tests {
             line(7, "0.02", [2, 1, 0, 0, 0]),
             line(8, "0.02", [0, 0, 0, 0, 12]),
             line(9, "NaN", [0, 0, 0, 1, 12]),
+            line(10, r#"0.02,"host_time":0.02"#, [0, 0, 0, 1, 12]),
         ])
-        .expect_err("five mistakes")
+        .expect_err("six mistakes")
         .to_string();
         for needle in [
             "fpm.jsonl:2: counter_id: found 5",
@@ -189,6 +202,7 @@ mod tests {
             "fpm.jsonl:4: sum_prefill_tokens: found 1",
             "fpm.jsonl:5: num_decode_requests: found 0",
             "fpm.jsonl:6: found",
+            "fpm.jsonl:7: host_time: found 0.02, expected seconds, 0 or more and less than wall_time",
         ] {
             assert!(error.contains(needle), "{needle}\n{error}");
         }

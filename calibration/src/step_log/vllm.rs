@@ -216,6 +216,7 @@ impl VllmLog {
                 line: step.line,
                 work,
                 seconds: (step.end_ns - start) as f64 * 1e-9 + between_steps,
+                host_seconds: None,
             }
         };
         StepLog {

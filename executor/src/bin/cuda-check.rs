@@ -328,13 +328,17 @@ fn time(path: &Path) -> Outcome {
             .iter()
             .map(|one| floor_ms(one.flops, one.bytes))
             .sum::<f64>();
-        rows.push((
-            "step".to_owned(),
-            step_ms(&mut gpu, &batch)?,
-            floors,
-            0.0,
-            0.0,
-        ));
+        for (name, has_graphs) in [("step", true), ("step without graphs", false)] {
+            gpu.use_graphs(has_graphs);
+            rows.push((
+                name.to_owned(),
+                step_ms(&mut gpu, &batch)?,
+                floors,
+                0.0,
+                0.0,
+            ));
+        }
+        gpu.use_graphs(true);
         for (work, ms, floor, flops, bytes) in rows {
             let sequences = batch.rows.len();
             let new: u32 = batch.rows.iter().map(|row| row.new_tokens).sum();
@@ -376,11 +380,11 @@ fn ops(
     let least = least(config, point);
     let times = gpu.op_times(batch, 5).map_err(|error| error.to_string())?;
     let rows = times.into_iter().map(|time| {
-        let known = least.iter().find(|one| one.name == time.name);
+        let known = least.iter().find(|one| one.name == time.op.name());
         let (flops, bytes) = known.map_or((0.0, 0.0), |one| (one.flops, one.bytes));
         (
-            time.name.to_owned(),
-            f64::from(time.ms),
+            time.op.name().to_owned(),
+            time.ms,
             floor_ms(flops, bytes),
             flops,
             bytes,

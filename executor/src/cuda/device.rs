@@ -25,6 +25,11 @@ pub fn failed(what: &str) -> impl Fn(DriverError) -> Failure + '_ {
         let words = match code {
             2 => " (out of memory)",
             209 => " (no kernel image for this device)",
+            214 => " (uncorrectable memory error)",
+            218 => " (no PTX that the driver can compile)",
+            222 => {
+                " (NVRTC is newer than the driver: its PTX has a version that the driver does not know)"
+            }
             700 => " (illegal address)",
             702 => " (launch timed out)",
             719 => " (launch failed)",
@@ -38,15 +43,28 @@ impl Gpu {
     pub fn new(device: usize) -> Result<Gpu, Failure> {
         let context = CudaContext::new(device).map_err(failed("opening the device"))?;
         let stream = context.new_stream().map_err(failed("creating a stream"))?;
-        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let count = context
-            .attribute(attribute)
-            .map_err(failed("asking the device"))?;
-        Ok(Gpu {
+        let gpu = Gpu {
             context,
             stream,
-            multiprocessors: count as u32,
+            multiprocessors: 0,
+        };
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        Ok(Gpu {
+            multiprocessors: gpu.attribute(attribute)?,
+            ..gpu
         })
+    }
+
+    /// Shared memory that a block can have, in bytes.
+    pub fn most_shared_bytes(&self) -> Result<u32, Failure> {
+        self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    }
+
+    fn attribute(&self, attribute: CUdevice_attribute) -> Result<u32, Failure> {
+        let number = self.context.attribute(attribute);
+        number
+            .map(|number| number as u32)
+            .map_err(failed("asking the device"))
     }
 
     /// Makes this thread talk to the device.
@@ -107,6 +125,9 @@ impl Gpu {
             size_of_val(numbers) <= from.bytes,
             "a copy stays within its buffer"
         );
+        if numbers.is_empty() {
+            return self.wait();
+        }
         // SAFETY: the range was just checked; the stream is waited for while `numbers` is still borrowed.
         let done =
             unsafe { result::memcpy_dtoh_async(numbers, from.address, self.stream.cu_stream()) };

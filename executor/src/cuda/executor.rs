@@ -1,30 +1,35 @@
 //! Steps on a GPU: checked, brought there in one copy, launched (decode batches as CUDA graphs), tokens brought back.
 //!
-//! In words: a batch of decodes is padded ([`Layout::padded`]). The first time a padded shape is seen it runs as any other
-//! batch, and a graph of it is captured; from then on one launch runs it. All memory is allocated at the start.
+//! In words: a batch of decodes is padded ([`Layout::padded`]), and one launch of a graph runs it. Graphs are captured at the
+//! start, on batches of nothing but padding, after such a batch ran once, so that algorithms are chosen and kernels loaded
+//! before: a capture in the middle of serving would cost as much as several steps. All memory is allocated at the start.
 #![expect(
     unsafe_code,
     reason = "pinned memory, and a type that goes to the thread of its GPU"
 )]
 
 use super::device::{Argument, Buffer, Gpu, Grid, failed};
-use super::forward::{Buffers, Forward, MOST_SPLITS, Op};
+use super::forward::{Buffers, Forward, MOST_SPLITS};
 use super::kernels::Kernels;
 use super::layout::Layout;
-use super::products::Products;
+use super::products::{Products, rounded};
 use super::weights::CudaWeights;
 use super::{Failure, guarded, probe};
 use crate::SetupError;
 use crate::config::ModelConfig;
+use crate::copies::Direction;
+use crate::ops::{Op, OpTime, least};
 use crate::random::Counter;
 use crate::rotary::Rotary;
 use crate::tokens::Tokens;
 use crate::weights::WeightSource;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaGraph, PinnedHostSlice};
+use engine::kv_cache::BlockId;
 use engine::{Batch, Executor, ExecutorError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Size of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +48,6 @@ pub struct CudaSettings {
     pub max_positions: u32,
     /// Decode batches run as CUDA graphs.
     pub has_graphs: bool,
-}
-
-/// What a kind of work took in a pass.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OpTime {
-    /// `products`, `head`, `decode attention`, `prefill attention`, `rest`.
-    pub name: &'static str,
-    /// On the GPU, all layers together, milliseconds.
-    pub ms: f32,
 }
 
 /// A worker on a GPU.
@@ -114,7 +110,7 @@ impl CudaExecutor {
         let buffers = allocate(&gpu, &model, &settings)?;
         // SAFETY: the numbers are written before they are read: each step fills as many as it copies.
         let staging = unsafe { gpu.context.alloc_pinned_with_flags(words(&settings), 0) };
-        let executor = CudaExecutor {
+        let mut executor = CudaExecutor {
             graphs: HashMap::new(),
             products: Products::new(&gpu)?,
             staging: staging.map_err(failed("pinned memory"))?,
@@ -127,7 +123,51 @@ impl CudaExecutor {
             settings,
         };
         executor.gpu.wait()?;
+        executor.warm_up()?;
         Ok(executor)
+    }
+
+    /// Captures the graphs of all padded batches.
+    fn warm_up(&mut self) -> Result<(), Failure> {
+        let most_blocks = most_blocks(&self.settings);
+        let mut rows = 1;
+        while self.settings.has_graphs && rows <= padded_rows(&self.settings) {
+            let one = Layout {
+                tokens: rows,
+                rows,
+                decodes: rows,
+                tiles: 0,
+                samples: rows,
+                max_blocks: 1,
+            };
+            let padded = one.padded().expect("decodes that sample");
+            rows = padded.rows + 1;
+            let mut is_first = true;
+            let mut blocks = padded.max_blocks;
+            while blocks <= most_blocks {
+                let layout = Layout {
+                    max_blocks: blocks,
+                    ..padded
+                };
+                blocks *= 2;
+                if !self.has_room(layout) {
+                    continue;
+                }
+                if std::mem::take(&mut is_first) {
+                    self.upload(layout, &Batch::default(), &[])?;
+                    self.forward(layout).launch()?;
+                    self.gpu.wait()?;
+                }
+                let graph = self.capture(layout)?;
+                self.graphs.insert(layout, graph);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs decode batches as graphs from now on, or launch by launch: for measurements of what graphs save.
+    pub fn use_graphs(&mut self, has_graphs: bool) {
+        self.settings.has_graphs = has_graphs;
     }
 
     /// Runs a batch and returns the tokens that come out, one per row that samples. Notes none.
@@ -190,15 +230,19 @@ impl CudaExecutor {
             self.has_room(layout),
             "a batch is no larger than the scheduler's limits"
         );
-        let words = layout.words();
+        self.upload(layout, batch, &inputs)?;
+        Ok(layout)
+    }
+
+    /// Writes a batch's arrays and copies them to the GPU.
+    fn upload(&mut self, layout: Layout, batch: &Batch, inputs: &[u32]) -> Result<(), Failure> {
         let staging = self
             .staging
             .as_mut_slice()
             .map_err(failed("pinned memory"))?;
-        layout.write(batch, &inputs, block_size, staging);
-        self.gpu
-            .upload(&staging[..words], &self.buffers.arrays, 0)?;
-        Ok(layout)
+        layout.write(batch, inputs, self.settings.block_size, staging);
+        let words = layout.words();
+        self.gpu.upload(&staging[..words], &self.buffers.arrays, 0)
     }
 
     fn has_room(&self, layout: Layout) -> bool {
@@ -266,7 +310,6 @@ impl CudaExecutor {
         batch: &Batch,
         repeats: usize,
     ) -> Result<Vec<OpTime>, ExecutorError> {
-        let mut least: BTreeMap<Op, f32> = BTreeMap::new();
         let mut pass = || {
             let layout = self.bring(batch)?;
             let gpu = Gpu {
@@ -274,31 +317,19 @@ impl CudaExecutor {
                 stream: self.gpu.stream.clone(),
                 multiprocessors: self.gpu.multiprocessors,
             };
-            let mut times: BTreeMap<Op, f32> = BTreeMap::new();
+            let mut times: BTreeMap<Op, f64> = BTreeMap::new();
             self.forward(layout).launch_observed(&mut |op, _, work| {
-                *times.entry(op).or_default() += gpu.time(work)?;
+                *times.entry(op).or_default() += f64::from(gpu.time(work)?);
                 Ok(())
             })?;
-            for (op, ms) in times {
-                let least = least.entry(op).or_insert(ms);
-                *least = least.min(ms);
-            }
-            Ok(())
+            let times = times.into_iter().map(|(op, ms)| OpTime { op, ms });
+            Ok(times.collect::<Vec<_>>())
         };
-        for _ in 0..repeats.max(1) {
-            pass().map_err(|failure: Failure| ExecutorError(failure.0))?;
-        }
-        let name = |op| match op {
-            Op::Products => "products",
-            Op::Head => "head",
-            Op::Decode => "decode attention",
-            Op::Prefill => "prefill attention",
-            Op::Rest => "rest",
-        };
-        Ok(least
-            .into_iter()
-            .map(|(op, ms)| OpTime { name: name(op), ms })
-            .collect())
+        // The first pass chooses algorithms, which takes time of its own.
+        let passes = (0..=repeats.max(1)).map(|_| pass());
+        let passes = passes.collect::<Result<Vec<_>, Failure>>();
+        let passes = passes.map_err(|failure| ExecutorError(failure.0))?;
+        Ok(least(&passes[1..]))
     }
 }
 
@@ -382,6 +413,101 @@ impl CudaExecutor {
     }
 }
 
+impl CudaExecutor {
+    /// Bytes of a KV block, all layers, keys and values.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        let tokens = self.settings.block_size as usize;
+        (2 * 2 * self.model.layers * tokens * self.model.kv_width()) as u64
+    }
+
+    /// Seconds of so many copies of blocks, after two to warm up: the first half of them onto the second on the GPU's clock,
+    /// or out to pinned memory of the host and in from it (one kernel gathers or scatters) until the host hears of it.
+    ///
+    /// # Errors
+    /// Memory that cannot be had, or the GPU gave up.
+    ///
+    /// # Panics
+    /// Without blocks, or with blocks that the pool has not.
+    pub fn copy_times(
+        &mut self,
+        direction: Direction,
+        blocks: &[BlockId],
+        repeats: usize,
+    ) -> Result<Vec<f64>, ExecutorError> {
+        if direction == Direction::Within {
+            let (from, to) = blocks.split_at(blocks.len() / 2);
+            let pairs: Vec<(u32, u32)> = from.iter().copied().zip(to.iter().copied()).collect();
+            let times = (0..repeats.max(1) + 2).map(|_| self.copy_blocks(&pairs));
+            let times = times.collect::<Result<Vec<f32>, _>>()?;
+            return Ok(times[2..].iter().map(|ms| f64::from(*ms) * 1e-3).collect());
+        }
+        self.host_copies(direction, blocks, repeats)
+            .map_err(|failure| ExecutorError(failure.0))
+    }
+
+    fn host_copies(
+        &self,
+        direction: Direction,
+        blocks: &[BlockId],
+        repeats: usize,
+    ) -> Result<Vec<f64>, Failure> {
+        let pool = self.settings.num_gpu_blocks;
+        assert!(
+            !blocks.is_empty() && blocks.iter().all(|block| *block < pool),
+            "blocks are the pool's"
+        );
+        self.gpu.bind()?;
+        let bytes = blocks.len() * self.block_bytes() as usize;
+        let staging = self.gpu.alloc(bytes)?;
+        // SAFETY: written before it is read, by the first fill.
+        let host = unsafe { self.gpu.context.alloc_pinned_with_flags::<u8>(bytes, 0) };
+        let mut host = host.map_err(failed("pinned memory"))?;
+        let host = host.as_mut_slice().map_err(failed("pinned memory"))?;
+        host.fill(0);
+        let is_out = direction == Direction::Out;
+        // (to, from): the buffer's blocks are 0, 1, 2, ...
+        let pairs = (0..).zip(blocks).flat_map(|(at, block)| match is_out {
+            true => [at, *block],
+            false => [*block, at],
+        });
+        let words: Vec<u32> = pairs.collect();
+        let list = self.gpu.alloc(size_of_val(words.as_slice()))?;
+        self.gpu.upload(&words, &list, 0)?;
+        let block = self.settings.block_size as usize * self.model.kv_width() * 2 / 16;
+        let region = |blocks: usize| Argument::Long((blocks * block) as u64);
+        let (in_pool, in_buffer) = (region(pool as usize), region(blocks.len()));
+        let (kv, buffer) = (self.buffers.kv.at(0), staging.at(0));
+        let units =
+            Argument::Int(i32::try_from(block).expect("a block is smaller than 2^31 units"));
+        let arguments = match is_out {
+            true => [buffer, kv, list.at(0), in_buffer, in_pool, units],
+            false => [kv, buffer, list.at(0), in_pool, in_buffer, units],
+        };
+        let grid = Grid {
+            blocks: (blocks.len() as u32, 2 * self.model.layers as u32, 1),
+            threads: 256,
+            shared_bytes: 0,
+        };
+        let mut seconds = Vec::new();
+        for _ in 0..repeats.max(1) + 2 {
+            let start = Instant::now();
+            if is_out {
+                self.gpu
+                    .launch(&self.kernels.copy_blocks, grid, &arguments)?;
+                self.gpu.download(&staging, host)?;
+            } else {
+                self.gpu.upload(host, &staging, 0)?;
+                self.gpu
+                    .launch(&self.kernels.copy_blocks, grid, &arguments)?;
+                self.gpu.wait()?;
+            }
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        Ok(seconds.split_off(2))
+    }
+}
+
 impl Executor for CudaExecutor {
     fn run(&mut self, batch: &Batch) -> Result<Vec<u32>, ExecutorError> {
         let sampled = self
@@ -446,10 +572,6 @@ fn padded_tokens(settings: &CudaSettings) -> u32 {
 /// Most 32-bit numbers of a batch.
 fn words(settings: &CudaSettings) -> usize {
     let (tokens, rows) = (padded_tokens(settings), padded_rows(settings));
-    let blocks = settings
-        .max_positions
-        .div_ceil(settings.block_size)
-        .next_power_of_two();
     let largest = Layout {
         tokens,
         rows,
@@ -457,16 +579,21 @@ fn words(settings: &CudaSettings) -> usize {
         // A tile per 128 tokens, and one that is not full per row.
         tiles: tokens.div_ceil(super::layout::TILE_TOKENS) + rows,
         samples: rows,
-        max_blocks: blocks.max(16),
+        max_blocks: most_blocks(settings),
     };
     largest.words()
 }
 
+/// Entries of the longest block table, as it is padded.
+fn most_blocks(settings: &CudaSettings) -> u32 {
+    let blocks = settings.max_positions.div_ceil(settings.block_size);
+    blocks.next_power_of_two().max(16)
+}
+
 fn allocate(gpu: &Gpu, model: &ModelConfig, settings: &CudaSettings) -> Result<Buffers, Failure> {
-    let (tokens, rows) = (
-        padded_tokens(settings) as usize,
-        padded_rows(settings) as usize,
-    );
+    // Products compute a few rows more.
+    let tokens = rounded(padded_tokens(settings) as usize);
+    let rows = rounded(padded_rows(settings) as usize);
     let q_width = model.heads * model.head_dim;
     let halves = |width: usize| gpu.alloc(2 * tokens * width);
     let pool = settings.num_gpu_blocks as usize * settings.block_size as usize * model.kv_width();

@@ -14,6 +14,7 @@ use super::layout::{Array, Layout};
 use super::products::{Operands, Products, Shape};
 use super::weights::{CudaLayer, CudaWeights};
 use crate::config::ModelConfig;
+use crate::ops::Op;
 use cudarc::driver::CudaFunction;
 
 /// Most parts into which a context is split; see [`super::layout::splits`].
@@ -54,21 +55,6 @@ pub struct Forward<'a> {
     /// KV blocks of the pool.
     pub num_blocks: u32,
     pub block_size: u32,
-}
-
-/// A part of a pass that is timed on its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Op {
-    /// Embedding, norms, rotary, gate, argmax.
-    Rest,
-    /// Products of layers.
-    Products,
-    /// The product of the head.
-    Head,
-    /// Attention of rows of one token.
-    Decode,
-    /// Attention of other rows.
-    Prefill,
 }
 
 impl Forward<'_> {

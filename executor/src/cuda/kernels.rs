@@ -59,6 +59,17 @@ impl Kernels {
                 "{found}, expected 8.0 or newer: kernels are in bf16"
             )));
         }
+        // Prefill: 128 queries, twice 64 keys and 64 values. Decode: four warps, three stages, 16 keys and 16 values. Both
+        // 384 rows of bf16, padded by 8 numbers: 102 KiB where heads have 128 numbers, as A100 and H100 have and many
+        // smaller GPUs have not.
+        let attention_bytes = 384 * (model.head_dim as u32 + 8) * 2;
+        let most = gpu.most_shared_bytes()?;
+        if attention_bytes > most {
+            return Err(Failure(format!(
+                "found a GPU with {most} bytes of shared memory per block, expected {attention_bytes} for heads of {} numbers",
+                model.head_dim
+            )));
+        }
         // 9.0 has features of its own.
         let feature = if (major, minor) == (9, 0) { "a" } else { "" };
         let options = CompileOptions {
@@ -94,9 +105,7 @@ impl Kernels {
             decode_attention: get("decode_attention")?,
             reduce_splits: get("reduce_splits")?,
             prefill_attention: get("prefill_attention")?,
-            // Prefill: 128 queries, twice 64 keys and 64 values. Decode: four warps, three stages, 16 keys and 16 values.
-            // Both 384 rows of bf16, padded by 8 numbers.
-            attention_bytes: 384 * (model.head_dim as u32 + 8) * 2,
+            attention_bytes,
         };
         let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         for function in [&kernels.decode_attention, &kernels.prefill_attention] {

@@ -27,7 +27,7 @@ mod products;
 mod weights;
 
 #[cfg(feature = "cuda")]
-pub use executor::{CudaExecutor, CudaSettings, OpTime};
+pub use executor::{CudaExecutor, CudaSettings};
 
 use std::fmt;
 

@@ -1,8 +1,11 @@
 //! Products of activations and weights on the tensor cores, by cuBLASLt.
 //!
 //! In words: `y = x · Wᵀ` with rows side by side is, to a library of columns, the weights transposed times `x`. Descriptors
-//! and the algorithm are made once for each shape and kept. For up to 256 rows, where the choice matters most and shapes
-//! are few, the eight best guesses of the library are timed; above it the first is taken.
+//! and the algorithm are made once for each shape and kept. For up to 256 rows, where the choice matters most, the eight
+//! best guesses of the library are timed; above it the first is taken. Rows are rounded up ([`rounded`]), so that shapes are
+//! few: each step of served prompts has a number of tokens of its own, and a choice for each would take the time of steps
+//! that no calibration sees. The rows on top are computed on whatever lies there and never read; a tile of the tensor cores
+//! is no smaller.
 #![expect(unsafe_code, reason = "calls of cuBLASLt")]
 
 use super::Failure;
@@ -18,6 +21,16 @@ const WORKSPACE: usize = 32 << 20;
 const CANDIDATES: usize = 8;
 /// Rows up to which they are.
 const TIMED_ROWS: usize = 256;
+
+/// Rows that are computed for so many: a power of two up to 16, a multiple of 16 up to 256, of 64 above.
+#[must_use]
+pub const fn rounded(rows: usize) -> usize {
+    match rows {
+        0..=16 => rows.next_power_of_two(),
+        17..=TIMED_ROWS => rows.next_multiple_of(16),
+        _ => rows.next_multiple_of(64),
+    }
+}
 
 /// `rows × inputs` times the transpose of `outputs × inputs`, all of them more than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,8 +80,13 @@ impl Products {
         })
     }
 
-    /// Runs a product. The first of a shape must not be captured in a graph.
+    /// Runs a product over rows rounded up, for which the operands have room. The first of a shape must not be captured in a
+    /// graph.
     pub fn run(&mut self, gpu: &Gpu, shape: Shape, operands: Operands) -> Result<(), Failure> {
+        let shape = Shape {
+            rows: rounded(shape.rows),
+            ..shape
+        };
         if !self.plans.contains_key(&shape) {
             let plan = self.plan(gpu, shape, operands)?;
             self.plans.insert(shape, plan);
@@ -114,7 +132,7 @@ impl Products {
         } else {
             1
         };
-        let mut best = None;
+        let (mut best, mut refused) = (None, None);
         for candidate in &found[..count] {
             plan.algorithm = candidate.algo;
             let time = if count == 1 {
@@ -122,15 +140,21 @@ impl Products {
             } else {
                 self.time(gpu, &plan, operands)
             };
-            // A guess that does not run is passed over.
-            if let Ok(time) = time
-                && best.is_none_or(|(least, _)| time < least)
-            {
-                best = Some((time, candidate.algo));
+            // A guess that does not run is passed over; if none does, the last says why.
+            match time {
+                Ok(time) if best.is_none_or(|(least, _)| time < least) => {
+                    best = Some((time, candidate.algo));
+                }
+                Ok(_) => {}
+                Err(why) => refused = Some(why),
             }
         }
-        let (_, algorithm) = best
-            .ok_or_else(|| Failure(format!("cuBLASLt has no algorithm that runs for {shape:?}")))?;
+        let (_, algorithm) = best.ok_or_else(|| {
+            let why = refused.map_or_else(String::new, |why| format!(": {why}"));
+            Failure(format!(
+                "cuBLASLt has no algorithm that runs for {shape:?}{why}"
+            ))
+        })?;
         plan.algorithm = algorithm;
         Ok(plan)
     }
@@ -239,4 +263,30 @@ fn close(handle: sys::cublasLtHandle_t) -> sys::cublasLtHandle_t {
     // SAFETY: the handle came from `create_handle` and is closed once.
     let _ = unsafe { result::destroy_handle(handle) };
     ptr::null_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded;
+
+    #[test]
+    fn rows_are_rounded_to_few_numbers() {
+        for (rows, expected) in [
+            (1, 1),
+            (3, 4),
+            (16, 16),
+            (17, 32),
+            (77, 80),
+            (256, 256),
+            (257, 320),
+            (8192, 8192),
+        ] {
+            assert_eq!(rounded(rows), expected, "{rows}");
+        }
+        let mut all: Vec<usize> = (1..=8192).map(rounded).collect();
+        assert!(all.is_sorted() && (1..).zip(&all).all(|(rows, more)| *more >= rows));
+        all.dedup();
+        // 1, 2, 4, 8, 16; 32 to 256; 320 to 8,192.
+        assert_eq!(all.len(), 5 + 15 + 124);
+    }
 }

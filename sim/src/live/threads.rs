@@ -3,6 +3,9 @@
 //! Batches come through a channel, as many as the scheduler has in flight, and are computed in their order. A step begins
 //! when it was handed over or when the one before it ended, whichever is later, and takes until its tokens are there. What
 //! goes wrong inside, a panic included, is a message like any other, and the thread's last.
+//!
+//! The driver hears of an end a while after it, plans, and wakes the thread: of a step, the *host's time* is what passed
+//! between the moment at which a clock without such delays would have begun it and the moment at which it was begun.
 
 use super::{Clock, Ended};
 use crate::event::{Ran, WorkerId};
@@ -21,8 +24,11 @@ pub struct RealStep {
     pub worker: WorkerId,
     /// When the plan was handed over.
     pub handed_over: Time,
-    /// When the worker was free for it.
-    pub start: Time,
+    /// When it would have begun without delays: when what its plan waited for happened (the end of a step, an arrival) and
+    /// the step before it had ended.
+    pub ready: Time,
+    /// When the worker's thread began to compute it.
+    pub began: Time,
     /// When its tokens were there.
     pub end: Time,
     /// Pieces of prompts.
@@ -40,7 +46,8 @@ impl RealStep {
         RealStep {
             worker,
             handed_over: Time::ZERO,
-            start: Time::ZERO,
+            ready: Time::ZERO,
+            began: Time::ZERO,
             end: Time::ZERO,
             prefill: plan.prefill.clone(),
             decode_batch: plan.decode_batch,
@@ -48,6 +55,27 @@ impl RealStep {
             samples: plan.scheduled.iter().filter(|part| part.samples).count(),
         }
     }
+
+    /// What the host took: scheduling, messages, waking the thread.
+    #[must_use]
+    pub fn host_time(&self) -> Span {
+        self.began.since(self.ready)
+    }
+
+    /// What the step took for those who wait: the host's time and the computation.
+    #[must_use]
+    pub fn wall_time(&self) -> Span {
+        self.end.since(self.ready)
+    }
+}
+
+/// What a thread says of a batch that it computed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Computed {
+    pub handed_over: Time,
+    pub began: Time,
+    /// Tokens that came out.
+    pub sampled: usize,
 }
 
 /// How a thread gets its batches, and its handle.
@@ -64,9 +92,10 @@ pub(super) fn spawn(
         let mut free_at = Time::ZERO;
         for (handed_over, batch) in queue {
             let start = handed_over.max(free_at);
+            let began = clock.now().max(start);
             let result = catch_unwind(AssertUnwindSafe(|| executor.run(&batch)));
             // A step takes time, however coarse the clock.
-            free_at = clock.now().max(start + Span(1));
+            free_at = clock.now().max(began + Span(1));
             let ran = Ran {
                 worker: WorkerId(id as u32),
                 steps: 1,
@@ -75,7 +104,11 @@ pub(super) fn spawn(
                 slope_ps: 0,
             };
             let result = match result {
-                Ok(Ok(tokens)) => Ok(Some((handed_over, tokens.len()))),
+                Ok(Ok(tokens)) => Ok(Some(Computed {
+                    handed_over,
+                    began,
+                    sampled: tokens.len(),
+                })),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(panic) => Err(format!("its thread panicked: {}", words(&*panic))),
             };

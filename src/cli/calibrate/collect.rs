@@ -1,45 +1,41 @@
 //! `dynosim calibrate collect`: steps of a scenario's model, measured on this machine, and a timing model made of them.
 //!
 //! All workers of the first pool measure at once, each the same points in an order of its own, since they share the
-//! machine when they serve too. Rows are written as they come. Some points are measured again at the end: how far they are
-//! from the first time is the drift.
+//! machine when they serve too (`bench.rs`). Some points are measured again at the end: how far they are from the first
+//! time is the drift. Then the same workers serve made-up traffic for a while under the live driver (`served.rs`), which
+//! shows what the host takes between steps. Rows are written as they come.
 
-use super::fit_steps::fit_in_words;
-use crate::cli::real::steps::{Held, line};
+mod bench;
+mod copies;
+mod served;
+
+use super::fit_steps::{fit_in_words, host_as_json};
+use crate::cli::real::clocks::Ticks;
 use crate::cli::real::{Device, Machine, WorkerArgs, note};
 use crate::cli::replay::{FieldArgs, load_scenario};
 use crate::cli::{Failure, print};
+use bench::{How, Swept};
 use calibration::fit_steps::fit;
 use calibration::step_log::StepLog;
 use clap::Args;
-use executor::sweep::{Limits, Point};
-use executor::worker::Worker;
+use copies::Copies;
+use executor::sweep::Limits;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use sweeps::scenario::{Pool, Scenario};
 use sweeps::workloads;
 
 const EXAMPLE: &str = "Example:\n  dynosim calibrate collect examples/real-cpu.yaml --real cpu --budget-s 5 --out steps.jsonl \
                        --profile cpu.fit.json";
 
-/// Passes before the clock counts, and passes counted, of a point.
-const WARM_UPS: u32 = 3;
-const REPEATS: u32 = 10;
-/// A point that takes longer than this in all has only so many passes of each.
-const LONG: Duration = Duration::from_millis(1500);
-const WARM_UPS_OF_LONG: u32 = 1;
-const REPEATS_OF_LONG: u32 = 3;
-/// So many points are measured by each worker however long it takes: three passes of each are steps enough for a fit.
-const LEAST_POINTS: usize = 20;
-/// One point in so many is measured again at the end.
-const AGAIN: usize = 20;
-/// Of the time, the part that is kept for that.
-const KEPT_FOR_AGAIN: f64 = 0.1;
+/// Of the time, the part that is served.
+const SERVED: f64 = 0.3;
+/// A smaller share of stolen time is not told.
+const WORTH_TELLING: f64 = 0.005;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
@@ -62,17 +58,15 @@ pub struct CollectArgs {
     /// Seconds to measure; points come in random order, twenty at least, what is left over is counted
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     budget_s: f64,
+    /// Run each point by kind of work, too: products, head, attention, rest
+    #[arg(long)]
+    per_op: bool,
+    /// File for copies of KV blocks: within the pool, out to the host, in from it
+    #[arg(long, value_name = "FILE")]
+    kv_copies: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-}
-
-/// What a worker's sweep gave.
-struct Swept {
-    measured: usize,
-    left_over: usize,
-    /// Second median over first, of the points measured twice.
-    drifts: Vec<f64>,
 }
 
 pub fn run(args: &CollectArgs) -> Result<ExitCode, Failure> {
@@ -104,17 +98,75 @@ pub fn run(args: &CollectArgs) -> Result<ExitCode, Failure> {
             .map_err(|error| Failure::run(format!("--real: {error}")))?;
         workers.push(worker);
     }
-    let out = File::create(&args.out).map_err(|error| {
-        let out = args.out.display();
-        Failure::input([format!("--out {out}: cannot write: {error}")])
-    })?;
+    let (out, copies) = create(args)?;
     note(&format!(
         "measuring {} on {}",
         describe(&limits),
         machine.in_words()
     ));
-    let swept = sweep(workers, &limits, scenario.seed, args.budget_s, &out)?;
-    report(args, &swept)
+    let before = Ticks::now();
+    let how = How {
+        device: args.real,
+        limits: &limits,
+        seed: scenario.seed,
+        budget: Duration::from_secs_f64(args.budget_s * (1.0 - SERVED)),
+        per_op: args.per_op,
+    };
+    let copied = match (copies, workers.first_mut()) {
+        (Some((path, file)), Some(worker)) => Some(copies::measure(worker, &limits, &path, &file)?),
+        _ => None,
+    };
+    let swept = bench::sweep(workers, how, &out)?;
+    let budget = Duration::from_secs_f64(args.budget_s * SERVED);
+    served::serve(&machine, &scenario, &limits, budget, &out)?;
+    let stolen = before
+        .zip(Ticks::now())
+        .and_then(|(before, now)| now.stolen_since(&before));
+    report(args, &swept, copied.as_ref(), stolen)
+}
+
+/// The files for rows, blank: all or none.
+fn create(args: &CollectArgs) -> Result<(File, Option<(PathBuf, File)>), Failure> {
+    let asked = [
+        ("--out", Some(&args.out)),
+        ("--kv-copies", args.kv_copies.as_ref()),
+    ];
+    let (mut files, mut made, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for (option, path) in asked {
+        let Some(path) = path else { continue };
+        let is_new = !path.exists();
+        match File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+        {
+            Ok(file) => {
+                files.push((path.clone(), file));
+                made.extend(is_new.then_some(path));
+            }
+            Err(error) => {
+                problems.push(format!(
+                    "{option} {}: cannot write: {error}",
+                    path.display()
+                ));
+            }
+        }
+    }
+    if !problems.is_empty() {
+        for path in made {
+            // What cannot be removed is an empty file.
+            let _ = std::fs::remove_file(path);
+        }
+        return Err(Failure::input(problems));
+    }
+    for (_, file) in &files {
+        // A pipe or a device has no length.
+        let _ = file.set_len(0);
+    }
+    let mut files = files.into_iter();
+    let (_, out) = files.next().expect("--out is there");
+    Ok((out, files.next()))
 }
 
 /// What steps the workers of a pool can run, up to the longest request of the scenario's workload.
@@ -144,138 +196,13 @@ fn describe(limits: &Limits) -> String {
     )
 }
 
-/// All workers at once.
-fn sweep(
-    workers: Vec<Worker>,
-    limits: &Limits,
-    seed: u64,
-    budget_s: f64,
-    out: &File,
-) -> Result<Vec<Swept>, Failure> {
-    let rows = Mutex::new(out);
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = workers
-            .into_iter()
-            .enumerate()
-            .map(|(id, executor)| {
-                let mut bench = Bench {
-                    executor,
-                    limits,
-                    blocks: limits.scattered_blocks(seed),
-                    id: id as u32,
-                    counter: 0,
-                    rows: &rows,
-                };
-                let points = limits.points(seed, id as u32);
-                let budget = Duration::from_secs_f64(budget_s);
-                scope.spawn(move || bench.sweep(&points, start, budget))
-            })
-            .collect();
-        let joined = threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a sweep does not panic"));
-        joined.collect::<Result<Vec<Swept>, Failure>>()
-    })
-}
-
-/// A worker that is measured.
-struct Bench<'a> {
-    executor: Worker,
-    limits: &'a Limits,
-    blocks: Vec<u32>,
-    id: u32,
-    counter: u64,
-    rows: &'a Mutex<&'a File>,
-}
-
-impl Bench<'_> {
-    fn sweep(
-        &mut self,
-        points: &[Point],
-        start: Instant,
-        budget: Duration,
-    ) -> Result<Swept, Failure> {
-        let first_part = budget.mul_f64(1.0 - KEPT_FOR_AGAIN);
-        let mut medians = Vec::new();
-        for point in points {
-            if start.elapsed() > first_part && medians.len() >= LEAST_POINTS {
-                break;
-            }
-            medians.push(self.measure(point, medians.len(), false)?);
-        }
-        let mut drifts = Vec::new();
-        for index in (0..medians.len()).step_by(AGAIN) {
-            if start.elapsed() > budget {
-                break;
-            }
-            drifts.push(self.measure(&points[index], index, true)? / medians[index]);
-        }
-        Ok(Swept {
-            measured: medians.len(),
-            left_over: points.len() - medians.len(),
-            drifts,
-        })
-    }
-
-    /// Measures a point several times, writes a row each, and returns the median.
-    fn measure(&mut self, point: &Point, index: usize, is_again: bool) -> Result<f64, Failure> {
-        let batch = point.batch(self.limits, &self.blocks);
-        let mut pass = || {
-            let start = Instant::now();
-            let passed = self.executor.pass(&batch);
-            let time = start.elapsed();
-            passed.map_err(|error| Failure::run(format!("--real: {error}")))?;
-            Ok::<Duration, Failure>(time)
-        };
-        let first = pass()?;
-        let is_long = first * (WARM_UPS + REPEATS) > LONG;
-        let (warm_ups, repeats) = match is_long {
-            true => (WARM_UPS_OF_LONG, REPEATS_OF_LONG),
-            false => (WARM_UPS, REPEATS),
-        };
-        for _ in 1..warm_ups {
-            pass()?;
-        }
-        let mut seconds = Vec::new();
-        for _ in 0..repeats {
-            seconds.push(pass()?.as_secs_f64());
-        }
-        let load = load_average();
-        let mut text = String::new();
-        for one in &seconds {
-            self.counter += 1;
-            let held = Held {
-                prefill: &point.prefill,
-                decode_batch: point.decode.len() as u32,
-                decode_context: point.decode_context(),
-            };
-            let mut row = line(self.id, self.counter, *one, held);
-            row["shape"] = json!(point.kind);
-            row["point"] = json!(index);
-            row["is_again"] = json!(is_again);
-            row["load"] = json!(load);
-            text += &format!("{row}\n");
-        }
-        let mut file = *self
-            .rows
-            .lock()
-            .expect("nobody panics with the file in hand");
-        file.write_all(text.as_bytes())
-            .map_err(|error| Failure::run(format!("--out: cannot write: {error}")))?;
-        seconds.sort_by(f64::total_cmp);
-        Ok(seconds[seconds.len() / 2])
-    }
-}
-
-/// Programs that wanted to run in the last minute, on average; `None` where the system does not say.
-fn load_average() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
-    text.split_whitespace().next()?.parse().ok()
-}
-
 /// Fits what was measured and says how good that is.
-fn report(args: &CollectArgs, swept: &[Swept]) -> Result<ExitCode, Failure> {
+fn report(
+    args: &CollectArgs,
+    swept: &[Swept],
+    copies: Option<&Copies>,
+    stolen: Option<f64>,
+) -> Result<ExitCode, Failure> {
     let failed = |error: String| Failure::run(format!("{}: {error}", args.out.display()));
     let log = StepLog::read(&args.out).map_err(|error| failed(error.to_string()))?;
     let fit = fit(std::slice::from_ref(&log))
@@ -295,7 +222,10 @@ fn report(args: &CollectArgs, swept: &[Swept]) -> Result<ExitCode, Failure> {
             "points": measured,
             "left_over": left_over,
             "drift": drift,
+            "stolen": stolen,
             "steps": log.observations.len(),
+            "host": host_as_json(&fit),
+            "kv_copies": copies.map(Copies::as_json),
             "profile": fit.profile,
             "held_out_decode": fit.held_out_decode,
             "held_out_prefill": fit.held_out_prefill,
@@ -312,8 +242,16 @@ fn report(args: &CollectArgs, swept: &[Swept]) -> Result<ExitCode, Failure> {
                 100.0 * drift
             )
         });
+        let stolen = stolen.filter(|share| *share >= WORTH_TELLING);
+        let stolen = stolen.map_or(String::new(), |share| {
+            format!(
+                "; the hypervisor gave {:.1} % of the processors' time to others",
+                100.0 * share
+            )
+        });
+        let copies = copies.map_or(String::new(), Copies::in_words);
         format!(
-            "{measured} points measured{left}{drift}\n{}",
+            "{measured} points measured{left}{drift}{stolen}\n{copies}{}",
             fit_in_words(&[log], &fit)
         )
     })?;

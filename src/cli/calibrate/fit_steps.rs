@@ -186,6 +186,16 @@ pub(super) fn fit_in_words(logs: &[StepLog], fit: &StepFit) -> String {
             );
         }
     }
+    if let Some(host) = &fit.host {
+        let _ = writeln!(
+            text,
+            "the host takes {:.1} us between steps in the mean, {:.1} us in the median ({} steps); {}",
+            host.mean_us,
+            host.median_us,
+            host.steps,
+            host.held_out.in_words()
+        );
+    }
     let _ = writeln!(text, "seen: {}", fit.profile.domain.in_words());
     for warning in &fit.profile.warnings {
         let _ = writeln!(text, "warning: {warning}");
@@ -227,9 +237,19 @@ fn as_json(logs: &[StepLog], fit: &StepFit, predicted: &[Predicted]) -> Value {
         "profile": fit.profile,
         "held_out_decode": error(&fit.held_out_decode),
         "held_out_prefill": error(&fit.held_out_prefill),
+        "host": host_as_json(fit),
         "predicted": predicted.iter().map(|one| json!({
             "file": one.file, "requests": one.requests, "is_fitted_to": one.is_fitted_to, "metrics": one.rows,
         })).collect::<Vec<_>>(),
+    })
+}
+
+/// What the host takes between steps, if the logs tell it.
+pub(super) fn host_as_json(fit: &StepFit) -> Value {
+    fit.host.as_ref().map_or(Value::Null, |host| {
+        json!({
+            "steps": host.steps, "mean_us": host.mean_us, "median_us": host.median_us, "held_out": host.held_out,
+        })
     })
 }
 

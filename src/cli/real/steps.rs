@@ -46,16 +46,22 @@ pub fn of_run(steps: &[RealStep]) -> String {
     for step in steps {
         let counter = counters.entry(step.worker).or_insert(0);
         *counter += 1;
-        let held = Held {
-            prefill: &step.prefill,
-            decode_batch: step.decode_batch,
-            decode_context: step.decode_context,
-        };
-        let seconds = step.end.since(step.start).as_s();
-        let mut line = line(step.worker.0, *counter, seconds, held);
-        line["handed_over_s"] = json!(step.handed_over.as_s());
-        line["start_s"] = json!(step.start.as_s());
-        text += &format!("{line}\n");
+        text += &format!("{}\n", of_step(step, *counter));
     }
     text
+}
+
+/// A step of a real run, the `counter`-th of its worker.
+pub fn of_step(step: &RealStep, counter: u64) -> Value {
+    let held = Held {
+        prefill: &step.prefill,
+        decode_batch: step.decode_batch,
+        decode_context: step.decode_context,
+    };
+    let mut line = line(step.worker.0, counter, step.wall_time().as_s(), held);
+    line["host_time"] = json!(step.host_time().as_s());
+    line["handed_over_s"] = json!(step.handed_over.as_s());
+    line["ready_s"] = json!(step.ready.as_s());
+    line["began_s"] = json!(step.began.as_s());
+    line
 }

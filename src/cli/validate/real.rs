@@ -1,21 +1,33 @@
 //! `dynosim validate real`: a real run and a simulation of the same scenario, side by side.
 //!
 //! What this validates is the simulator: given how long steps take on this machine, does it say what users see? The same
-//! real run twice shows how much of a difference is the machine's own.
+//! real run twice shows how much of a difference is the machine's own. A machine whose speed changes from minute to minute
+//! makes any profile wrong: each run is therefore simulated a second time, with step times fitted to that run's own steps
+//! (a handful of coefficients, and nothing about requests). What is left then is the simulator's.
 
+mod passed;
+
+use crate::cli::real::steps::of_run;
 use crate::cli::real::{Device, Machine, WorkerArgs, ended_early, note, stop_on_interrupt};
 use crate::cli::replay::{FieldArgs, load_scenario};
 use crate::cli::{Failure, print};
+use calibration::fit_steps::fit;
+use calibration::log_file::LogFile;
+use calibration::step_log::StepLog;
 use calibration::{FittedProfile, TimingSpec};
 use clap::Args;
+use engine::Span;
+use passed::Passed;
 use reports::plot::{Axis, Chart, Hue, Mark, Scale, Series};
 use serde_json::{Value, json};
+use sim::live::RealStep;
 use sim::{Outcome, Recording, RequestRecord, Summary, summarize};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use sweeps::scenario::Scenario;
 use sweeps::simulate::{Simulation, Steps};
-use sweeps::workloads;
+use sweeps::workloads::{self, Loaded};
 
 const EXAMPLE: &str =
     "Example:\n  dynosim validate real examples/real-cpu.yaml --real cpu --runs 1";
@@ -53,6 +65,9 @@ type Metric = (&'static str, fn(&Run) -> f64);
 struct Run {
     summary: Summary,
     recording: Recording,
+    /// Of a real one.
+    steps: Vec<RealStep>,
+    late: Vec<Span>,
 }
 
 impl Run {
@@ -60,6 +75,8 @@ impl Run {
         Run {
             summary: summarize(&recording, &simulation.pool_names(), None),
             recording,
+            steps: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -106,6 +123,8 @@ struct Compared {
     metric: &'static str,
     real: Vec<f64>,
     simulated: f64,
+    /// By run: simulated with the times of its own steps. Empty where they are too few.
+    own: Vec<f64>,
 }
 
 impl Compared {
@@ -117,6 +136,16 @@ impl Compared {
     /// Simulated over measured − 1; `None` if nothing was measured.
     fn error(&self) -> Option<f64> {
         (self.measured() > 0.0).then(|| self.simulated / self.measured() - 1.0)
+    }
+
+    /// Mean over the runs of (simulated with its own steps over real − 1).
+    fn own_error(&self) -> Option<f64> {
+        let pairs = self.own.iter().zip(&self.real);
+        let errors = pairs
+            .filter(|(_, real)| **real > 0.0)
+            .map(|(own, real)| own / real - 1.0);
+        let errors: Vec<f64> = errors.collect();
+        (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / errors.len() as f64)
     }
 
     /// Greatest minus least of the real runs, over their mean; `None` of a single run.
@@ -169,14 +198,23 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
         if let Some(failure) = ended_early(&run) {
             return Err(failure);
         }
-        real.push(Run::of(run.recording, &simulation));
+        real.push(Run {
+            steps: run.steps,
+            late: run.late,
+            ..Run::of(run.recording, &simulation)
+        });
     }
+    let own = real
+        .iter()
+        .map(|run| with_own_steps(run, &scenario, &loaded));
+    let own: Vec<Run> = own.collect::<Option<_>>().unwrap_or_default();
     let rows: Vec<Compared> = METRICS
         .iter()
         .map(|(metric, of)| Compared {
             metric,
             real: real.iter().map(of).collect(),
             simulated: of(&simulated),
+            own: own.iter().map(of).collect(),
         })
         .collect();
     if let Some(path) = &args.plot {
@@ -184,6 +222,12 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
             .write(path)
             .map_err(|error| Failure::run(error.to_string()))?;
     }
+    let steps: Vec<&RealStep> = real.iter().flat_map(|run| &run.steps).collect();
+    let late: Vec<Span> = real
+        .iter()
+        .flat_map(|run| run.late.iter().copied())
+        .collect();
+    let passed = Passed::of(&steps, &late, simulation.timing()[0].as_ref());
     let source = simulation.timing_source();
     let timing = format!(
         "{} ({}): {}",
@@ -193,11 +237,27 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
     );
     let requests = simulated.summary.requests.completed;
     print(&if args.json {
-        format!("{:#}\n", as_json(args, &machine, &timing, requests, &rows))
+        let mut value = as_json(args, &machine, &timing, requests, &rows);
+        value["steps"] = passed.as_json();
+        format!("{value:#}\n")
     } else {
-        as_text(&machine, &timing, requests, &rows)
+        as_text(&machine, &timing, requests, &rows) + &passed.in_words()
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The run simulated with step times fitted to its own steps; `None` if they are too few or too much alike.
+fn with_own_steps(run: &Run, scenario: &Scenario, loaded: &Loaded) -> Option<Run> {
+    let text = of_run(&run.steps);
+    let log = StepLog::parse(&LogFile::from_text("the run's own steps", &text)).ok()?;
+    let fitted = fit(&[log]).ok()?;
+    let mut scenario = scenario.clone();
+    for pool in &mut scenario.pools {
+        pool.timing = TimingSpec::Fitted(fitted.profile.clone());
+        pool.unmeasured = None;
+    }
+    let simulation = Simulation::new(&scenario, loaded, Steps::Coasting).ok()?;
+    Some(Run::of(simulation.run(), &simulation))
 }
 
 fn as_text(machine: &Machine, timing: &str, requests: u64, rows: &[Compared]) -> String {
@@ -207,8 +267,8 @@ fn as_text(machine: &Machine, timing: &str, requests: u64, rows: &[Compared]) ->
     );
     let _ = writeln!(
         text,
-        "{:<26} {:>11} {:>11} {:>8} {:>8}",
-        "", "real", "simulated", "error", "noise"
+        "{:<26} {:>11} {:>11} {:>8} {:>8} {:>10}",
+        "", "real", "simulated", "error", "noise", "own steps"
     );
     let share = |share: Option<f64>, signed: bool| match share {
         None => "–".to_owned(),
@@ -218,18 +278,20 @@ fn as_text(machine: &Machine, timing: &str, requests: u64, rows: &[Compared]) ->
     for row in rows {
         let _ = writeln!(
             text,
-            "{:<26} {:>11.2} {:>11.2} {:>8} {:>8}",
+            "{:<26} {:>11.2} {:>11.2} {:>8} {:>8} {:>10}",
             row.metric,
             row.measured(),
             row.simulated,
             share(row.error(), true),
-            share(row.noise(), false)
+            share(row.noise(), false),
+            share(row.own_error(), true)
         );
     }
     let runs = rows.first().map_or(0, |row| row.real.len());
     let _ = writeln!(
         text,
-        "\nerror: simulated against the mean of {runs} real {}; noise: the real runs among themselves, greatest minus least",
+        "\nerror: simulated against the mean of {runs} real {}; noise: the real runs among themselves, greatest minus least; own \
+         steps: the error where each run is simulated with times fitted to its own steps",
         if runs == 1 { "run" } else { "runs" }
     );
     text
@@ -245,7 +307,7 @@ fn as_json(
     let metrics = rows.iter().map(|row| {
         json!({
             "metric": row.metric, "real": row.real, "measured": row.measured(), "simulated": row.simulated,
-            "error": row.error(), "noise": row.noise(),
+            "error": row.error(), "noise": row.noise(), "own_steps": row.own, "own_steps_error": row.own_error(),
         })
     });
     json!({

@@ -162,7 +162,7 @@ fn write_annotations(said: &Annotations, out: &mut impl Write) -> io::Result<()>
         .map(|tokens| ("osl", json!(tokens)));
     let speculative = said
         .speculative_prefill
-        .then(|| ("speculative_prefill", json!(true)));
+        .then_some(("speculative_prefill", json!(true)));
     let hints: Vec<_> = osl.into_iter().chain(speculative).collect();
     if !hints.is_empty() {
         let hints: Vec<String> = hints

@@ -30,9 +30,11 @@ pub(super) fn values(question: &Question<'_>) -> Vec<f64> {
         .map(|one| one.counted_from.as_s() + one.outcome.e2e.as_s());
     let beside = (decoding_s / ends.fold(1e-3, f64::max)).max(1.0);
     let value = |term: &Term| match term {
-        Term::Base => 0.5 * token_us,
+        Term::Base | Term::HostStep => 0.5 * token_us,
         Term::PrefillStep => 0.1 * token_us,
-        Term::DecodeSequence | Term::SequenceBeyond(_) => 0.25 * token_us / beside,
+        Term::DecodeSequence | Term::SequenceBeyond(_) | Term::HostSequence => {
+            0.25 * token_us / beside
+        }
         Term::DecodeContextToken => 0.25 * token_us / (beside * context),
         Term::PrefillToken | Term::TokenBeyond(_) => prompt_us,
         Term::PrefillPair => 1e-4 * prompt_us,
