@@ -631,17 +631,23 @@ impl Cluster {
             self.recording.transfers = parts.handoffs.records();
             self.recording.links = parts.handoffs.links();
         }
-        self.close_attempts();
         self.recording.scaling = self.scaling.take().map(|scaling| scaling.close());
         self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
         if let Some(hosts) = &mut self.hosts {
             let books = self.recording.kvbm.get_or_insert_default();
             hosts.finish(&self.workers, books);
         }
-        let own = self
-            .recording
-            .requests
-            .split_off(self.workload.of_clients());
+        self.close_attempts();
+        if !self.workload.ahead.is_empty() {
+            self.close_ahead();
+        }
+        self.recording
+    }
+
+    /// Takes what the front end sent itself out of the books of clients.
+    fn close_ahead(&mut self) {
+        let clients = self.workload.of_clients();
+        let own = self.recording.requests.split_off(clients);
         let record = |(life, ahead): (RequestRecord, &engine::Ahead)| AheadRecord {
             life,
             of: ahead.of,
@@ -652,7 +658,6 @@ impl Cluster {
             .zip(&self.workload.ahead)
             .map(record)
             .collect();
-        self.recording
     }
 }
 

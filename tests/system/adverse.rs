@@ -2,6 +2,8 @@
 //! that crash, hang and slow down, routers that miss events and forget. Coasting still changes nothing, whoever came is
 //! completed, rejected, cancelled or failed, once, and all blocks are given back (the cluster asserts that at its end).
 
+use std::sync::Arc;
+
 use engine::{Span, Time};
 use sim::adversity::clients::{CancelSpec, CancelWhen, ClientSpec};
 use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
@@ -29,6 +31,7 @@ fn adverse(seed: u64) -> Case {
     } else {
         case(seed)
     };
+    case.workload = Arc::new(case.workload.without_ahead());
     if !has_tiers && dice.chance(20) {
         let block_size = case.spec.pools[0].engine.block_size();
         if (case.spec.pools.iter()).all(|pool| pool.engine.block_size() == block_size) {

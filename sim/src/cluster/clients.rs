@@ -45,6 +45,10 @@ impl Cluster {
             asked.disaggregation.is_none() && asked.pools.iter().all(is_plain),
             "adversity is modelled for workers that serve requests whole, without stages, ranks and drafts"
         );
+        assert!(
+            workload.ahead.is_empty(),
+            "nothing is sent ahead of clients that may leave"
+        );
         let clients = workload.requests.len() as u32;
         let attempts = with_attempts(&workload, adversity.attempts());
         let load = Load::new(asked.load, workload);
