@@ -304,6 +304,7 @@ impl Cluster {
         self.load.start(actions);
         self.start_faults(actions);
         self.start_planner(actions);
+        self.start_update(actions);
     }
 
     /// Takes note of an event and appends what is to be done about it.

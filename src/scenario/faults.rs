@@ -7,6 +7,7 @@ use ::engine::{EngineConfig, Span, Time};
 use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
 use sim::router::Retention;
 use sim::{AdversitySpec, RouterSpec};
+use sweeps::planner::{PlannerSpec, Policy};
 use sweeps::scenario::Pool;
 
 /// Latest beginning and longest duration, 200 days.
@@ -23,6 +24,7 @@ pub struct Deployment<'a> {
     pub router: Option<&'a RouterSpec>,
     pub hands_over: bool,
     pub has_planner: bool,
+    pub planner: Option<&'a PlannerSpec>,
     /// Workers, or places for them.
     pub workers: u32,
 }
@@ -36,15 +38,17 @@ pub fn read(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Fault
         timeline,
         random,
         migration_limit: migrations.unwrap_or(0),
+        drain_limit: deployment.and_then(|it| it.planner?.drain_limit),
     };
     let crashes = |kind: FaultKind| kind == FaultKind::Crash;
     let some_crash = spec.timeline.iter().any(|fault| crashes(fault.kind))
-        || spec.random.iter().any(|rule| crashes(rule.kind));
+        || spec.random.iter().any(|rule| crashes(rule.kind))
+        || spec.drain_limit.is_some();
     if migrations.is_some_and(|limit| limit > 0) && !some_crash && !section.log().has_problems() {
         section.conflict(
             "migration_limit",
             "a limit on moves that nothing brings about",
-            "a fault of kind crash beside it",
+            "a fault of kind crash beside it, or lifecycle.drain_limit_s",
             "remove it, or add a crash to timeline or random",
         );
     }
@@ -131,6 +135,7 @@ enum Name {
     Straggler,
     EventLoss,
     RouterRestart,
+    PlannerRestart,
 }
 
 fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<FaultKind> {
@@ -139,7 +144,7 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
             "kind",
             "nothing",
             "what breaks",
-            "one of crash, hang, straggler, event_loss, router_restart",
+            "one of crash, hang, straggler, event_loss, router_restart, planner_restart",
         );
     }
     let name = section.choice(
@@ -150,6 +155,7 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
             ("straggler", Name::Straggler),
             ("event_loss", Name::EventLoss),
             ("router_restart", Name::RouterRestart),
+            ("planner_restart", Name::PlannerRestart),
         ],
     );
     let percent = factor(section, name);
@@ -160,6 +166,7 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
         Name::Straggler => FaultKind::Straggler { percent: percent? },
         Name::EventLoss => FaultKind::EventLoss,
         Name::RouterRestart => FaultKind::RouterRestart { reads_caches },
+        Name::PlannerRestart => FaultKind::PlannerRestart,
     };
     if let Some(deployment) = deployment {
         check_deployment(section, kind, deployment);
@@ -250,7 +257,7 @@ fn worker(
         section.conflict(
             "worker",
             "a worker",
-            "none: it is the router that restarts",
+            "none: it is no worker that restarts",
             "remove it",
         );
     }
@@ -262,6 +269,18 @@ fn worker(
 
 /// What a kind of fault needs of the deployment.
 fn check_deployment(section: &Section<'_>, kind: FaultKind, deployment: &Deployment<'_>) {
+    if kind == FaultKind::PlannerRestart {
+        let policy = deployment.planner.map(|planner| &planner.policy);
+        let is_calendar = matches!(policy, Some(Policy::Schedule(_) | Policy::Oracle(_)));
+        if !deployment.has_planner || is_calendar {
+            section.conflict(
+                "kind",
+                "a planner that restarts, where there is none or it is a calendar",
+                "a planner that looks at the deployment",
+                "remove the fault, or choose planner.policy",
+            );
+        }
+    }
     let hears_events = match deployment.router {
         Some(RouterSpec::Kv(spec)) => spec.use_kv_events,
         Some(_) => false,
@@ -291,7 +310,7 @@ pub fn check_together(root: &Section<'_>, adversity: &AdversitySpec, deployment:
     if adversity.is_nothing() {
         return;
     }
-    let name = ["faults", "clients", "admission"]
+    let name = ["faults", "clients", "admission", "lifecycle"]
         .into_iter()
         .find(|name| root.has(name))
         .unwrap_or("faults");

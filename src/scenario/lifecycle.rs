@@ -57,6 +57,7 @@ pub struct Lifecycle {
     pub is_guessed: bool,
     pub gpus: Option<u32>,
     pub spec: LifecycleSpec,
+    pub drain_limit: Option<Span>,
 }
 
 const PARTS: [&str; 6] = [
@@ -73,6 +74,7 @@ pub fn read(section: &Section<'_>) -> Lifecycle {
     let total = section.number("startup_s", 0.0..=MAX_S);
     let parts = PARTS.map(|name| section.number(name, 0.0..=MAX_S));
     let gpus = section.whole32("gpus", 1..=1 << 24);
+    let drain_limit = section.number("drain_limit_s", 0.0..=MAX_S);
     if section.has("startup_s") && section.has("startup") {
         let expected = "one of startup (a preset) and startup_s (a total)";
         section.conflict("startup_s", "both", expected, "remove one");
@@ -115,6 +117,7 @@ pub fn read(section: &Section<'_>) -> Lifecycle {
         is_guessed: !says_anything,
         gpus,
         spec,
+        drain_limit: drain_limit.map(Span::from_s),
     }
 }
 

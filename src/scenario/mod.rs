@@ -170,6 +170,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         router: router.as_ref(),
         hands_over: disaggregation.is_some(),
         has_planner: section.has("planner"),
+        planner: planner.as_ref(),
         workers: match &planner {
             Some(planner) => planner.places(pools).unwrap_or_default().iter().sum(),
             None => pools.iter().map(|pool| pool.workers).sum(),

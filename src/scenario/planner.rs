@@ -81,6 +81,7 @@ pub fn read(
         is_startup_guessed: lifecycle.is_guessed,
         gpus: lifecycle.gpus,
         lifecycle: lifecycle.spec,
+        drain_limit: lifecycle.drain_limit,
     };
     let pools = pools.filter(|_| fits)?;
     let problems = spec.problems(pools);

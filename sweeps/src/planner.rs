@@ -29,6 +29,8 @@ pub struct PlannerSpec {
     pub gpus: Option<u32>,
     /// What else becomes of workers.
     pub lifecycle: LifecycleSpec,
+    /// How long a worker that drains may take over what it has.
+    pub drain_limit: Option<Span>,
 }
 
 /// Who decides, with all settings.

@@ -341,7 +341,7 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 10] = [
+    const LATER: [&str; 11] = [
         ", eviction: Lru",
         ", prefetch: false",
         ", pp_size: 1, pp_max_micro_batch_size: None, dp_size: 1",
@@ -350,7 +350,8 @@ fn without_defaults(identity: &str) -> String {
         ", track_output_blocks: false",
         ", prefill_load_model: None",
         ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
-        ", lifecycle: LifecycleSpec { spares: Spares { count: 0, activate: Span(0) }, switch: None, update: None, gpus_per_node: None }",
+        ", lifecycle: LifecycleSpec { spares: Spares { count: 0, activate: Span(0) }, switch: None, update: None, gpus_per_node: None }, drain_limit: None",
+        ", drain_limit: None",
         // SGLang's and TensorRT-LLM's.
         ", speculation: None",
     ];

@@ -72,6 +72,9 @@ fn adverse(seed: u64) -> Case {
         active_prefill_tokens: dice.chance(10).then_some(30),
         active_prefill_tokens_frac: dice.chance(10).then_some(0.9),
     };
+    let planner = case.scaling.as_ref().map(|it| it.planner.name());
+    let looks = planner.is_some_and(|name| name != "schedule");
+    let drain_limit = (has_planner && dice.chance(50)).then(|| Span(step(&mut dice).0 / 4));
     let kind = |dice: &mut Dice| {
         let percent = dice.pick(&[137, 200, 1_000]);
         let mut kinds = vec![
@@ -84,6 +87,9 @@ fn adverse(seed: u64) -> Case {
         ];
         if !has_tiers {
             kinds.extend([FaultKind::Crash; 3]);
+        }
+        if has_planner && looks {
+            kinds.push(FaultKind::PlannerRestart);
         }
         dice.pick(&kinds)
     };
@@ -112,6 +118,7 @@ fn adverse(seed: u64) -> Case {
             timeline,
             random: random.into_iter().collect(),
             migration_limit: dice.pick(&[0, 1, 3]),
+            drain_limit,
         },
     };
     case
@@ -211,7 +218,7 @@ fn stays_unfinished(case: &Case) -> bool {
     })
 }
 
-const MARKS: [&str; 10] = [
+const MARKS: [&str; 12] = [
     "cancelled",
     "failed by time-out",
     "failed with its worker",
@@ -222,6 +229,8 @@ const MARKS: [&str; 10] = [
     "missed events",
     "three faults",
     "moved away from a worker that a planner started",
+    "cut off while it drained",
+    "a planner began anew",
 ];
 
 fn marks(recording: &Recording) -> [bool; MARKS.len()] {
@@ -240,5 +249,7 @@ fn marks(recording: &Recording) -> [bool; MARKS.len()] {
         record.faults.iter().any(|fault| fault.missed_events > 0),
         record.faults.len() >= 3,
         recording.scaling.is_some() && record.faults.iter().any(|fault| fault.migrated > 0),
+        (record.faults.iter()).any(|it| it.kind == FaultKind::DrainLimit && it.requests > 0),
+        (record.faults.iter()).any(|it| it.kind == FaultKind::PlannerRestart),
     ]
 }

@@ -8,7 +8,8 @@
 //! from ending, and the next from beginning, until it is over. A *straggler* takes a multiple of the time for each step that
 //! begins meanwhile. *Lost events*: what a worker does to its KV cache does not reach the router. A *router restart* takes
 //! the router's bookings, its bindings and its turn; its index of KV is empty, and grows again with the events to come, or
-//! it is read anew from the workers.
+//! it is read anew from the workers. A *planner restart* takes all that the planner has seen; it counts time from its own
+//! beginning. A *drain limit* makes an end of a worker that drains: what it still has is lost or moves like after a crash.
 
 use super::clients::exponential;
 use crate::event::WorkerId;
@@ -24,6 +25,8 @@ pub struct FaultSpec {
     pub random: Vec<RandomFault>,
     /// Times that another worker may go on with a request whose worker is lost.
     pub migration_limit: u32,
+    /// How long a worker that drains may take over what it has; then it is lost.
+    pub drain_limit: Option<Span>,
 }
 
 impl FaultSpec {
@@ -87,6 +90,10 @@ pub enum FaultKind {
         /// Whether its index is read from the workers.
         reads_caches: bool,
     },
+    /// The planner begins anew when it is back.
+    PlannerRestart,
+    /// A worker has drained for too long; nobody asks for it.
+    DrainLimit,
 }
 
 impl FaultKind {
@@ -99,13 +106,18 @@ impl FaultKind {
             FaultKind::Straggler { .. } => "straggler",
             FaultKind::EventLoss => "event_loss",
             FaultKind::RouterRestart { .. } => "router_restart",
+            FaultKind::PlannerRestart => "planner_restart",
+            FaultKind::DrainLimit => "drain_limit",
         }
     }
 
     /// True if it is a worker that breaks.
     #[must_use]
     pub const fn is_of_a_worker(self) -> bool {
-        !matches!(self, FaultKind::RouterRestart { .. })
+        !matches!(
+            self,
+            FaultKind::RouterRestart { .. } | FaultKind::PlannerRestart
+        )
     }
 }
 
@@ -113,6 +125,8 @@ impl FaultKind {
 #[derive(Debug, Clone, Copy)]
 enum Origin {
     Script,
+    /// A worker that began to drain.
+    Drain,
     /// The rule, and how many it has brought that worker before.
     Rule(u32, u32),
 }
@@ -178,10 +192,23 @@ impl Faults {
         let (fault, origin) = self.known[number as usize];
         match origin {
             Origin::Script => self.next_scripted(),
+            Origin::Drain => None,
             Origin::Rule(rule, count) => {
                 Some(self.draw(rule, fault.worker, count + 1, fault.at + fault.lasts))
             }
         }
+    }
+
+    /// A worker begins to drain: when an end is made of it, if there is a limit.
+    pub fn limit_drain(&mut self, now: Time, worker: WorkerId) -> Option<(u32, Time)> {
+        let limit = self.spec.drain_limit?;
+        let fault = Fault {
+            at: now + limit,
+            kind: FaultKind::DrainLimit,
+            worker: worker.0,
+            lasts: limit,
+        };
+        Some(self.enter(fault, Origin::Drain))
     }
 
     fn next_scripted(&mut self) -> Option<(u32, Time)> {

@@ -51,8 +51,11 @@ impl Cluster {
         if fault.kind.is_of_a_worker() && self.is_vacant(worker_of(&fault)) {
             return;
         }
+        if fault.kind == FaultKind::DrainLimit && !self.has_drained_since(&fault) {
+            return;
+        }
         let ends = match fault.kind {
-            FaultKind::RouterRestart { .. } => now,
+            FaultKind::RouterRestart { .. } | FaultKind::DrainLimit => now,
             // Another takes its part.
             FaultKind::Crash if self.scaling.is_some() => now,
             _ => now + fault.lasts,
@@ -88,13 +91,14 @@ impl Cluster {
     ) {
         let worker = worker_of(fault);
         let disturb = |how| Action::Disturb { worker, how };
-        if fault.kind.is_of_a_worker() && fault.kind != FaultKind::Crash {
+        let is_lost = matches!(fault.kind, FaultKind::Crash | FaultKind::DrainLimit);
+        if fault.kind.is_of_a_worker() && !is_lost {
             let there = self.workers[worker.0 as usize].scheduler.requests();
             let there = there.iter().filter(|id| !self.is_over(**id)).count();
             self.record_of(number).requests = there as u32;
         }
         match fault.kind {
-            FaultKind::Crash => self.crash(now, number, worker, actions),
+            FaultKind::Crash | FaultKind::DrainLimit => self.crash(now, number, worker, actions),
             FaultKind::Hang => actions.push(disturb(Disturbance::HangUntil(ends))),
             FaultKind::Straggler { percent } => {
                 self.breaks().faults.slowed_by[worker.0 as usize] = Some(number);
@@ -107,6 +111,7 @@ impl Cluster {
             FaultKind::RouterRestart { reads_caches } => {
                 self.restart_router(now, number, reads_caches);
             }
+            FaultKind::PlannerRestart => self.restart_planner(ends, actions),
         }
     }
 
@@ -124,7 +129,10 @@ impl Cluster {
                     self.wake(now, worker, actions);
                 }
             }
-            FaultKind::Hang | FaultKind::RouterRestart { .. } => {}
+            FaultKind::Hang
+            | FaultKind::RouterRestart { .. }
+            | FaultKind::PlannerRestart
+            | FaultKind::DrainLimit => {}
             FaultKind::Straggler { .. } => {
                 let slowed_by = &mut self.breaks().faults.slowed_by[index];
                 // A later one may have taken its place.
@@ -142,6 +150,15 @@ impl Cluster {
                     self.record_of(number).missed_events = missed;
                 }
             }
+        }
+    }
+
+    /// A worker begins to drain: says when an end will be made of it, if there is a limit.
+    pub(super) fn limit_drain(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {
+        if let Some(adversity) = &mut self.adversity
+            && let Some((number, time)) = adversity.faults.limit_drain(now, worker)
+        {
+            actions.push(at(time, begin_of(number)));
         }
     }
 

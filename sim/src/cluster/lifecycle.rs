@@ -17,7 +17,7 @@ impl Cluster {
     /// Everything that follows when workers were ordered, became ready, drain or are gone.
     pub(super) fn go_on(&mut self, now: Time, actions: &mut Vec<Action>) {
         loop {
-            self.roll(now);
+            self.roll(now, actions);
             self.start_workers(now, actions);
             if !self.retire_drained(now) {
                 return;
@@ -26,7 +26,7 @@ impl Cluster {
     }
 
     /// Replaces workers where an update is under way, as far as that is allowed.
-    fn roll(&mut self, now: Time) {
+    fn roll(&mut self, now: Time, actions: &mut Vec<Action>) {
         let mut drained = Vec::new();
         let fleet = &mut self.scales().fleet;
         for pool in 0..fleet.pools() {
@@ -34,6 +34,7 @@ impl Cluster {
         }
         for worker in drained {
             self.group_of(worker).leave(worker);
+            self.limit_drain(now, worker, actions);
         }
     }
 }

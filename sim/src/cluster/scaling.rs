@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use crate::adversity::Adversity;
+use crate::adversity::faults::{Fault, worker_of};
 use crate::event::{Action, Event, Ran, WorkerId};
 use crate::router::RouterSpec;
 use crate::scaling::fleet::Dismissed;
@@ -54,12 +55,16 @@ impl Cluster {
     }
 
     /// Asks for the planner's first tick.
-    pub(super) fn start_planner(&self, actions: &mut Vec<Action>) {
-        let scaling = self.scaling.as_ref();
-        if let Some(time) = scaling.and_then(|scaling| scaling.planner.first_tick()) {
-            let event = Event::Tick;
-            actions.push(Action::At { time, event });
+    pub(super) fn start_planner(&mut self, actions: &mut Vec<Action>) {
+        if let Some(scaling) = &mut self.scaling {
+            let first = scaling.planner.first_tick();
+            scaling.ask_planner(first, actions);
         }
+    }
+
+    /// Asks for the beginning of an update.
+    pub(super) fn start_update(&self, actions: &mut Vec<Action>) {
+        let scaling = self.scaling.as_ref();
         if let Some(update) = scaling.and_then(|scaling| scaling.update) {
             let (time, event) = (update.at, Event::Update);
             actions.push(Action::At { time, event });
@@ -68,6 +73,10 @@ impl Cluster {
 
     /// The planner looks and decides.
     pub(super) fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.scales().next_tick != Some(now) {
+            // A planner asked that has been restarted since.
+            return;
+        }
         let decode = self.disaggregated.as_ref().map(|parts| &parts.decode);
         let in_front = self.entry.waiting() + decode.map_or(0, |decode| decode.waiting());
         let workers = &self.workers;
@@ -78,7 +87,8 @@ impl Cluster {
         };
         let scaling = self.scaling.as_mut().expect(SCALES);
         let seen = scaling.observe(now, in_front, waits);
-        let decision = scaling.planner.tick(now, &seen);
+        let own_time = Time::ZERO + now.since(scaling.began);
+        let decision = scaling.planner.tick(own_time, &seen);
         let before = scaling.counts();
         scaling.record.note(now, &decision, before);
         let pools = scaling.pool_of;
@@ -104,10 +114,8 @@ impl Cluster {
         let adversity = self.adversity.as_ref().map(|it| u64::from(it.open));
         let open = adversity.unwrap_or(self.scales().open);
         let goes_on = self.scales().goes_on(has_arrivals, open, is_busy);
-        if let Some(time) = decision.next_tick.filter(|_| goes_on) {
-            let event = Event::Tick;
-            actions.push(Action::At { time, event });
-        }
+        let next = decision.next_tick.filter(|_| goes_on);
+        self.scales().ask_planner(next, actions);
     }
 
     /// Orders workers or takes some away until so many serve or will.
@@ -123,6 +131,7 @@ impl Cluster {
         for _ in target..staying {
             if let Dismissed::Drains(worker) = self.scales().fleet.dismiss(now, pool) {
                 self.group_of(worker).leave(worker);
+                self.limit_drain(now, worker, actions);
             }
         }
         self.go_on(now, actions);
@@ -202,6 +211,21 @@ impl Cluster {
     pub(super) fn is_vacant(&self, place: WorkerId) -> bool {
         let scaling = self.scaling.as_ref();
         scaling.is_some_and(|it| it.fleet.state(place) == State::Vacant)
+    }
+
+    /// True if the worker that drains there is the one that this limit is for.
+    pub(super) fn has_drained_since(&self, limit: &Fault) -> bool {
+        let scaling = self.scaling.as_ref().expect(SCALES);
+        let since = scaling.fleet.drains_since(worker_of(limit));
+        since.is_some_and(|since| since + limit.lasts == limit.at)
+    }
+
+    /// The planner has lost what it knew, and is back at that time.
+    pub(super) fn restart_planner(&mut self, back: Time, actions: &mut Vec<Action>) {
+        let scaling = self.scales();
+        scaling.planner = scaling.fresh.clone();
+        scaling.began = back;
+        self.start_planner(actions);
     }
 
     /// A worker crashes, and gets no more requests. False if it had none, for it did not serve: then it is replaced already.

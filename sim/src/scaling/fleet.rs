@@ -371,6 +371,12 @@ impl Fleet {
         self.draining += 1;
     }
 
+    /// Since when the worker in a place drains, if it does.
+    pub fn drains_since(&self, worker: WorkerId) -> Option<Time> {
+        let (state, life) = self.places[worker.0 as usize];
+        (state == State::Draining).then(|| self.lives[life as usize].drained)
+    }
+
     /// A worker is lost, and its GPUs are free. If it was to serve, another is ordered; a rolling update does that by itself.
     pub fn crash(&mut self, now: Time, worker: WorkerId) {
         let (state, lost) = self.places[worker.0 as usize];

@@ -22,7 +22,7 @@ pub use summary::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, Scaling
 pub use update::UpdateRecord;
 pub use updates::UpdateSummary;
 
-use crate::event::WorkerId;
+use crate::event::{Action, Event, WorkerId};
 use engine::Time;
 use fleet::{Fleet, PoolPlaces};
 use lifecycle::State;
@@ -63,6 +63,10 @@ const STANDSTILL: u32 = 1000;
 #[derive(Debug, Clone)]
 pub(crate) struct Scaling {
     pub planner: Box<dyn Planner>,
+    /// The planner before it saw anything, since when it has counted time, and when it will be asked.
+    pub fresh: Box<dyn Planner>,
+    pub began: Time,
+    pub next_tick: Option<Time>,
     pub fleet: Fleet,
     pub watch: Watch,
     pub keeps_latencies: bool,
@@ -97,6 +101,9 @@ impl Scaling {
         });
         Scaling {
             record: ScalingRecord::new(spec.planner.name()),
+            fresh: spec.planner.clone(),
+            began: Time::ZERO,
+            next_tick: None,
             planner: spec.planner,
             watch: Watch::new(knows_hits, spec.keeps_latencies),
             keeps_latencies: spec.keeps_latencies,
@@ -170,6 +177,15 @@ impl Scaling {
                 .collect(),
             starting: count.waiting + count.starting,
             draining: count.draining,
+        }
+    }
+
+    /// Asks for the planner's next tick, at that time of its own.
+    pub fn ask_planner(&mut self, own_time: Option<Time>, actions: &mut Vec<Action>) {
+        self.next_tick = own_time.map(|time| self.began + time.since(Time::ZERO));
+        if let Some(time) = self.next_tick {
+            let event = Event::Tick;
+            actions.push(Action::At { time, event });
         }
     }
 

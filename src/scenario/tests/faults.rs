@@ -64,6 +64,7 @@ fn adversities_are_read() {
                 lasts: s(1.0),
             }],
             migration_limit: 3,
+            drain_limit: None,
         },
     };
     assert_eq!(good(TEXT, &[]).adversity, expected);
@@ -120,6 +121,23 @@ fn beside_a_planner_a_lost_worker_starts_as_long_as_lifecycle_says() {
     let no_time = [&crash[..], &[("faults.timeline.0.for_s", "null")]].concat();
     let fault = good(TEXT, &no_time).adversity.faults.timeline[0];
     assert_eq!((fault.kind, fault.lasts), (FaultKind::Crash, Span::ZERO));
+    let limit = [planner, ("lifecycle", "{startup_s: 40, drain_limit_s: 30}")];
+    let none = [
+        ("clients", "null"),
+        ("admission", "null"),
+        ("faults", "{migration_limit: 2}"),
+    ];
+    let faults = good(TEXT, &[&limit[..], &none].concat()).adversity.faults;
+    assert_eq!(faults.drain_limit, Some(Span::from_s(30.0)));
+    let restart = (
+        "faults.timeline.2",
+        "{at_s: 5, kind: planner_restart, for_s: 9}",
+    );
+    let told = bad(TEXT, &[restart]).join("\n");
+    assert!(
+        told.contains("found a planner that restarts, where there is none"),
+        "{told}"
+    );
 }
 
 #[test]
