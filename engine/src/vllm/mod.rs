@@ -60,7 +60,7 @@ pub struct Scheduler {
     drafted: Drafted,
     /// Plans handed out and not finished, oldest first.
     flights: VecDeque<Flight>,
-    spare: Vec<StepPlan>,
+    spare: Vec<Box<StepPlan>>,
     peak_blocks: u32,
 }
 
@@ -249,12 +249,13 @@ impl Scheduler {
         if plan.scheduled.is_empty() {
             let has_news = !plan.preempted.is_empty() || !plan.reserved.is_empty();
             self.spare.push(plan);
-            return if has_news { self.spare.last() } else { None };
+            let empty = self.spare.last().map(|plan| &**plan);
+            return if has_news { empty } else { None };
         }
         self.note_peak();
         plan.up_to = self.coast_limit(&plan, standstill);
         self.flights.push_back(Flight::new(plan));
-        self.flights.back().map(|flight| &flight.plan)
+        self.flights.back().map(|flight| &*flight.plan)
     }
 
     /// The largest chunk of a prompt in this step (R2).
@@ -554,7 +555,7 @@ impl Scheduler {
     /// The oldest plan in flight.
     #[must_use]
     pub fn oldest(&self) -> Option<&StepPlan> {
-        self.flights.front().map(|flight| &flight.plan)
+        self.flights.front().map(|flight| &*flight.plan)
     }
 
     /// Accounts for `steps` steps of the oldest plan in flight, whose outputs have arrived. Requests that ended are
