@@ -254,7 +254,8 @@ impl<'a> Driver<'a> {
 
     /// Does what the cluster asked for.
     fn perform(&mut self, now: Time, actions: &mut Vec<Action>, cluster: &Cluster) {
-        for action in actions.drain(..) {
+        // Not by draining: at most a few plain values stand here, after every event.
+        for &action in actions.iter() {
             match action {
                 Action::At { time, event } => {
                     let entry = match event {
@@ -288,6 +289,7 @@ impl<'a> Driver<'a> {
                 Action::Disturb { worker, how } => self.disturb(worker, now, how),
             }
         }
+        actions.clear();
     }
 
     /// A plan to be run. Of ranks that step together one lane runs the plans of all.
