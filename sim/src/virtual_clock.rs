@@ -28,7 +28,7 @@ use disturbed::Disturbed;
 use engine::{HostCopies, Span, StepPlan, StepTime, Time};
 use reports::Reports;
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 /// Runs a cluster to the end; `timing` holds one model per pool.
@@ -69,6 +69,9 @@ struct Driver<'a> {
     timing: Vec<&'a dyn StepTime>,
     lanes: Vec<Lane>,
     queue: EventQueue<Entry>,
+    /// Workers that plan at [`woken_at`](Self::woken_at), the common case, which need not stand in the queue.
+    woken: BinaryHeap<Reverse<u32>>,
+    woken_at: Time,
     /// By worker, when its segment ends; `Time::MAX` without one.
     ends: MinTree<Time>,
     reports: Reports,
@@ -175,6 +178,8 @@ impl<'a> Driver<'a> {
             timing,
             lanes,
             queue: EventQueue::new(),
+            woken: BinaryHeap::new(),
+            woken_at: Time::ZERO,
             ends: MinTree::of(&vec![Time::MAX; cluster.workers().len()]),
             reports: Reports::new(cluster),
             announced: (cluster.workers().iter())
@@ -190,6 +195,20 @@ impl<'a> Driver<'a> {
             let end = self.ends.least().load;
             let queued = self.queue.peek().map(|Reverse(queued)| *queued);
             let due = queued.map_or(Time::MAX, |(time, ..)| time);
+            if let Some(&Reverse(id)) = self.woken.peek() {
+                let (now, event) = (
+                    self.woken_at,
+                    Event::Plan {
+                        worker: WorkerId(id),
+                    },
+                );
+                let is_next =
+                    queued.is_none_or(|(at, order, _)| (at, order) > (now, event.order()));
+                if now < end && is_next {
+                    self.woken.pop();
+                    return Some((now, event));
+                }
+            }
             // At one instant the ends of segments come first.
             if end <= due && end < Time::MAX {
                 let worker = WorkerId(self.ends.nth_least(0) as u32);
@@ -257,6 +276,13 @@ impl<'a> Driver<'a> {
         // Not by draining: at most a few plain values stand here, after every event.
         for &action in actions.iter() {
             match action {
+                Action::At {
+                    time,
+                    event: Event::Plan { worker },
+                } if time == now => {
+                    self.woken_at = now;
+                    self.woken.push(Reverse(worker.0));
+                }
                 Action::At { time, event } => {
                     let entry = match event {
                         Event::Links => Entry::Links,

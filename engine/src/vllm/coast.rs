@@ -54,6 +54,7 @@ impl Flight {
         );
     }
 
+    #[inline]
     fn in_flight(&self) -> u32 {
         self.scheduled - self.delivered
     }
@@ -78,6 +79,7 @@ pub(super) enum Standstill {
 impl Scheduler {
     /// Steps in flight.
     #[must_use]
+    #[inline]
     pub fn steps_in_flight(&self) -> u32 {
         match self.flights.front() {
             None => 0,
@@ -88,6 +90,7 @@ impl Scheduler {
 
     /// The newest plan in flight.
     #[must_use]
+    #[inline]
     pub fn newest(&self) -> Option<&StepPlan> {
         self.flights.back().map(|flight| &*flight.plan)
     }
@@ -100,6 +103,7 @@ impl Scheduler {
 
     /// Steps of the oldest plan whose outputs have arrived.
     #[must_use]
+    #[inline]
     pub fn delivered_steps(&self) -> u32 {
         self.flights.front().map_or(0, |flight| flight.delivered)
     }

@@ -60,6 +60,10 @@ pub struct Scheduler {
     drafted: Drafted,
     /// Plans handed out and not finished, oldest first.
     flights: VecDeque<Flight>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a plan goes from here into a flight and back without being copied"
+    )]
     spare: Vec<Box<StepPlan>>,
     peak_blocks: u32,
 }
@@ -140,6 +144,7 @@ impl Scheduler {
     /// True if nothing is in flight, so that an arrival is reason enough to plan; a worker with a plan in flight plans
     /// again when a step ends, however many more it could take (R16: the engine waits for the oldest output).
     #[must_use]
+    #[inline]
     pub fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }
@@ -554,6 +559,7 @@ impl Scheduler {
 
     /// The oldest plan in flight.
     #[must_use]
+    #[inline]
     pub fn oldest(&self) -> Option<&StepPlan> {
         self.flights.front().map(|flight| &*flight.plan)
     }

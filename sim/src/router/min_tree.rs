@@ -76,7 +76,7 @@ impl<Load: Copy + PartialOrd> MinTree<Load> {
                 return;
             }
             let other = self.nodes[node ^ 1];
-            least = if node % 2 == 0 {
+            least = if node & 1 == 0 {
                 Least::of_both(least, other)
             } else {
                 Least::of_both(other, least)

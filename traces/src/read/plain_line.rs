@@ -93,10 +93,11 @@ impl<'a> Rest<'a> {
     /// Takes numbers of at most six digits, each with a comma and a space behind it, as far as there are such: eight bytes
     /// hold one with both.
     fn short_numbers(&mut self, values: &mut Vec<u64>) {
+        const BEHIND: u16 = u16::from_le_bytes(*b", ");
         while let Some(&chunk) = self.0.first_chunk() {
             let (value, len) = up_to_eight_digits(chunk);
             let is_plain = len == 1 || ((2..=6).contains(&len) && chunk[0] != b'0');
-            if !is_plain || chunk[len] != b',' || chunk[len + 1] != b' ' {
+            if !is_plain || (u64::from_le_bytes(chunk) >> (8 * len)) as u16 != BEHIND {
                 return;
             }
             values.push(value);
