@@ -69,9 +69,9 @@ struct Driver<'a> {
     timing: Vec<&'a dyn StepTime>,
     lanes: Vec<Lane>,
     queue: EventQueue<Entry>,
-    /// Workers that plan at [`woken_at`](Self::woken_at), the common case, which need not stand in the queue.
-    woken: BinaryHeap<Reverse<u32>>,
-    woken_at: Time,
+    /// Workers that plan at the instant at which that was asked for, which is the common case, and when. There may be two
+    /// instants: steps that ended earlier are reported before an arrival.
+    woken: BinaryHeap<Reverse<(Time, u32)>>,
     /// By worker, when its segment ends; `Time::MAX` without one.
     ends: MinTree<Time>,
     reports: Reports,
@@ -179,7 +179,6 @@ impl<'a> Driver<'a> {
             lanes,
             queue: EventQueue::new(),
             woken: BinaryHeap::new(),
-            woken_at: Time::ZERO,
             ends: MinTree::of(&vec![Time::MAX; cluster.workers().len()]),
             reports: Reports::new(cluster),
             announced: (cluster.workers().iter())
@@ -195,13 +194,10 @@ impl<'a> Driver<'a> {
             let end = self.ends.least().load;
             let queued = self.queue.peek().map(|Reverse(queued)| *queued);
             let due = queued.map_or(Time::MAX, |(time, ..)| time);
-            if let Some(&Reverse(id)) = self.woken.peek() {
-                let (now, event) = (
-                    self.woken_at,
-                    Event::Plan {
-                        worker: WorkerId(id),
-                    },
-                );
+            if let Some(&Reverse((now, id))) = self.woken.peek() {
+                let event = Event::Plan {
+                    worker: WorkerId(id),
+                };
                 let is_next =
                     queued.is_none_or(|(at, order, _)| (at, order) > (now, event.order()));
                 if now < end && is_next {
@@ -280,8 +276,7 @@ impl<'a> Driver<'a> {
                     time,
                     event: Event::Plan { worker },
                 } if time == now => {
-                    self.woken_at = now;
-                    self.woken.push(Reverse(worker.0));
+                    self.woken.push(Reverse((now, worker.0)));
                 }
                 Action::At { time, event } => {
                     let entry = match event {
