@@ -298,13 +298,11 @@ impl<C: Chain> RadixTree<C> {
             return;
         }
         let depth = node.depth + node.len();
-        let (mut full, partial) = self.spare_lists();
-        full.push(rank);
         let child = self.insert(Node {
             edge: Some(blocks.tail(from)),
             depth,
-            full,
-            partial,
+            full: vec![rank],
+            partial: Vec::new(),
             children: FxHashMap::default(),
             parent: at,
             is_internal: false,
@@ -566,18 +564,6 @@ impl<C: Chain> RadixTree<C> {
         if self.held.len() <= rank as usize {
             self.held.resize_with(rank as usize + 1, Default::default);
         }
-    }
-
-    /// Empty lists for the node that is inserted next, with the room that the last one freed had.
-    fn spare_lists(&mut self) -> (Vec<Rank>, Vec<(Rank, u32)>) {
-        let Some(&last) = self.vacant.last() else {
-            return Default::default();
-        };
-        let node = &mut self[last];
-        (
-            std::mem::take(&mut node.full),
-            std::mem::take(&mut node.partial),
-        )
     }
 
     fn insert(&mut self, node: Node<C>) -> NodeIndex {
