@@ -5,7 +5,8 @@ use crate::plan::StepPlan;
 /// A plan that was handed out and is not finished.
 #[derive(Debug, Clone)]
 pub(crate) struct Flight {
-    pub plan: StepPlan,
+    /// Boxed, since it moves between queues more often than it is made.
+    pub plan: Box<StepPlan>,
     /// Steps it may take in all.
     pub allowed: u32,
     /// Steps whose memory is taken.
@@ -15,7 +16,7 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    pub fn new(plan: StepPlan) -> Self {
+    pub fn new(plan: Box<StepPlan>) -> Self {
         Flight {
             allowed: plan.up_to,
             plan,

@@ -148,19 +148,14 @@ impl PrefixTreeBuilder {
         let id = self.tree.end.len() as u32;
         let first = rest.token().expect("a leaf holds at least one token");
         let start = self.tree.end[parent as usize];
-        let from = self.runs.len() as u32;
-        let mut len = 0;
-        for (index, run) in rest.runs.iter().enumerate() {
-            let skip = if index == 0 { rest.skip } else { 0 };
-            self.runs.push(Run {
-                first: run.first + u64::from(skip),
-                len: run.len - skip,
-            });
-            len += run.len - skip;
-        }
+        let from = self.runs.len();
+        self.runs.extend_from_slice(rest.runs);
+        self.runs[from].first = first;
+        self.runs[from].len -= rest.skip;
+        let len: u32 = self.runs[from..].iter().map(|run| run.len).sum();
         self.tree.parent.push(parent);
         self.tree.end.push(start + len);
-        self.content.push((from, 0));
+        self.content.push((from as u32, 0));
         self.children.insert((parent, first), id);
         NodeId(id)
     }

@@ -473,6 +473,7 @@ impl Scheduler {
     }
 
     /// Schedules the next step of the newest plan if it may take one more; a plan that may not is due.
+    #[inline]
     pub fn coast_on(&mut self) -> bool {
         any!(self, scheduler => scheduler.coast_on())
     }
@@ -484,6 +485,7 @@ impl Scheduler {
 
     /// Plans that may be in flight at once.
     #[must_use]
+    #[inline]
     pub fn depth(&self) -> u32 {
         match self {
             Scheduler::Vllm(scheduler) => scheduler.config().depth(),
@@ -494,30 +496,35 @@ impl Scheduler {
 
     /// Steps in flight.
     #[must_use]
+    #[inline]
     pub fn steps_in_flight(&self) -> u32 {
         any!(self, scheduler => scheduler.steps_in_flight())
     }
 
     /// The newest plan in flight.
     #[must_use]
+    #[inline]
     pub fn newest(&self) -> Option<&StepPlan> {
         any!(self, scheduler => scheduler.newest())
     }
 
     /// The oldest plan in flight.
     #[must_use]
+    #[inline]
     pub fn oldest(&self) -> Option<&StepPlan> {
         any!(self, scheduler => scheduler.oldest())
     }
 
     /// Steps of the oldest plan whose outputs have arrived.
     #[must_use]
+    #[inline]
     pub fn delivered_steps(&self) -> u32 {
         any!(self, scheduler => scheduler.delivered_steps())
     }
 
     /// True if nothing is in flight, so that an arrival is reason enough to plan.
     #[must_use]
+    #[inline]
     pub fn is_idle(&self) -> bool {
         any!(self, scheduler => scheduler.is_idle())
     }

@@ -261,10 +261,7 @@ impl Cluster {
 
     /// The group that a worker belongs to.
     fn group_of(&mut self, worker: WorkerId) -> &mut Group {
-        match &mut self.disaggregated {
-            Some(parts) if parts.is_decode_worker(worker) => &mut parts.decode,
-            _ => &mut self.entry,
-        }
+        group_among(&mut self.disaggregated, &mut self.entry, worker)
     }
 
     fn options_of(&mut self, worker: WorkerId, spec: &ClusterSpec) -> WorkerOptions {
@@ -544,27 +541,26 @@ impl Cluster {
             hosts.note_ran(&self.workers[ran.worker.0 as usize], ran);
         }
         self.workers[ran.worker.0 as usize].ran(ran, &mut books, &mut outputs);
-        let workload = self.workload.clone();
         for &request in &outputs.started {
             self.note_first_token(ran.end(), request);
             self.prompt_computed(now, ran.worker, request);
             self.watch_first_token(request);
         }
         self.evicted(now, ran.worker, &outputs.events);
-        let group = self.group_of(ran.worker);
-        for request in outputs.started.drain(..) {
-            group.prefill_done(now, request, &workload);
+        let workload = &self.workload;
+        let group = group_among(&mut self.disaggregated, &mut self.entry, ran.worker);
+        for &request in &outputs.started {
+            group.prefill_done(now, request, workload);
         }
-        for (request, tokens) in outputs.progress.drain(..) {
+        for &(request, tokens) in &outputs.progress {
             let generated = tokens - workload.requests[request.0 as usize].input_tokens;
-            group.progressed(now, request, generated, &workload);
+            group.progressed(now, request, generated, workload);
         }
-        group.observe(now, ran.worker, &outputs.events, &workload);
-        outputs.events.clear();
-        for (request, computed) in outputs.computed.drain(..) {
+        group.observe(now, ran.worker, &outputs.events, workload);
+        for &(request, computed) in &outputs.computed {
             self.note_computed(now, request, computed);
         }
-        for request in outputs.ended.drain(..) {
+        for &request in &outputs.ended {
             if self.workers[ran.worker.0 as usize].only_prefills() {
                 self.prompt_computed(now, ran.worker, request);
                 self.prefilled(now, request, actions);
@@ -572,6 +568,7 @@ impl Cluster {
                 self.complete(now, ran.worker, ran.end(), request, actions);
             }
         }
+        outputs.clear();
         self.outputs = outputs;
         self.mind_host(now, ran.worker, actions);
         self.dismiss(now, satisfied, actions);
@@ -601,8 +598,8 @@ impl Cluster {
         record.outcome = Outcome::Completed;
         self.answer_computed(now, worker, request);
         self.watch_completion(request);
-        let workload = self.workload.clone();
-        self.group_of(worker).ended(now, worker, request, &workload);
+        let group = group_among(&mut self.disaggregated, &mut self.entry, worker);
+        group.ended(now, worker, request, &self.workload);
         let request = self.fold(request);
         self.load.ended(now, request, actions);
     }
@@ -659,6 +656,19 @@ impl Cluster {
             .zip(&self.workload.ahead)
             .map(record)
             .collect();
+    }
+}
+
+/// The group that a worker belongs to.
+#[inline]
+fn group_among<'a>(
+    parts: &'a mut Option<Box<Disaggregated>>,
+    entry: &'a mut Group,
+    worker: WorkerId,
+) -> &'a mut Group {
+    match parts {
+        Some(parts) if parts.is_decode_worker(worker) => &mut parts.decode,
+        _ => entry,
     }
 }
 

@@ -77,12 +77,14 @@ pub struct Ran {
 impl Ran {
     /// The time all steps took together.
     #[must_use]
+    #[inline]
     pub fn total(&self) -> Span {
         sum_of_steps(self.first, self.slope_ps, self.steps)
     }
 
     /// When the last step ended.
     #[must_use]
+    #[inline]
     pub fn end(&self) -> Time {
         self.start + self.total()
     }
@@ -90,9 +92,13 @@ impl Ran {
 
 /// `first + (first + slope) + ...`, `steps` terms.
 #[must_use]
+#[inline]
 pub fn sum_of_steps(first: Span, slope_ps: i64, steps: u32) -> Span {
-    let steps = i128::from(steps);
-    let total = steps * i128::from(first.0) + i128::from(slope_ps) * (steps * (steps - 1) / 2);
+    if steps == 1 {
+        return first;
+    }
+    let pairs = u64::from(steps) * u64::from(steps.saturating_sub(1)) / 2;
+    let total = i128::from(steps) * i128::from(first.0) + i128::from(slope_ps) * i128::from(pairs);
     Span(u64::try_from(total).expect("step times are positive and a run is shorter than 213 days"))
 }
 
@@ -108,6 +114,7 @@ impl Event {
     /// update. No two
     /// different events of one instant have the same rank and number.
     #[must_use]
+    #[inline]
     pub fn order(&self) -> Order {
         match self {
             Event::Ran(ran) => (0, ran.worker.0),

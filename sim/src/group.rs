@@ -479,7 +479,11 @@ impl Group {
         self.settled.pop_front()
     }
 
+    #[inline]
     fn settle(&mut self) {
+        if self.placed.is_empty() {
+            return;
+        }
         for mut placement in self.placed.drain(..) {
             let place = placement.worker.0 as usize;
             self.active.set(place, self.active.get(place) + 1);

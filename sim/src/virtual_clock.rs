@@ -28,7 +28,7 @@ use disturbed::Disturbed;
 use engine::{HostCopies, Span, StepPlan, StepTime, Time};
 use reports::Reports;
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 /// Runs a cluster to the end; `timing` holds one model per pool.
@@ -69,6 +69,9 @@ struct Driver<'a> {
     timing: Vec<&'a dyn StepTime>,
     lanes: Vec<Lane>,
     queue: EventQueue<Entry>,
+    /// Workers that plan at the instant at which that was asked for, which is the common case, and when. There may be two
+    /// instants: steps that ended earlier are reported before an arrival.
+    woken: BinaryHeap<Reverse<(Time, u32)>>,
     /// By worker, when its segment ends; `Time::MAX` without one.
     ends: MinTree<Time>,
     reports: Reports,
@@ -175,6 +178,7 @@ impl<'a> Driver<'a> {
             timing,
             lanes,
             queue: EventQueue::new(),
+            woken: BinaryHeap::new(),
             ends: MinTree::of(&vec![Time::MAX; cluster.workers().len()]),
             reports: Reports::new(cluster),
             announced: (cluster.workers().iter())
@@ -190,6 +194,17 @@ impl<'a> Driver<'a> {
             let end = self.ends.least().load;
             let queued = self.queue.peek().map(|Reverse(queued)| *queued);
             let due = queued.map_or(Time::MAX, |(time, ..)| time);
+            if let Some(&Reverse((now, id))) = self.woken.peek() {
+                let event = Event::Plan {
+                    worker: WorkerId(id),
+                };
+                let is_next =
+                    queued.is_none_or(|(at, order, _)| (at, order) > (now, event.order()));
+                if now < end && is_next {
+                    self.woken.pop();
+                    return Some((now, event));
+                }
+            }
             // At one instant the ends of segments come first.
             if end <= due && end < Time::MAX {
                 let worker = WorkerId(self.ends.nth_least(0) as u32);
@@ -254,8 +269,15 @@ impl<'a> Driver<'a> {
 
     /// Does what the cluster asked for.
     fn perform(&mut self, now: Time, actions: &mut Vec<Action>, cluster: &Cluster) {
-        for action in actions.drain(..) {
+        // Not by draining: at most a few plain values stand here, after every event.
+        for &action in actions.iter() {
             match action {
+                Action::At {
+                    time,
+                    event: Event::Plan { worker },
+                } if time == now => {
+                    self.woken.push(Reverse((now, worker.0)));
+                }
                 Action::At { time, event } => {
                     let entry = match event {
                         Event::Links => Entry::Links,
@@ -288,6 +310,7 @@ impl<'a> Driver<'a> {
                 Action::Disturb { worker, how } => self.disturb(worker, now, how),
             }
         }
+        actions.clear();
     }
 
     /// A plan to be run. Of ranks that step together one lane runs the plans of all.

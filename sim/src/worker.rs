@@ -87,6 +87,18 @@ pub(crate) struct Outputs {
     pub progress: Vec<(RequestId, u32)>,
 }
 
+impl Outputs {
+    /// Nothing again.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.started.clear();
+        self.computed.clear();
+        self.ended.clear();
+        self.events.clear();
+        self.progress.clear();
+    }
+}
+
 impl Worker {
     pub(crate) fn new(
         id: WorkerId,
@@ -270,6 +282,7 @@ impl Worker {
     }
 
     /// Whether its queue of batches takes one more, now or as soon as it looks at the oldest.
+    #[inline]
     fn has_place(&mut self) -> bool {
         let has_place = |worker: &Worker| {
             let taken = worker.scheduler.steps_in_flight() + worker.empty_batches.len() as u32;
@@ -474,7 +487,13 @@ fn held_token_ps(held: u64, batch: u32, ran: &Ran) -> u128 {
     let (s, d) = (i128::from(ran.first.0), i128::from(ran.slope_ps));
     // Sum over j in 0..n of (c + j b)(s + j d).
     let linear = n * (n - 1) / 2;
-    let squares = (n - 1) * n * (2 * n - 1) / 6;
+    let steps = u64::from(ran.steps);
+    // Few steps, as nearly always, need no division of 128 bits.
+    let squares = if steps < 1 << 20 {
+        i128::from((steps - 1) * steps * (2 * steps - 1) / 6)
+    } else {
+        (n - 1) * n * (2 * n - 1) / 6
+    };
     u128::try_from(n * c * s + linear * (c * d + b * s) + squares * b * d)
         .expect("times and tokens are positive")
 }

@@ -24,13 +24,18 @@ impl Interner {
     }
 
     /// The number of `id`.
+    #[inline]
     pub(crate) fn number(&mut self, id: u64) -> u32 {
-        if let Some(&number) = self.small.get(id as usize)
-            && number != NONE
-        {
-            return number;
+        match self.small.get_mut(id as usize) {
+            Some(&mut number) if number != NONE => number,
+            // The commonest new id: it has a place in the table, and cannot have been seen before.
+            Some(place) if self.large.is_empty() && self.next < 1 << 31 => {
+                *place = self.next;
+                self.next += 1;
+                *place
+            }
+            _ => self.number_new(id),
         }
-        self.number_new(id)
     }
 
     /// A number that no id has.

@@ -191,14 +191,14 @@ impl Trace {
             });
         }
         let mut left = row.own_tokens;
-        for &block in self.blocks(row) {
+        runs.extend(self.blocks(row).iter().map(|&block| {
             let len = left.min(self.block_size);
-            runs.push(Run {
+            left -= len;
+            Run {
                 first: WorkloadBuilder::block_token(block, 0),
                 len,
-            });
-            left -= len;
-        }
+            }
+        }));
         let tokens = self.prompt_tokens(row).iter();
         runs.extend(tokens.map(|&token| Run {
             first: WorkloadBuilder::vocabulary_token(token),

@@ -298,6 +298,8 @@ impl Extents {
     fn evict_tail(&mut self, extent: ExtentId, taken: u32, ids: Option<&mut Vec<BlockId>>) {
         let (node, hi) = (self[extent].node, self[extent].hi);
         let lo = hi - taken;
+        let first = self.by_node[&node];
+        let is_only = first == extent && self[extent].sibling == NONE;
         self[extent].hi = lo;
         if let Some(ids) = ids {
             let cut = self[extent].ids.len() - taken as usize;
@@ -310,9 +312,13 @@ impl Extents {
         }
         if self[extent].len() == 0 {
             self.unqueue(extent);
-            self.forget(extent);
+            self.forget(extent, first);
         }
-        self.distinct -= self.uncovered(node, lo, hi);
+        self.distinct -= if is_only {
+            u64::from(taken)
+        } else {
+            self.uncovered(self.by_node.get(&node).copied(), lo, hi)
+        };
     }
 
     /// Makes blocks `table.hashed()..hi` findable as blocks of `node` held by `table`, growing the table's last extent
@@ -327,7 +333,8 @@ impl Extents {
     ) {
         let lo = table.hashed();
         self.stored += u64::from(hi - lo);
-        self.distinct += self.uncovered(node, lo, hi);
+        let first = self.by_node.get(&node).copied();
+        self.distinct += self.uncovered(first, lo, hi);
         if self.tracks_events {
             self.events.push(KvEvent::Stored {
                 node,
@@ -360,11 +367,11 @@ impl Extents {
             rest: NONE,
             ids,
         });
-        match self.by_node.get(&node) {
+        match first {
             None => {
                 self.by_node.insert(node, extent);
             }
-            Some(&first) => {
+            Some(first) => {
                 let mut last = first;
                 while self[last].sibling != NONE {
                     last = self[last].sibling;
@@ -375,9 +382,9 @@ impl Extents {
         table.push_held(Held { extent, lo, hi });
     }
 
-    /// How many of the blocks `lo..hi` of `node` no extent covers.
-    fn uncovered(&self, node: NodeId, lo: u32, hi: u32) -> u64 {
-        let Some(&first) = self.by_node.get(&node) else {
+    /// How many of the blocks `lo..hi` no extent covers, of those from `first` on.
+    fn uncovered(&self, first: Option<ExtentId>, lo: u32, hi: u32) -> u64 {
+        let Some(first) = first else {
             return u64::from(hi - lo);
         };
         if !self.siblings(first).any(|e| e.lo < hi && lo < e.hi) {
@@ -440,10 +447,9 @@ impl Extents {
         }
     }
 
-    /// Takes an empty extent out of its node's list and frees its slot.
-    fn forget(&mut self, extent: ExtentId) {
+    /// Takes an empty extent out of its node's list, which begins with `first`, and frees its slot.
+    fn forget(&mut self, extent: ExtentId, first: ExtentId) {
         let (node, sibling) = (self[extent].node, self[extent].sibling);
-        let first = self.by_node[&node];
         if first == extent {
             if sibling == NONE {
                 self.by_node.remove(&node);

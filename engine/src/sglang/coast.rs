@@ -18,19 +18,23 @@ impl Scheduler {
     /// Steps in flight.
     #[must_use]
     pub fn steps_in_flight(&self) -> u32 {
-        self.flights.iter().map(Flight::in_flight).sum()
+        match self.flights.front() {
+            None => 0,
+            Some(only) if self.flights.len() == 1 => only.in_flight(),
+            Some(_) => self.flights.iter().map(Flight::in_flight).sum(),
+        }
     }
 
     /// The newest plan in flight.
     #[must_use]
     pub fn newest(&self) -> Option<&StepPlan> {
-        self.flights.back().map(|flight| &flight.plan)
+        self.flights.back().map(|flight| &*flight.plan)
     }
 
     /// The oldest plan in flight.
     #[must_use]
     pub fn oldest(&self) -> Option<&StepPlan> {
-        self.flights.front().map(|flight| &flight.plan)
+        self.flights.front().map(|flight| &*flight.plan)
     }
 
     /// How far the last scheduled step of the plan lies behind its first.
@@ -47,15 +51,13 @@ impl Scheduler {
 
     /// Schedules the next step of the plan if it may take one more.
     pub fn coast_on(&mut self) -> bool {
-        let Some(mut flight) = self.flights.pop_back() else {
+        if !self.flights.back().is_some_and(Flight::may_go_on) {
             return false;
-        };
-        let goes_on = flight.may_go_on();
-        if goes_on {
-            self.extend(&mut flight, 1);
         }
+        let mut flight = self.flights.pop_back().expect("it was there a line above");
+        self.extend(&mut flight, 1);
         self.flights.push_back(flight);
-        goes_on
+        true
     }
 
     /// Forbids all steps that are not scheduled yet.
@@ -64,7 +66,7 @@ impl Scheduler {
             newest.allowed = newest.scheduled;
             if newest.is_over() {
                 let over = self.flights.pop_back().expect("it is the newest");
-                self.spare = over.plan;
+                self.spare = Some(over.plan);
             }
         }
     }
@@ -72,7 +74,7 @@ impl Scheduler {
     /// Keeps the oldest plan in flight unless it is over.
     pub(super) fn put_back(&mut self, flight: Flight) {
         if flight.is_over() {
-            self.spare = flight.plan;
+            self.spare = Some(flight.plan);
         } else {
             self.flights.push_front(flight);
         }

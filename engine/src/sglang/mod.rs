@@ -84,7 +84,7 @@ pub struct Scheduler {
     handoff: Handoff,
     /// Oldest first.
     flights: VecDeque<Flight>,
-    spare: StepPlan,
+    spare: Option<Box<StepPlan>>,
     /// Requests that were aborted since the last plan.
     aborts: Vec<RequestId>,
     /// Aborted ones that take part in one more step.
@@ -130,7 +130,7 @@ impl Scheduler {
             batch_cut: None,
             handoff: Handoff::default(),
             flights: VecDeque::new(),
-            spare: StepPlan::default(),
+            spare: None,
             aborts: Vec::new(),
             leaving: 0,
             active: 0,
@@ -257,7 +257,7 @@ impl Scheduler {
         let in_flight = self.flights.len() as u32;
         assert!(in_flight < self.config.pp_size, "stages hold no more plans");
         self.take_turns();
-        let mut plan = std::mem::take(&mut self.spare);
+        let mut plan = self.spare.take().unwrap_or_default();
         plan.clear();
         self.hear_of_aborts();
         match self.config.num_reserved_decode_tokens {
@@ -275,8 +275,8 @@ impl Scheduler {
             }
             let has_news =
                 !plan.reserved.is_empty() || !plan.begun.is_empty() || !plan.preempted.is_empty();
-            self.spare = plan;
-            return has_news.then_some(&self.spare);
+            let empty = self.spare.insert(plan);
+            return has_news.then_some(&**empty);
         }
         let set_aside = self.slots_for(plan.decode_batch as usize);
         self.note_peak(set_aside);

@@ -16,19 +16,23 @@ impl Scheduler {
     /// Steps in flight.
     #[must_use]
     pub fn steps_in_flight(&self) -> u32 {
-        self.flights.iter().map(Flight::in_flight).sum()
+        match self.flights.front() {
+            None => 0,
+            Some(only) if self.flights.len() == 1 => only.in_flight(),
+            Some(_) => self.flights.iter().map(Flight::in_flight).sum(),
+        }
     }
 
     /// The newest plan in flight.
     #[must_use]
     pub fn newest(&self) -> Option<&StepPlan> {
-        self.flights.back().map(|flight| &flight.plan)
+        self.flights.back().map(|flight| &*flight.plan)
     }
 
     /// The oldest plan in flight.
     #[must_use]
     pub fn oldest(&self) -> Option<&StepPlan> {
-        self.flights.front().map(|flight| &flight.plan)
+        self.flights.front().map(|flight| &*flight.plan)
     }
 
     /// Steps of the oldest plan whose outputs have arrived.
@@ -39,15 +43,13 @@ impl Scheduler {
 
     /// Schedules the next step of the plan if it may take one more.
     pub fn coast_on(&mut self) -> bool {
-        let Some(mut flight) = self.flights.pop_back() else {
+        if !self.flights.back().is_some_and(Flight::may_go_on) {
             return false;
-        };
-        let goes_on = flight.may_go_on();
-        if goes_on {
-            self.extend(&mut flight, 1);
         }
+        let mut flight = self.flights.pop_back().expect("it was there a line above");
+        self.extend(&mut flight, 1);
         self.flights.push_back(flight);
-        goes_on
+        true
     }
 
     /// Forbids all steps that are not scheduled yet.
@@ -74,7 +76,7 @@ impl Scheduler {
         for part in &flight.plan.scheduled {
             self.sequences[part.sequence as usize].is_in_flight = false;
         }
-        self.spare = flight.plan;
+        self.spare = Some(flight.plan);
     }
 
     /// Schedules what must have been scheduled by the time the outputs of the next `steps` steps have arrived.

@@ -89,7 +89,7 @@ pub struct Scheduler {
     flights: VecDeque<Flight>,
     /// Requests that were aborted since the last plan.
     aborts: Vec<RequestId>,
-    spare: StepPlan,
+    spare: Option<Box<StepPlan>>,
     peak_blocks: u32,
     acceptance: Option<Acceptance>,
     drafted: Drafted,
@@ -129,7 +129,7 @@ impl Scheduler {
             decodes: Vec::new(),
             flights: VecDeque::new(),
             aborts: Vec::new(),
-            spare: StepPlan::default(),
+            spare: None,
             peak_blocks: 0,
             host: None,
         }
@@ -258,7 +258,7 @@ impl Scheduler {
             in_flight < self.config.pipeline_parallel_size,
             "stages hold no more plans"
         );
-        let mut plan = std::mem::take(&mut self.spare);
+        let mut plan = self.spare.take().unwrap_or_default();
         plan.clear();
         self.hear_of_aborts();
         self.fill_seats();
@@ -283,7 +283,7 @@ impl Scheduler {
                 self.active.is_empty() || in_flight > 0,
                 "of the active requests one can always go on"
             );
-            self.spare = plan;
+            self.spare = Some(plan);
             return None;
         }
         self.note_peak();

@@ -22,7 +22,8 @@ use crate::plan::StepPlan;
 /// A plan that was handed out and is not finished.
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
-    pub plan: StepPlan,
+    /// Boxed, since it moves between queues more often than it is made.
+    pub plan: Box<StepPlan>,
     /// Steps it may take in all.
     allowed: u32,
     /// Steps whose blocks are allocated.
@@ -32,7 +33,7 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub fn new(plan: StepPlan) -> Self {
+    pub fn new(plan: Box<StepPlan>) -> Self {
         Flight {
             allowed: plan.up_to,
             plan,
@@ -53,6 +54,7 @@ impl Flight {
         );
     }
 
+    #[inline]
     fn in_flight(&self) -> u32 {
         self.scheduled - self.delivered
     }
@@ -77,14 +79,20 @@ pub(super) enum Standstill {
 impl Scheduler {
     /// Steps in flight.
     #[must_use]
+    #[inline]
     pub fn steps_in_flight(&self) -> u32 {
-        self.flights.iter().map(Flight::in_flight).sum()
+        match self.flights.front() {
+            None => 0,
+            Some(only) if self.flights.len() == 1 => only.in_flight(),
+            Some(_) => self.flights.iter().map(Flight::in_flight).sum(),
+        }
     }
 
     /// The newest plan in flight.
     #[must_use]
+    #[inline]
     pub fn newest(&self) -> Option<&StepPlan> {
-        self.flights.back().map(|flight| &flight.plan)
+        self.flights.back().map(|flight| &*flight.plan)
     }
 
     /// How far the last scheduled step of the newest plan lies behind its first.
@@ -95,21 +103,21 @@ impl Scheduler {
 
     /// Steps of the oldest plan whose outputs have arrived.
     #[must_use]
+    #[inline]
     pub fn delivered_steps(&self) -> u32 {
         self.flights.front().map_or(0, |flight| flight.delivered)
     }
 
     /// Schedules the next step of the newest plan if it may take one more; a plan that may not is due.
     pub fn coast_on(&mut self) -> bool {
-        let Some(mut flight) = self.flights.pop_back() else {
+        let goes_on = |flight: &Flight| flight.scheduled < flight.allowed;
+        if !self.flights.back().is_some_and(goes_on) {
             return false;
-        };
-        let goes_on = flight.scheduled < flight.allowed;
-        if goes_on {
-            self.extend(&mut flight, 1);
         }
+        let mut flight = self.flights.pop_back().expect("it was there a line above");
+        self.extend(&mut flight, 1);
         self.flights.push_back(flight);
-        goes_on
+        true
     }
 
     /// Forbids all steps that are not scheduled yet.

@@ -98,6 +98,9 @@ impl Scheduler {
 
     /// Takes note of what happened since the last plan.
     pub(super) fn hear_from_elsewhere(&mut self) {
+        if self.elsewhere.news.is_empty() {
+            return;
+        }
         for (news, request) in std::mem::take(&mut self.elsewhere.news) {
             let from = match news {
                 News::Read => &mut self.elsewhere.held,

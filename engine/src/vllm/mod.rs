@@ -60,7 +60,11 @@ pub struct Scheduler {
     drafted: Drafted,
     /// Plans handed out and not finished, oldest first.
     flights: VecDeque<Flight>,
-    spare: Vec<StepPlan>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a plan goes from here into a flight and back without being copied"
+    )]
+    spare: Vec<Box<StepPlan>>,
     peak_blocks: u32,
 }
 
@@ -140,6 +144,7 @@ impl Scheduler {
     /// True if nothing is in flight, so that an arrival is reason enough to plan; a worker with a plan in flight plans
     /// again when a step ends, however many more it could take (R16: the engine waits for the oldest output).
     #[must_use]
+    #[inline]
     pub fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }
@@ -249,12 +254,13 @@ impl Scheduler {
         if plan.scheduled.is_empty() {
             let has_news = !plan.preempted.is_empty() || !plan.reserved.is_empty();
             self.spare.push(plan);
-            return if has_news { self.spare.last() } else { None };
+            let empty = self.spare.last().map(|plan| &**plan);
+            return if has_news { empty } else { None };
         }
         self.note_peak();
         plan.up_to = self.coast_limit(&plan, standstill);
         self.flights.push_back(Flight::new(plan));
-        self.flights.back().map(|flight| &flight.plan)
+        self.flights.back().map(|flight| &*flight.plan)
     }
 
     /// The largest chunk of a prompt in this step (R2).
@@ -553,8 +559,9 @@ impl Scheduler {
 
     /// The oldest plan in flight.
     #[must_use]
+    #[inline]
     pub fn oldest(&self) -> Option<&StepPlan> {
-        self.flights.front().map(|flight| &flight.plan)
+        self.flights.front().map(|flight| &*flight.plan)
     }
 
     /// Accounts for `steps` steps of the oldest plan in flight, whose outputs have arrived. Requests that ended are

@@ -124,6 +124,8 @@ impl ActiveBlocks for HashedBlocks {
 pub struct PlacedActive {
     /// Sorted by rank and end.
     nodes: FxHashMap<NodeId, Vec<Reach>>,
+    /// Empty lists with room, to be used again.
+    spare: Vec<Vec<Reach>>,
     /// Blocks that do not count as one each; in order, apart from each other.
     faded: FxHashMap<(Rank, NodeId), Vec<Faded>>,
     ranks: Vec<PlacedRank>,
@@ -200,7 +202,8 @@ impl ActiveBlocks for PlacedActive {
         }
         let mut start = 0;
         for &Stretch { node, end } in prompt {
-            let reaches = self.nodes.entry(node).or_default();
+            let reaches = self.nodes.entry(node);
+            let reaches = reaches.or_insert_with(|| self.spare.pop().unwrap_or_default());
             let before = furthest(&reaches[..behind(reaches, rank)], rank, start);
             let new = end.saturating_sub(before);
             let own = &mut self.ranks[rank as usize];
@@ -236,18 +239,22 @@ impl ActiveBlocks for PlacedActive {
                 let gone = end.saturating_sub(left);
                 let own = &mut self.ranks[rank as usize];
                 own.blocks -= u64::from(gone);
-                own.total -= match self.faded.get_mut(&(rank, node)) {
+                let faded = match self.faded.is_empty() {
+                    true => None,
+                    false => self.faded.get_mut(&(rank, node)),
+                };
+                own.total -= match faded {
                     Some(faded) if gone > 0 => take_faded(faded, left, end),
                     _ => f64::from(gone),
                 };
                 if own.blocks == 0 {
                     own.total = 0.0;
                 }
-                if left == start {
+                if left == start && !self.faded.is_empty() {
                     self.faded.remove(&(rank, node));
                 }
                 if reaches.is_empty() {
-                    self.nodes.remove(&node);
+                    self.spare.extend(self.nodes.remove(&node));
                 }
             }
             start = end;

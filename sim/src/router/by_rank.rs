@@ -12,13 +12,18 @@ pub struct BlocksByRank {
 
 impl BlocksByRank {
     /// All 0 again.
+    #[inline]
     pub fn clear(&mut self) {
+        if self.ranks.is_empty() {
+            return;
+        }
         for rank in self.ranks.drain(..) {
             self.blocks[rank as usize] = 0;
         }
     }
 
     /// Lets a rank have at least so many.
+    #[inline]
     pub fn raise(&mut self, rank: Rank, blocks: u32) {
         let at = rank as usize;
         if self.blocks.len() <= at {
@@ -32,6 +37,7 @@ impl BlocksByRank {
 
     /// What a rank has.
     #[must_use]
+    #[inline]
     pub fn get(&self, rank: Rank) -> u32 {
         self.blocks.get(rank as usize).copied().unwrap_or(0)
     }

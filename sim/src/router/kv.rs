@@ -414,6 +414,9 @@ impl KvRouter {
 
     /// Hands out who was admitted, and expects their prompts to be cached where they go.
     fn settle(&mut self, now: Time, workload: &Workload, placed: &mut Vec<Placement>) {
+        if self.admitted.is_empty() {
+            return;
+        }
         for admitted in self.admitted.drain(..) {
             let own = self.replicas.of(admitted.request);
             if let Some(predictions) = self.predictions.get_mut(own) {

@@ -66,30 +66,35 @@ impl<Load: Copy + PartialOrd> MinTree<Load> {
     }
 
     /// Changes a load.
+    #[inline]
     pub fn set(&mut self, at: usize, load: Load) {
         let mut node = self.first + at;
-        if self.nodes[node].load == load {
-            return;
-        }
-        self.nodes[node].load = load;
-        while node > 1 {
-            node /= 2;
-            let lesser = self.lesser(node);
-            if self.nodes[node] == lesser {
+        let mut least = Least { load, count: 1 };
+        while self.nodes[node] != least {
+            self.nodes[node] = least;
+            if node == 1 {
                 return;
             }
-            self.nodes[node] = lesser;
+            let other = self.nodes[node ^ 1];
+            least = if node & 1 == 0 {
+                Least::of_both(least, other)
+            } else {
+                Least::of_both(other, least)
+            };
+            node /= 2;
         }
     }
 
     /// The least.
     #[must_use]
+    #[inline]
     pub fn least(&self) -> Least<Load> {
         self.nodes[1]
     }
 
     /// The number of the `nth` of those that have the least load.
     #[must_use]
+    #[inline]
     pub fn nth_least(&self, mut nth: usize) -> usize {
         let Least { load, count } = self.least();
         assert!(nth < count, "so many have the least load");
@@ -128,7 +133,13 @@ impl<Load: Copy + PartialOrd> MinTree<Load> {
     }
 
     fn lesser(&self, node: usize) -> Least<Load> {
-        let (left, right) = (self.nodes[2 * node], self.nodes[2 * node + 1]);
+        Least::of_both(self.nodes[2 * node], self.nodes[2 * node + 1])
+    }
+}
+
+impl<Load: Copy + PartialOrd> Least<Load> {
+    #[inline]
+    fn of_both(left: Self, right: Self) -> Self {
         if right.count == 0 || left.load < right.load {
             left
         } else if right.load < left.load {

@@ -281,6 +281,10 @@ impl<T> PolicyQueue<T> {
         &mut self,
         mut can_go: impl FnMut(&PolicyClass, &QueueTicket, &T) -> bool,
     ) -> Option<(QueueTicket, T)> {
+        if self.is_empty() {
+            self.carry = None;
+            return None;
+        }
         let classes = self.profile.classes();
         let mut head = |class: usize, queue: &ClassQueue<T>| {
             let heads = queue

@@ -206,7 +206,11 @@ impl Replicas {
     }
 
     /// Lets the routers know what has reached them by now.
+    #[inline]
     fn read_messages(&mut self, now: Time, admitted: &mut Vec<Admitted>) {
+        if self.messages.is_empty() {
+            return;
+        }
         while let Some(first) = self.messages.first_entry()
             && first.key().0 <= now
         {

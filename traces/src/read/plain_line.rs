@@ -90,10 +90,27 @@ impl<'a> Rest<'a> {
         (is_plain && ends).then_some(value)
     }
 
+    /// Takes numbers of at most six digits, each with a comma and a space behind it, as far as there are such: eight bytes
+    /// hold one with both.
+    fn short_numbers(&mut self, values: &mut Vec<u64>) {
+        const BEHIND: u16 = u16::from_le_bytes(*b", ");
+        while let Some(&chunk) = self.0.first_chunk() {
+            let (value, len) = up_to_eight_digits(chunk);
+            let is_plain = len == 1 || ((2..=6).contains(&len) && chunk[0] != b'0');
+            if !is_plain || (u64::from_le_bytes(chunk) >> (8 * len)) as u16 != BEHIND {
+                return;
+            }
+            values.push(value);
+            self.0 = &self.0[len + 2..];
+        }
+    }
+
     /// Takes a list of whole numbers, at least one.
     fn numbers(&mut self, values: &mut Vec<u64>) -> Option<()> {
         self.expect(b'[')?;
         loop {
+            self.short_numbers(values);
+            self.skip_space();
             values.push(self.number()?);
             if let [b',', b' ', rest @ ..] = self.0 {
                 self.0 = rest;
@@ -114,6 +131,7 @@ impl<'a> Rest<'a> {
 
 /// The number at the front of eight bytes and how many digits it has. All eight are worked on at once, as lanes of one
 /// integer of which the lowest holds the first digit.
+#[inline]
 fn up_to_eight_digits(chunk: [u8; 8]) -> (u64, usize) {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let lanes = u64::from_le_bytes(chunk) ^ (0x30 * EACH);

@@ -181,11 +181,13 @@ pub struct Piece {
 pub struct PlacedChain(pub Vec<Piece>);
 
 impl PlacedChain {
+    #[inline]
     fn first_depth(&self) -> u32 {
         self.0.first().map_or(0, |piece| piece.lo)
     }
 
     /// The piece that holds the block at a depth.
+    #[inline]
     fn piece(&self, depth: u32) -> usize {
         self.0.partition_point(|piece| piece.hi <= depth)
     }
@@ -207,10 +209,12 @@ impl Chain for PlacedChain {
     type Query<'q> = PlacedQuery<'q>;
     type Places = PlacedBlocks;
 
+    #[inline]
     fn len(&self) -> u32 {
         self.0.last().map_or(0, |piece| piece.hi) - self.first_depth()
     }
 
+    #[inline]
     fn key(&self, at: u32) -> (NodeId, u32) {
         let depth = self.first_depth() + at;
         (self.0[self.piece(depth)].node, depth)
@@ -309,7 +313,11 @@ impl Chain for PlacedChain {
 
 /// The blocks of one rank by place: runs that do not overlap, in order, each in one node of the index.
 #[derive(Debug, Clone, Default)]
-pub struct PlacedBlocks(FxHashMap<NodeId, Vec<Placed>>);
+pub struct PlacedBlocks {
+    runs: FxHashMap<NodeId, Vec<Placed>>,
+    /// Empty lists with room, to be used again.
+    spare: Vec<Vec<Placed>>,
+}
 
 /// Blocks `lo..hi` of a node of the prefix tree, in a node of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,7 +334,7 @@ impl PlacedBlocks {
     /// The last run of those that hold some of the blocks `lo..hi` of `node`, cut to them.
     #[must_use]
     pub fn last_within(&self, node: NodeId, lo: u32, hi: u32) -> Option<Placed> {
-        let runs = self.0.get(&node)?;
+        let runs = self.runs.get(&node)?;
         let last = *runs.iter().rev().find(|run| run.lo < hi)?;
         (lo < last.hi).then(|| Placed {
             lo: last.lo.max(lo),
@@ -372,7 +380,8 @@ impl Places<PlacedChain> for PlacedBlocks {
         mut displaced: impl FnMut(NodeIndex, u32),
     ) {
         for piece in run.pieces() {
-            let runs = self.0.entry(piece.node).or_default();
+            let runs = self.runs.entry(piece.node);
+            let runs = runs.or_insert_with(|| self.spare.pop().unwrap_or_default());
             let at = Self::clear(runs, piece.lo, piece.hi, &mut displaced);
             let joins = |run: &Placed| run.node == node && run.hi == piece.lo;
             if at > 0 && joins(&runs[at - 1]) {
@@ -392,18 +401,18 @@ impl Places<PlacedChain> for PlacedBlocks {
 
     fn strike(&mut self, run: Run<'_, PlacedChain>, mut displaced: impl FnMut(NodeIndex, u32)) {
         for piece in run.pieces() {
-            let Some(runs) = self.0.get_mut(&piece.node) else {
+            let Some(runs) = self.runs.get_mut(&piece.node) else {
                 continue;
             };
             Self::clear(runs, piece.lo, piece.hi, &mut displaced);
             if runs.is_empty() {
-                self.0.remove(&piece.node);
+                self.spare.extend(self.runs.remove(&piece.node));
             }
         }
     }
 
     fn nodes(&self) -> impl Iterator<Item = (NodeIndex, u32)> {
-        self.0
+        self.runs
             .values()
             .flatten()
             .map(|run| (run.node, run.hi - run.lo))
