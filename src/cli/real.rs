@@ -197,6 +197,12 @@ fn not_run_for_real(scenario: &Scenario) -> Vec<String> {
             )
         })
         .collect();
+    if !scenario.adversity.is_nothing() {
+        problems.push(
+            "--real: found clients, admission or faults, expected a deployment in which nothing goes wrong"
+                .to_owned(),
+        );
+    }
     if scenario.planner.is_some() {
         let found = "--real: found a planner, expected a fixed number of workers";
         problems.push(format!("{found}: real workers do not come and go"));
