@@ -2,7 +2,7 @@
 //!
 //! *Money.* A price list is filled in its order. At every instant the GPUs that workers have take the places of the first
 //! price, what is more those of the second, and so on; the last has no end. GPUs of workers that serve come first, then those
-//! that drain, then those that start; among these pools in their order. A *reserved* price is paid for all its GPUs from the
+//! that drain, then those that start, then spares; among these pools in order. A *reserved* price is paid for all its GPUs from the
 //! start of the run to its end, taken or not; any other only while they are taken. Everything is an integral over integers;
 //! prices come in at the end.
 //!

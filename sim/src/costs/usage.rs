@@ -228,6 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn spares_are_paid_while_they_are_warm() {
+        let mut run = recording(&[[0, 0, u64::MAX, u64::MAX], [0, 2100, u64::MAX, u64::MAX]]);
+        let scaling = run.scaling.as_mut().expect("it has one");
+        // Starts for 600 s, is a spare for 1,200 s, is called in for 300 s, serves for 1,500 s.
+        (scaling.lives[1].warm, scaling.lives[1].called) = (Time(600 * S), Time(1800 * S));
+        let spec = CostSpec {
+            prices: vec![price("all", 3.0, None, false)],
+        };
+        let told = costs(&run, &spec, &["agg".to_owned()], None);
+        let pool = &told.pools[0];
+        // Two GPUs at $3 an hour each.
+        for (found, expected) in [
+            (pool.starting_usd, 6.0 * 900.0 / 3600.0),
+            (pool.spare_usd, 6.0 * 1200.0 / 3600.0),
+            (pool.ready_usd, 6.0 + 6.0 * 1500.0 / 3600.0),
+            (told.usd, 12.0),
+        ] {
+            assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
+        }
+    }
+
+    #[test]
     fn workers_that_stay_cost_what_gpu_hours_say() {
         let run = Recording {
             scaling: None,
