@@ -130,6 +130,7 @@ fn faults(all: &[(f64, FaultKind, f64)], migration_limit: u32) -> AdversitySpec 
             timeline: all.iter().map(fault).collect(),
             random: Vec::new(),
             migration_limit,
+            drain_limit: None,
         },
         ..AdversitySpec::default()
     }
