@@ -402,15 +402,15 @@ impl Cluster {
                     .decode
                     .place(now, id, &self.workload, &self.pools, None);
             }
-            _ => self.entry.place(
-                now,
-                id,
-                &self.workload,
-                &self.pools,
-                Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers),
-            ),
+            _ => self.choose_worker(now, id),
         }
         self.submit_placed(now, actions);
+    }
+
+    /// The router in front takes a request that some worker can hold.
+    fn choose_worker(&mut self, now: Time, id: RequestId) {
+        let tiers = Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers);
+        (self.entry).place(now, id, &self.workload, &self.pools, tiers);
     }
 
     /// Hands requests that got a worker to its scheduler.

@@ -6,7 +6,6 @@ use crate::adversity::shedding::WorkerLoad;
 use crate::adversity::{Adversity, AdversitySpec, with_attempts};
 use crate::cluster::ClusterSpec;
 use crate::event::{Action, Event, WorkerId};
-use crate::host::Below;
 use crate::kvbm::KvbmSpec;
 use crate::load::Load;
 use crate::record::{Failure, GapRun, Outcome, Rejection, RequestRecord};
@@ -368,13 +367,7 @@ impl Cluster {
         let workload = self.workload.clone();
         self.entry.ended(now, worker, request, &workload);
         if !is_over && self.enters_router(now, request, actions) {
-            self.entry.place(
-                now,
-                request,
-                &self.workload,
-                &self.pools,
-                Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers),
-            );
+            self.choose_worker(now, request);
         }
         false
     }

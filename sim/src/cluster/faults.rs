@@ -6,7 +6,6 @@ use crate::adversity::faults::{Disturbance, Fault, FaultKind, begin_of, end_of, 
 use crate::adversity::record::FaultRecord;
 use crate::adversity::{Adversity, NOTHING_MOVES};
 use crate::event::{Action, Event, WorkerId};
-use crate::host::Below;
 use crate::record::{Failure, Outcome};
 use engine::{RequestId, Time};
 
@@ -277,13 +276,7 @@ impl Cluster {
         let queued: Vec<RequestId> = self.breaks().in_router.iter().copied().collect();
         for request in queued {
             if !self.is_over(request) {
-                self.entry.place(
-                    now,
-                    request,
-                    &self.workload,
-                    &self.pools,
-                    Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers),
-                );
+                self.choose_worker(now, request);
             }
         }
     }

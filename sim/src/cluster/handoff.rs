@@ -8,7 +8,6 @@ use crate::disaggregation::domains::{Domains, Near};
 use crate::disaggregation::{DisaggregationSpec, HandoffOrder, Handoffs, Role};
 use crate::event::{Action, WorkerId};
 use crate::group::{Group, GroupSpec};
-use crate::host::Below;
 use crate::random::{Purpose, unit};
 use crate::record::Rejection;
 use crate::router::Placement;
@@ -184,10 +183,8 @@ impl Cluster {
         if reserves {
             self.submit(now, request, worker, Part::Decode, actions);
         }
-        let tiers = Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers);
         self.entry.keep_near(near);
-        self.entry
-            .place(now, request, &self.workload, &self.pools, tiers);
+        self.choose_worker(now, request);
     }
 
     /// Refuses a request that has just got a worker, since nobody near could do the other part.

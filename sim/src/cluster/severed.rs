@@ -16,7 +16,6 @@
 use super::Cluster;
 use crate::disaggregation::Role;
 use crate::event::{Action, WorkerId};
-use crate::host::Below;
 use crate::record::Rejection;
 use engine::{RequestId, Time};
 
@@ -113,8 +112,7 @@ impl Cluster {
         }
         self.entry.bar(request, gone);
         self.entry.keep_near(near);
-        let tiers = Below::of(self.kvbm.as_deref(), self.hosts.as_deref(), &self.workers);
-        (self.entry).place(now, request, &self.workload, &self.pools, tiers);
+        self.choose_worker(now, request);
     }
 
     /// A decode worker gives back the blocks of a prompt that will not come, and computes it.
