@@ -15,9 +15,9 @@
 // Model: a copy to host memory is there at once; the real one locks its node until the copy is over, tens of milliseconds for a
 // long prompt, in which the least recently used of all is seldom what was just stored.
 
-use super::{Match, Node, RadixCache, RadixId};
+use super::{Match, RadixCache, RadixId};
 use crate::host_pool::{Copied, HostPool, HostUse, WritePolicy};
-use crate::sglang::place::{Place, place_of};
+use crate::sglang::place::Place;
 use std::collections::BTreeSet;
 
 /// Host memory below the tree.
@@ -167,26 +167,12 @@ impl RadixCache {
 
     /// Hangs what a storage gave below a match.
     fn add_in_host(&mut self, above: Match, path: &[Place], end: u32) {
-        let (start, parent) = (above.tokens, above.deepest);
-        let key = place_of(path, start + self.page_size - 1);
-        let stamp = self.tick();
-        let leaf = self.allocate(Node {
-            parent,
-            start,
-            end,
-            tip: place_of(path, end - 1),
-            key,
-            stamp,
-            born: stamp,
-            pins: 0,
-            children: 0,
-            host_children: 0,
-            is_on_device: false,
-            is_on_host: true,
-            is_from_storage: true,
-            hits: 0,
-        });
-        self.children.insert((parent, key), leaf);
+        let parent = above.deepest;
+        let leaf = self.hang(parent, path, above.tokens, end);
+        let node = &mut self.nodes[leaf.0 as usize];
+        (node.is_on_device, node.is_on_host) = (false, true);
+        node.is_from_storage = true;
+        let stamp = node.stamp;
         let above = &mut self.nodes[parent.0 as usize];
         above.host_children += 1;
         let before = (above.stamp, parent);

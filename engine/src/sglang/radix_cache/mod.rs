@@ -354,25 +354,8 @@ impl RadixCache {
 
     fn add_leaf(&mut self, above: Match, path: &[Place], end: u32) -> RadixId {
         let start = above.tokens;
-        let key = place_of(path, start + self.page_size - 1);
-        let stamp = self.tick();
-        let leaf = self.allocate(Node {
-            parent: above.node,
-            start,
-            end,
-            tip: place_of(path, end - 1),
-            key,
-            stamp,
-            born: stamp,
-            pins: 0,
-            children: 0,
-            host_children: 0,
-            is_on_device: true,
-            is_on_host: false,
-            is_from_storage: false,
-            hits: 0,
-        });
-        self.children.insert((above.node, key), leaf);
+        let leaf = self.hang(above.node, path, start, end);
+        let stamp = self.nodes[leaf.0 as usize].stamp;
         let parent = &mut self.nodes[above.node.0 as usize];
         if parent.is_idle_leaf() {
             self.idle_leaves.remove(&(parent.stamp, above.node));
@@ -401,6 +384,30 @@ impl RadixCache {
             self.idle_leaves.insert((above.stamp, parent));
         }
         len
+    }
+
+    /// A new leaf on the device, which its parent finds but has not counted yet.
+    fn hang(&mut self, parent: RadixId, path: &[Place], start: u32, end: u32) -> RadixId {
+        let key = place_of(path, start + self.page_size - 1);
+        let stamp = self.tick();
+        let leaf = self.allocate(Node {
+            parent,
+            start,
+            end,
+            tip: place_of(path, end - 1),
+            key,
+            stamp,
+            born: stamp,
+            pins: 0,
+            children: 0,
+            host_children: 0,
+            is_on_device: true,
+            is_on_host: false,
+            is_from_storage: false,
+            hits: 0,
+        });
+        self.children.insert((parent, key), leaf);
+        leaf
     }
 
     fn allocate(&mut self, node: Node) -> RadixId {
