@@ -1,4 +1,9 @@
 //! What the cluster does about parts that break, and about the requests that were there.
+//!
+//! Model: a lost worker is noticed at once; a real front end waits for a broken connection or a lease to expire
+//! and sends it requests until then. A restarted router is back at once, where a process
+//! takes seconds. A moved request is looked up in the router's index by its prompt alone, so that what was generated before is
+//! never a reason to choose a worker. A worker that is gone counts as idle for queue thresholds.
 
 use super::Cluster;
 use super::clients::GivenUp;
