@@ -356,22 +356,18 @@ impl Scheduler {
 
     /// The same for a part of the request. TensorRT-LLM's scheduler takes none.
     pub fn submit_part(&mut self, id: RequestId, arrival: Time, part: Part) {
-        match (self, part) {
-            (Scheduler::Vllm(scheduler), part) => scheduler.submit_part(id, arrival, part),
-            (Scheduler::Sglang(scheduler), part) => scheduler.submit_part(id, part),
-            (Scheduler::Trtllm(scheduler), Part::Whole) => scheduler.submit(id),
-            (Scheduler::Trtllm(_), _) => unreachable!("{NO_PARTS}"),
-        }
+        self.submit_from(id, arrival, part, 0);
     }
 
-    /// Takes in a whole request of which another worker generated so many tokens, that are part of its prompt here.
-    pub fn submit_from(&mut self, id: RequestId, arrival: Time, generated: u32) {
-        match self {
-            Scheduler::Vllm(scheduler) => {
-                scheduler.submit_from(id, arrival, Part::Whole, generated);
+    /// The same for a request of which another worker generated so many tokens, that are part of its prompt here.
+    pub fn submit_from(&mut self, id: RequestId, arrival: Time, part: Part, generated: u32) {
+        match (self, part) {
+            (Scheduler::Vllm(scheduler), part) => {
+                scheduler.submit_from(id, arrival, part, generated);
             }
-            Scheduler::Sglang(scheduler) => scheduler.submit_from(id, generated),
-            Scheduler::Trtllm(scheduler) => scheduler.submit_from(id, generated),
+            (Scheduler::Sglang(scheduler), part) => scheduler.submit_part(id, part, generated),
+            (Scheduler::Trtllm(scheduler), Part::Whole) => scheduler.submit_from(id, generated),
+            (Scheduler::Trtllm(_), _) => unreachable!("{NO_PARTS}"),
         }
     }
 

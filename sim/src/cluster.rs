@@ -340,6 +340,7 @@ impl Cluster {
         let tiers = self.kvbm.as_ref().and_then(|kvbm| kvbm.view(id));
         let records = &mut self.recording.requests;
         let adversity = self.adversity.as_deref();
+        let adversity = adversity.filter(|_| !worker.only_prefills());
         let limit = |plan: &StepPlan, scheduler: &Scheduler| {
             adversity.and_then(|it| it.steps_until_cancel(plan, scheduler))
         };
@@ -396,15 +397,19 @@ impl Cluster {
         if self.adversity.is_some() && !self.enters_router(now, id, actions) {
             return;
         }
+        self.choose_first_worker(now, id);
+        self.submit_placed(now, actions);
+    }
+
+    /// A request that some worker can hold comes to the router that is asked first.
+    fn choose_first_worker(&mut self, now: Time, id: RequestId) {
+        let lacks_entry = self.lacks_prefill_workers(id, None);
         match &mut self.disaggregated {
-            Some(parts) if parts.chooses_decode_first() => {
-                parts
-                    .decode
-                    .place(now, id, &self.workload, &self.pools, None);
+            Some(parts) if lacks_entry || parts.chooses_decode_first() => {
+                (parts.decode).place(now, id, &self.workload, &self.pools, None);
             }
             _ => self.choose_worker(now, id),
         }
-        self.submit_placed(now, actions);
     }
 
     /// The router in front takes a request that some worker can hold.
@@ -423,13 +428,13 @@ impl Cluster {
                 continue;
             }
             self.note_placed(now, &placement);
-            self.submit(
-                now,
-                placement.request,
-                placement.worker,
-                Part::Whole,
-                actions,
-            );
+            let Placement {
+                request,
+                worker,
+                overlap_tokens,
+            } = placement;
+            self.note_prefill(request, worker, overlap_tokens);
+            self.submit(now, request, worker, Part::Whole, actions);
         }
     }
 
@@ -439,11 +444,6 @@ impl Cluster {
         record.worker = placement.worker.0;
         record.router_overlap_tokens = placement.overlap_tokens;
         self.workers[placement.worker.0 as usize].record.requests += 1;
-        self.note_prefill(
-            placement.request,
-            placement.worker,
-            placement.overlap_tokens,
-        );
         self.watch_placed(placement.request, placement.worker);
     }
 
@@ -460,7 +460,7 @@ impl Cluster {
         match &self.adversity {
             Some(adversity) => {
                 let generated = adversity.attempts.generated(request);
-                scheduler.submit_from(request, now, generated);
+                scheduler.submit_from(request, now, part, generated);
             }
             None => scheduler.submit_part(request, now, part),
         }
@@ -491,6 +491,9 @@ impl Cluster {
         let decode = self.disaggregated.as_mut();
         let decode =
             decode.and_then(|parts| parts.decode.find_able(id, &self.workload, &self.pools));
+        if decode.is_none() && self.lacks_prefill_workers(id, None) {
+            return None;
+        }
         decode.or_else(|| self.entry.find_able(id, &self.workload, &self.pools))
     }
 
@@ -532,8 +535,11 @@ impl Cluster {
         let satisfied = match &mut self.adversity {
             Some(adversity) => {
                 adversity.fruitless_faults = 0;
-                let scheduler = &self.workers[ran.worker.0 as usize].scheduler;
-                adversity.satisfied(scheduler, ran.steps)
+                let worker = &self.workers[ran.worker.0 as usize];
+                match worker.only_prefills() {
+                    true => Vec::new(),
+                    false => adversity.satisfied(&worker.scheduler, ran.steps),
+                }
             }
             None => Vec::new(),
         };
@@ -562,6 +568,11 @@ impl Cluster {
         }
         for &request in &outputs.ended {
             if self.workers[ran.worker.0 as usize].only_prefills() {
+                if self.is_over(request) {
+                    // Nobody will read it.
+                    self.workers[ran.worker.0 as usize].scheduler.release(request);
+                    continue;
+                }
                 self.prompt_computed(now, ran.worker, request);
                 self.prefilled(now, request, actions);
             } else {

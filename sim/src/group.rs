@@ -195,10 +195,10 @@ impl Group {
     ) -> Option<Rejection> {
         self.able.clear();
         let mut request = workload.requests[id.0 as usize];
-        request.output_tokens = self.part.output_tokens(&request);
         if let Some(&generated) = self.generated.get(&id) {
             request = request.after(generated);
         }
+        request.output_tokens = self.part.output_tokens(&request);
         let refusals = |pool: usize| refusal(&request, &pools[pool].engine);
         let said = workload.annotations_of(id);
         let mut reasons = self.pools.iter().map(|&(pool, _)| refusals(pool));
@@ -572,6 +572,11 @@ impl Group {
         if !self.down.contains(&true) {
             self.down.clear();
         }
+    }
+
+    /// True if some worker is down.
+    pub fn misses_somebody(&self) -> bool {
+        !self.down.is_empty()
     }
 
     /// This worker's KV events do not reach the router any more, or do again: then how many did not.

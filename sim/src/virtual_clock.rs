@@ -251,9 +251,13 @@ impl<'a> Driver<'a> {
                 },
                 Entry::Began => {
                     let segment = self.lanes[id as usize].segment;
+                    let Some(segment) = segment.filter(|it| it.start == now) else {
+                        // Its worker crashed at this instant.
+                        continue;
+                    };
                     Event::Began {
                         worker: WorkerId(id),
-                        lasts: segment.expect("a step that begins runs").first,
+                        lasts: segment.first,
                     }
                 }
                 Entry::Tick => Event::Tick,

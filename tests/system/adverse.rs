@@ -11,7 +11,7 @@ use sim::adversity::shedding::Shedding;
 use sim::router::{EventChannel, KvRouterSpec};
 use sim::{AdversitySpec, Outcome, Recording, RouterSpec};
 
-use crate::cases::{case, tiered};
+use crate::cases::{case, disaggregated, tiered};
 use crate::fast::{Case, difference};
 use crate::oracle::dice::Dice;
 use crate::scaled::scaled;
@@ -25,9 +25,11 @@ fn adverse(seed: u64) -> Case {
     let has_tiers = dice.chance(10);
     let has_planner = !has_tiers && dice.chance(20);
     let mut case = if has_tiers {
-        aggregated(seed, tiered)
+        tiered(seed)
     } else if has_planner {
-        aggregated(seed, scaled)
+        scaled(seed)
+    } else if dice.chance(40) {
+        disaggregated(seed)
     } else {
         case(seed)
     };
@@ -124,13 +126,6 @@ fn adverse(seed: u64) -> Case {
     case
 }
 
-/// The first case of these that has no pools of two roles.
-fn aggregated(seed: u64, of: impl Fn(u64) -> Case) -> Case {
-    let mut candidates = (0..).map(|more| of(seed + more * 1_000_003));
-    let case = candidates.find(|case| case.spec.disaggregation.is_none());
-    case.expect("there is no end of them")
-}
-
 /// When the case is over if nothing goes wrong, in picoseconds.
 fn last_finish(case: &Case) -> u64 {
     let recording = case.run();
@@ -156,6 +151,11 @@ fn adversity_is_the_same_coasting_and_stepping_and_loses_nobody() {
         })
     });
     let mut reached = [0; MARKS.len()];
+    for (seed, verdict) in &verdicts {
+        if let Ok(Err(why)) | Err(why) = verdict {
+            println!("seed {seed}: {why}");
+        }
+    }
     for (seed, verdict) in &verdicts {
         match verdict {
             Ok(Ok(marks)) => (0..MARKS.len()).for_each(|at| reached[at] += u64::from(marks[at])),
@@ -218,7 +218,7 @@ fn stays_unfinished(case: &Case) -> bool {
     })
 }
 
-const MARKS: [&str; 12] = [
+const MARKS: [&str; 16] = [
     "cancelled",
     "failed by time-out",
     "failed with its worker",
@@ -231,6 +231,10 @@ const MARKS: [&str; 12] = [
     "moved away from a worker that a planner started",
     "cut off while it drained",
     "a planner began anew",
+    "cancelled between two workers",
+    "lost its prefill worker, decoded alone",
+    "lost its decode worker, moved",
+    "pools of a planner lost a worker",
 ];
 
 fn marks(recording: &Recording) -> [bool; MARKS.len()] {
@@ -238,6 +242,14 @@ fn marks(recording: &Recording) -> [bool; MARKS.len()] {
     let record = recording.adversity.clone().unwrap_or_default();
     let ended = |outcome: Outcome| recording.requests.iter().any(|it| it.outcome == outcome);
     let times_out = [Failure::TtftTimeout, Failure::Timeout];
+    let hands_over = !recording.transfers.is_empty();
+    let moved = |of_pool: &mut dyn FnMut(u32) -> bool| {
+        let mut faults = record.faults.iter().filter(|fault| fault.migrated > 0);
+        faults.any(|fault| {
+            let worker = fault.worker.map(|worker| worker as usize);
+            worker.is_some_and(|worker| of_pool(recording.workers[worker].pool))
+        })
+    };
     [
         ended(Outcome::Cancelled),
         times_out.iter().any(|why| ended(Outcome::Failed(*why))),
@@ -251,5 +263,9 @@ fn marks(recording: &Recording) -> [bool; MARKS.len()] {
         recording.scaling.is_some() && record.faults.iter().any(|fault| fault.migrated > 0),
         (record.faults.iter()).any(|it| it.kind == FaultKind::DrainLimit && it.requests > 0),
         (record.faults.iter()).any(|it| it.kind == FaultKind::PlannerRestart),
+        hands_over && ended(Outcome::Cancelled),
+        hands_over && moved(&mut |pool| pool == 0),
+        hands_over && moved(&mut |pool| pool == 1),
+        hands_over && recording.scaling.is_some() && moved(&mut |_| true),
     ]
 }

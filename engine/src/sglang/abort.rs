@@ -2,10 +2,11 @@
 //!
 //! In words: a waiting request leaves the queue at once. One that has been admitted is only marked: it takes part in its next
 //! step, a cut prompt in all that it still lacks, and ends with the output of that, as if it had been its last; its memory
-//! goes to the cache as at any end.
+//! goes to the cache as at any end. On a decode server one without a seat is dropped at once, wherever it waits, with its memory.
 //!
 //! Source: SGLang 0.4.6 and later, `managers/scheduler.py` (`abort_request`), `managers/schedule_batch.py` (`to_finish`, earlier
-//! `to_abort`, in `check_finished`). No recorded case has an abort: these rules are checked by conservation alone.
+//! `to_abort`, in `check_finished`); the queues of a decode server: `disaggregation/decode.py` (a receiver that is aborted
+//! has failed at the next poll). No recorded case has an abort: these rules are checked by conservation alone.
 
 use super::Scheduler;
 use super::sequence::SequenceId;
@@ -34,7 +35,8 @@ impl Scheduler {
     #[must_use]
     pub fn outputs_of(&self, request: RequestId) -> Option<u32> {
         let id = self.find_admitted(request);
-        let id = id.or_else(|| self.find_waiting(request))?;
+        let id = id.or_else(|| self.find_waiting(request));
+        let id = id.or_else(|| self.find_unseated(request))?;
         Some(self.sequences[id as usize].outputs)
     }
 
@@ -50,6 +52,7 @@ impl Scheduler {
         let admitted = self.running.iter().chain(&self.prefilled).copied();
         let admitted = admitted.filter(|&id| !self.sequences[id as usize].is_finished());
         let all = admitted.chain(self.waiting.iter());
+        let all = all.chain(self.handoff.unseated());
         all.map(|id| self.sequences[id as usize].request).collect()
     }
 
@@ -77,6 +80,8 @@ impl Scheduler {
             } else if let Some(id) = self.find_waiting(request) {
                 self.waiting.retain(|other| other != id);
                 self.vacant.push(id);
+            } else if let Some(id) = self.find_unseated(request) {
+                self.drop_unseated(id);
             }
         }
     }

@@ -58,6 +58,12 @@ impl Handoff {
         !self.unallocated.is_empty() || !self.retracted.is_empty()
     }
 
+    /// Requests on a decode server that have no seat.
+    pub fn unseated(&self) -> impl Iterator<Item = SequenceId> {
+        let queued = self.unallocated.iter().chain(&self.retracted);
+        queued.chain(&self.awaited).chain(&self.come).copied()
+    }
+
     /// Requests without memory or seat.
     pub fn waiting(&self) -> usize {
         self.unallocated.len() + self.retracted.len() + self.come.len()
@@ -74,20 +80,44 @@ impl SglangConfig {
 
 impl Scheduler {
     /// Takes a part of a request in: prompts on a prefill server, answers on a decode server.
-    pub fn submit_part(&mut self, id: RequestId, part: Part) {
+    pub fn submit_part(&mut self, id: RequestId, part: Part, generated: u32) {
         match (part, self.config.num_reserved_decode_tokens) {
-            (Part::Whole, None) => self.submit(id),
+            (Part::Whole, None) => self.submit_from(id, generated),
             (Part::Prefill, None) => {
-                let slot = self.enter(id, Part::Prefill, 0);
+                let slot = self.enter(id, Part::Prefill, generated);
                 self.handoff.is_prefill_server = true;
                 self.waiting.push(slot);
             }
             (Part::Decode, Some(_)) => {
-                let slot = self.enter(id, Part::Decode, 0);
+                let slot = self.enter(id, Part::Decode, generated);
                 self.handoff.unallocated.push_back(slot);
             }
             (part, _) => unreachable!("an SGLang server has one role, which has no part {part:?}"),
         }
+    }
+
+    /// A request that waits on a decode server.
+    pub(super) fn find_unseated(&self, request: RequestId) -> Option<SequenceId> {
+        let mut all = self.handoff.unseated();
+        all.find(|&id| self.sequences[id as usize].request == request)
+    }
+
+    /// Takes it out of its queue and its memory back.
+    pub(super) fn drop_unseated(&mut self, id: SequenceId) {
+        let handoff = &mut self.handoff;
+        for queue in [
+            &mut handoff.unallocated,
+            &mut handoff.retracted,
+            &mut handoff.come,
+        ] {
+            queue.retain(|&other| other != id);
+        }
+        handoff.awaited.retain(|&other| other != id);
+        let sequence = &mut self.sequences[id as usize];
+        let request = sequence.request;
+        handoff.news.retain(|&other| other != request);
+        self.pool.retract(sequence);
+        self.vacant.push(id);
     }
 
     /// The KV of a request was read from here, or has come.

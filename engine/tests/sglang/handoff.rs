@@ -36,7 +36,7 @@ fn server(tokens: u32, reserve: Option<u32>, requests: &[(u32, u32, u32)]) -> Sc
 
 fn submit(server: &mut Scheduler, part: Part, count: u32) {
     for id in 0..count {
-        server.submit_part(RequestId(id), part);
+        server.submit_part(RequestId(id), part, 0);
     }
 }
 
@@ -129,7 +129,7 @@ fn who_is_retracted_comes_back_before_anybody_new() {
         "the second has to think of the first's whole answer"
     );
     server.hear(RequestId(0));
-    server.submit_part(RequestId(2), Part::Decode);
+    server.submit_part(RequestId(2), Part::Decode, 0);
     let mut ended = Vec::new();
     for _ in 0..200 {
         let Some(plan) = server.plan() else { break };

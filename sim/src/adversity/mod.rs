@@ -134,6 +134,13 @@ impl Adversity {
         satisfied.map(|part| part.request).collect()
     }
 
+    /// Whether the client of an attempt leaves with this token of it.
+    pub fn is_satisfied_by(&self, request: RequestId, tokens: u32) -> bool {
+        let client = self.attempts.client_of(request);
+        let wanted = self.spec.clients.cancel_tokens(self.seed, client);
+        wanted == Some(self.attempts.generated(request) + tokens)
+    }
+
     /// The prefill of an attempt is over, or will not come to an end.
     pub fn leaves_prefill(&mut self, request: RequestId) {
         if let Some((worker, tokens)) = self.prefilling.remove(&request) {

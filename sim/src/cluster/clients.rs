@@ -5,6 +5,7 @@ use super::Cluster;
 use crate::adversity::shedding::WorkerLoad;
 use crate::adversity::{Adversity, AdversitySpec, with_attempts};
 use crate::cluster::ClusterSpec;
+use crate::disaggregation::Role;
 use crate::event::{Action, Event, WorkerId};
 use crate::kvbm::KvbmSpec;
 use crate::load::Load;
@@ -25,7 +26,7 @@ pub(super) enum GivenUp {
 }
 
 impl Cluster {
-    /// A deployment in which things go wrong. Each worker serves requests whole, and steps alone without drafts.
+    /// A deployment in which things go wrong. Each worker steps alone without drafts.
     #[must_use]
     pub fn with_adversity(
         asked: &ClusterSpec,
@@ -41,8 +42,8 @@ impl Cluster {
             engine.stages() == 1 && engine.ranks() == 1 && engine.speculation().is_none()
         };
         assert!(
-            asked.disaggregation.is_none() && asked.pools.iter().all(is_plain),
-            "adversity is modelled for workers that serve requests whole, without stages, ranks and drafts"
+            asked.pools.iter().all(is_plain),
+            "adversity is modelled for workers without stages, ranks and drafts"
         );
         assert!(
             workload.ahead.is_empty(),
@@ -57,6 +58,9 @@ impl Cluster {
         cluster.adversity = Some(Box::new(runtime));
         if adversity.faults.reads_caches() {
             cluster.entry.keep_true_index();
+            if let Some(parts) = &mut cluster.disaggregated {
+                parts.decode.keep_true_index();
+            }
         }
         for index in 0..cluster.recording.requests.len() as u32 {
             let client = cluster.client_of(RequestId(index));
@@ -151,6 +155,7 @@ impl Cluster {
         self.withdraw(now, attempt, actions);
         self.give_up(now, attempt, why, actions);
         self.submit_placed(now, actions);
+        self.ask_for_links(actions);
     }
 
     /// Takes an attempt out of the system, wherever it is.
@@ -164,13 +169,15 @@ impl Cluster {
         let worker = record.worker;
         let adversity = self.adversity.as_mut().expect("only then it is given up");
         adversity.leaves_prefill(id);
+        self.leave_prefill_worker(now, id, false, actions);
         if worker == u32::MAX {
             // On its way, or in a router's queue: who looks at it next drops it.
             return;
         }
-        let before = adversity.attempts.generated(id);
+        let before = self.known_tokens(id) - self.workload.requests[id.0 as usize].input_tokens;
         let worker = WorkerId(worker);
         let own = &mut self.workers[worker.0 as usize];
+        let record = &mut self.recording.requests[id.0 as usize];
         record.output_tokens = before + own.scheduler.outputs_of(id).unwrap_or(0);
         own.abort(id);
         let workload = self.workload.clone();
@@ -265,7 +272,10 @@ impl Cluster {
                 ),
             })
         };
-        let sheds = self.entry.are_all(id, &self.workload, &self.pools, is_busy);
+        let (workload, pools) = (&self.workload, &self.pools);
+        let decode = self.disaggregated.as_mut().map(|parts| &mut parts.decode);
+        let sheds = self.entry.are_all(id, workload, pools, is_busy)
+            || decode.is_some_and(|decode| decode.are_all(id, workload, pools, is_busy));
         adversity.record.shed += u64::from(sheds);
         sheds.then_some(Rejection::Overloaded)
     }
@@ -338,6 +348,10 @@ impl Cluster {
         actions: &mut Vec<Action>,
     ) -> bool {
         if let Some(reason) = self.find_able_workers(id) {
+            if self.recording.requests[id.0 as usize].worker != u32::MAX {
+                // Its decode worker waits in vain.
+                self.withdraw(now, id, actions);
+            }
             self.turn_away(now, id, reason, actions);
             return false;
         }
@@ -365,11 +379,31 @@ impl Cluster {
         }
         adversity.in_router.remove(&request);
         let workload = self.workload.clone();
-        self.entry.ended(now, worker, request, &workload);
+        self.group_of(worker).ended(now, worker, request, &workload);
         if !is_over && self.enters_router(now, request, actions) {
-            self.choose_worker(now, request);
+            self.choose_again(now, request, actions);
         }
         false
+    }
+
+    /// A request comes again to the router in whose queue it was.
+    pub(super) fn choose_again(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
+        let Some(parts) = &self.disaggregated else {
+            return self.choose_worker(now, id);
+        };
+        let (from, to) = parts.handoffs.ends_of(id);
+        if parts.handoffs.has_prefill_worker(id) {
+            self.choose_decode_worker(now, id, Some(from), actions);
+        } else if !parts.handoffs.has_decode_worker(id) {
+            self.choose_first_worker(now, id);
+        } else {
+            let near = parts.near(to, Role::Prefill);
+            if self.lacks_prefill_workers(id, near.as_ref()) {
+                return self.decode_alone(now, id, to, actions);
+            }
+            self.entry.keep_near(near);
+            self.choose_worker(now, id);
+        }
     }
 
     /// Leaves the clients' requests alone in the books.
@@ -387,6 +421,11 @@ impl Cluster {
             }
         }
         self.recording.requests.truncate(clients as usize);
+        let transfers = &mut self.recording.transfers;
+        for transfer in transfers.iter_mut() {
+            transfer.request = attempts.client_of(transfer.request);
+        }
+        transfers.sort_by_key(|transfer| transfer.request);
         if let Some(kvbm) = &mut self.recording.kvbm {
             for fetch in &mut kvbm.fetches {
                 fetch.request = attempts.client_of(fetch.request);

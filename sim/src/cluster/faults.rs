@@ -1,4 +1,5 @@
-//! What the cluster does about parts that break, and about the requests that were there.
+//! What the cluster does about parts that break, and about the requests that were there. Where they are handed over,
+//! [`severed`](super::severed) says what that means for the other worker.
 //!
 //! Model: a lost worker is noticed at once; a real front end waits for a broken connection or a lease to expire
 //! and sends it requests until then. A restarted router is back at once, where a process
@@ -10,6 +11,7 @@ use super::clients::GivenUp;
 use crate::adversity::faults::{Disturbance, Fault, FaultKind, begin_of, end_of, worker_of};
 use crate::adversity::record::FaultRecord;
 use crate::adversity::{Adversity, NOTHING_MOVES};
+use crate::disaggregation::Stage;
 use crate::event::{Action, Event, WorkerId};
 use crate::record::{Failure, Outcome};
 use engine::{RequestId, Time};
@@ -83,6 +85,7 @@ impl Cluster {
         }
         self.begin_fault(now, number, &fault, ends, actions);
         self.submit_placed(now, actions);
+        self.ask_for_links(actions);
     }
 
     fn begin_fault(
@@ -110,10 +113,10 @@ impl Cluster {
             }
             FaultKind::EventLoss => {
                 self.breaks().faults.deaf[worker.0 as usize] += 1;
-                self.entry.set_deaf(worker, true);
+                self.group_of(worker).set_deaf(worker, true);
             }
             FaultKind::RouterRestart { reads_caches } => {
-                self.restart_router(now, number, reads_caches);
+                self.restart_router(now, number, reads_caches, actions);
             }
             FaultKind::PlannerRestart => self.restart_planner(ends, actions),
         }
@@ -129,7 +132,7 @@ impl Cluster {
                 *away -= 1;
                 let is_back = *away == 0;
                 if is_back {
-                    self.entry.set_down(worker, false);
+                    self.group_of(worker).set_down(worker, false);
                     self.wake(now, worker, actions);
                 }
             }
@@ -150,7 +153,7 @@ impl Cluster {
                 *deaf -= 1;
                 let hears = *deaf == 0;
                 if hears {
-                    let missed = self.entry.set_deaf(worker, false);
+                    let missed = self.group_of(worker).set_deaf(worker, false);
                     self.record_of(number).missed_events = missed;
                 }
             }
@@ -187,7 +190,7 @@ impl Cluster {
         *away += 1;
         let was_there = *away == 1;
         if was_there {
-            self.entry.set_down(worker, true);
+            self.group_of(worker).set_down(worker, true);
         }
         was_there
     }
@@ -202,23 +205,50 @@ impl Cluster {
             worker,
             how: Disturbance::Stop,
         });
-        let mut there = self.workers[index].scheduler.requests();
-        there.retain(|id| !self.is_over(*id));
-        there.sort_unstable();
+        let there = self.requests_on(worker);
         let outputs = |id: &RequestId| self.workers[index].scheduler.outputs_of(*id).unwrap_or(0);
         let there: Vec<(RequestId, u32)> = there.iter().map(|id| (*id, outputs(id))).collect();
         let workload = self.workload.clone();
         self.workers[index].restart(workload.clone());
         self.record_of(number).requests = there.len() as u32;
-        for &(id, _) in &there {
+        self.break_off_pulls(now, worker, actions);
+        let is_prefill_worker = self.workers[index].only_prefills();
+        for &(id, _) in there.iter().filter(|_| !is_prefill_worker) {
             self.breaks().leaves_prefill(id);
-            self.entry.ended(now, worker, id, &workload);
+            self.group_of(worker).ended(now, worker, id, &workload);
+            self.leave_prefill_worker(now, id, true, actions);
         }
         if self.scaling.is_some() {
             self.replace(now, number, worker, actions);
         }
         for (id, outputs) in there {
-            self.lose(now, number, id, outputs, actions);
+            let had_begun = self.recording.requests[id.0 as usize].first_scheduled != Time::MAX;
+            if is_prefill_worker && self.lose_prompt(now, id, worker, actions) {
+                self.note_migrated(number, id, had_begun);
+            } else {
+                self.lose(now, number, id, outputs, actions);
+            }
+        }
+    }
+
+    /// Unfinished requests on a worker, in their order.
+    fn requests_on(&self, worker: WorkerId) -> Vec<RequestId> {
+        if self.disaggregated.is_some() {
+            return self.parts_of(worker);
+        }
+        let mut there = self.workers[worker.0 as usize].scheduler.requests();
+        there.retain(|id| !self.is_over(*id));
+        there.sort_unstable();
+        there
+    }
+
+    /// Another worker goes on with a request.
+    fn note_migrated(&mut self, number: u32, id: RequestId, had_begun: bool) {
+        let tokens = self.known_tokens(id);
+        let record = self.record_of(number);
+        record.migrated += 1;
+        if had_begun {
+            record.recomputed_tokens += u64::from(tokens);
         }
     }
 
@@ -252,14 +282,11 @@ impl Cluster {
                 ..old
             };
             self.entry.note_generated(next, generated);
+            if let Some(parts) = &mut self.disaggregated {
+                parts.decode.note_generated(next, generated);
+            }
             if self.find_able_workers(next).is_none() {
-                let prompt = self.workload.requests[id.0 as usize].input_tokens;
-                let had_begun = old.first_scheduled != Time::MAX;
-                let record = self.record_of(number);
-                record.migrated += 1;
-                if had_begun {
-                    record.recomputed_tokens += u64::from(prompt + generated);
-                }
+                self.note_migrated(number, next, old.first_scheduled != Time::MAX);
                 return self.place(now, next, actions);
             }
             self.recording.requests[next.0 as usize].outcome = Outcome::Cancelled;
@@ -269,21 +296,47 @@ impl Cluster {
         self.give_up(now, last, GivenUp::Failed(Failure::WorkerLost), actions);
     }
 
-    /// A router forgets what it knew; requests in its queue come to it again.
-    fn restart_router(&mut self, now: Time, number: u32, reads_caches: bool) {
-        let mut under_way = Vec::new();
-        for worker in &self.workers {
-            let there = worker.scheduler.requests();
-            under_way.extend(there.into_iter().filter(|id| !self.is_over(*id)));
+    /// The routers forget what they knew; requests in their queues come to them again.
+    fn restart_router(
+        &mut self,
+        now: Time,
+        number: u32,
+        reads_caches: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let mut under_way = [Vec::new(), Vec::new()];
+        for worker in 0..self.workers.len() as u32 {
+            let worker = WorkerId(worker);
+            let is_decode = self.is_decode_worker(worker);
+            under_way[usize::from(is_decode)].extend(self.booked_on(worker));
         }
-        self.record_of(number).requests = under_way.len() as u32;
-        self.entry.restart_router(under_way, reads_caches);
+        let [in_front, behind] = under_way;
+        let mut all: Vec<RequestId> = in_front.iter().chain(&behind).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        self.record_of(number).requests = all.len() as u32;
+        self.entry.restart_router(in_front, reads_caches);
+        if let Some(parts) = &mut self.disaggregated {
+            parts.decode.restart_router(behind, reads_caches);
+        }
         let queued: Vec<RequestId> = self.breaks().in_router.iter().copied().collect();
         for request in queued {
             if !self.is_over(request) {
-                self.choose_worker(now, request);
+                self.choose_again(now, request, actions);
             }
         }
+    }
+
+    /// Unfinished requests that a router has given to a worker and that have not ended there.
+    fn booked_on(&self, worker: WorkerId) -> Vec<RequestId> {
+        let mut there = self.requests_on(worker);
+        if let Some(parts) = &self.disaggregated
+            && self.workers[worker.0 as usize].only_prefills()
+        {
+            // What is computed waits to be read, and is none of the router's business.
+            there.retain(|id| parts.handoffs.stage(*id) == Stage::Computing);
+        }
+        there
     }
 }
 

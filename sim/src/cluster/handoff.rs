@@ -144,12 +144,17 @@ impl Cluster {
     /// Sends on requests that got a prefill or a decode worker.
     pub(super) fn submit_parts(&mut self, now: Time, actions: &mut Vec<Action>) {
         loop {
-            if let Some(placement) = self.parts().decode.next_placed() {
-                self.got_decode_worker(now, &placement, actions);
-            } else if let Some(placement) = self.entry.next_placed() {
-                self.got_prefill_worker(now, &placement, actions);
-            } else {
+            let placed = self.parts().decode.next_placed();
+            let Some(placement) = placed.or_else(|| self.entry.next_placed()) else {
                 return;
+            };
+            if self.adversity.is_some() && !self.may_be_placed(now, &placement, actions) {
+                continue;
+            }
+            if self.is_decode_worker(placement.worker) {
+                self.got_decode_worker(now, &placement, actions);
+            } else {
+                self.got_prefill_worker(now, &placement, actions);
             }
         }
     }
@@ -161,15 +166,23 @@ impl Cluster {
         } = *placement;
         let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
         if parts.handoffs.has_prefill_worker(request) {
-            // The prefill is over.
+            // The prefill is over, or its worker is gone.
+            let is_abandoned = parts.handoffs.is_abandoned(request);
             parts.handoffs.will_decode(request, worker);
             self.workers[worker.0 as usize].record.requests += 1;
             self.recording.requests[request.0 as usize].worker = worker.0;
+            if let Some(adversity) = &mut self.adversity {
+                adversity.in_router.remove(&request);
+            }
+            if is_abandoned {
+                return self.decode_alone(now, request, worker, actions);
+            }
             return self.submit(now, request, worker, Part::Decode, actions);
         }
         let stays = parts.keeps_whole(placement, &self.workload, &self.entry);
         let reserves = parts.reserves_first();
         let near = parts.near(worker, Role::Prefill);
+        let stays = stays || self.lacks_prefill_workers(request, near.as_ref());
         if !stays
             && !(self.entry).has_able_near(request, near.as_ref(), &self.workload, &self.pools)
         {
@@ -177,6 +190,7 @@ impl Cluster {
         }
         self.note_placed(now, placement);
         if stays {
+            self.note_prefill(request, worker, placement.overlap_tokens);
             return self.submit(now, request, worker, Part::Whole, actions);
         }
         self.parts().handoffs.will_decode(request, worker);
@@ -185,6 +199,13 @@ impl Cluster {
         }
         self.entry.keep_near(near);
         self.choose_worker(now, request);
+    }
+
+    /// Tokens of a prompt, and of the answer that others began.
+    pub(super) fn known_tokens(&self, id: RequestId) -> u32 {
+        let adversity = self.adversity.as_ref();
+        let generated = adversity.map_or(0, |it| it.attempts.generated(id));
+        self.workload.requests[id.0 as usize].input_tokens + generated
     }
 
     /// Refuses a request that has just got a worker, since nobody near could do the other part.
@@ -237,7 +258,8 @@ impl Cluster {
         record.placed = record.placed.min(now);
         record.router_overlap_tokens = placement.overlap_tokens;
         self.workers[worker.0 as usize].record.requests += 1;
-        let tokens = self.workload.requests[request.0 as usize].input_tokens;
+        self.note_prefill(request, worker, placement.overlap_tokens);
+        let tokens = self.known_tokens(request);
         let parts = self.parts();
         parts.prefill_tokens[worker.0 as usize] += u64::from(tokens);
         parts.handoffs.will_prefill(request, worker);
@@ -259,7 +281,7 @@ impl Cluster {
         for reserved in reserved.drain(..) {
             let parts = self.parts();
             parts.handoffs.reserved(now, &reserved);
-            if parts.handoffs.is_lost(reserved.request) {
+            if parts.handoffs.is_abandoned(reserved.request) {
                 self.compute_after_all(now, reserved.request, actions);
                 continue;
             }
@@ -283,14 +305,21 @@ impl Cluster {
     ) {
         for &request in begun {
             let index = request.0 as usize;
-            self.recording.requests[index].first_token = now;
+            let first = &mut self.recording.requests[index].first_token;
+            *first = now.min(*first);
             self.last_token[index] = now;
+            self.note_first_token(now, request);
+            self.watch_first_token(request);
             let workload = self.workload.clone();
             self.group_of(worker).prefill_done(now, request, &workload);
             let engine = &self.pools[self.workers[worker.0 as usize].pool()].engine;
             let asked = self.workload.requests[index];
             if engine.output_goal(asked.input_tokens, asked.output_tokens) <= 1 {
                 self.complete(now, worker, now, request, actions);
+            }
+            let adversity = self.adversity.as_ref();
+            if adversity.is_some_and(|it| it.is_satisfied_by(request, 1)) {
+                self.dismiss(now, vec![request], actions);
             }
         }
         if !begun.is_empty() {
@@ -305,22 +334,22 @@ impl Cluster {
 
     /// A prefill worker has computed a prompt.
     pub(super) fn prefilled(&mut self, now: Time, request: RequestId, actions: &mut Vec<Action>) {
-        let tokens = self.workload.requests[request.0 as usize].input_tokens;
+        let tokens = self.known_tokens(request);
         let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
         let (from, to) = parts.handoffs.ends_of(request);
         parts.prefill_tokens[from.0 as usize] -= u64::from(tokens);
-        parts.handoffs.prefilled(now, request);
+        let is_there = parts.handoffs.prefilled(now, request);
+        if let Some(adversity) = &mut self.adversity {
+            adversity.leaves_prefill(request);
+        }
         let has_decode_worker = parts.handoffs.has_decode_worker(request);
         let waits_for_blocks = !parts.reserves_first();
         self.entry.prefill_done(now, request, &self.workload);
         self.entry.ended(now, from, request, &self.workload);
         if !has_decode_worker {
-            let parts = self.disaggregated.as_mut().expect(IS_DISAGGREGATED);
-            let near = parts.near(from, Role::Decode);
-            parts.decode.keep_near(near);
-            parts
-                .decode
-                .place(now, request, &self.workload, &self.pools, None);
+            self.choose_decode_worker(now, request, Some(from), actions);
+        } else if is_there {
+            self.received(now, request, actions);
         } else if waits_for_blocks {
             self.submit(now, request, to, Part::Decode, actions);
         }
@@ -336,6 +365,10 @@ impl Cluster {
                 self.received(now, request, actions);
             }
             self.parts().complete = complete;
+            while let Some((request, from)) = self.parts().handoffs.next_unread(now) {
+                self.workers[from.0 as usize].scheduler.release(request);
+                self.notify(now, from, actions);
+            }
         }
         self.ask_for_links(actions);
     }

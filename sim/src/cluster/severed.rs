@@ -1,118 +1,223 @@
-//! A worker is gone: what becomes of the handovers it has a part in.
+//! A client or a worker is gone: what becomes of requests that one worker prefills and another decodes.
 //!
-//! Whoever takes workers away calls [`Cluster::sever`] for a prefill or decode worker, when nothing more will run on it. All
-//! its transfers end at once, what they have moved is lost, and:
+//! *The client leaves.* Its prompt is not computed any further, and the KV of one that is computed is given back. Blocks into
+//! which KV is being pulled stay, on both sides, until the last byte is there (vLLM); SGLang's servers break off.
 //!
-//! * *The decode worker is gone.* The prompt, if it is computed, still lies on the prefill worker: another decode worker is
-//!   chosen and pulls it. If it is not, another is chosen when it is; where blocks come first, now.
-//! * *The prefill worker is gone before the prompt is computed.* Another one is chosen and begins anew; what the decode worker
-//!   has already stays.
-//! * *It is gone afterwards.* The decode worker gives the blocks back and computes the prompt itself, ahead of its queue (vLLM's
-//!   `kv_load_failure_policy: recompute`).
+//! *The prefill worker is gone*, or was never there. The decode worker computes the prompt itself: Dynamo's prefill router and
+//! llm-d's sidecar fall back to decoding alone, and vLLM computes what it could not pull (`kv_load_failure_policy: recompute`).
+//! A decode worker is chosen now if there was none. SGLang's decode server cannot: the request is lost with its prompt.
 //!
-//! A request for whose part no other worker is left is refused. Requests that decode already, or were never handed over, are
-//! not looked at.
+//! *The decode worker is gone.* The request is lost with it, and may move as a whole: a new attempt comes to the front again.
+//! What the prefill worker has computed is found there by its prefix; blocks that wait to be read are given back after
+//! [`UNREAD_FOR`](crate::disaggregation::UNREAD_FOR) (vLLM), or at once (SGLang).
+//!
+//! Source: Dynamo 1.3 and later, disaggregated serving of the router (fallback) and request migration, which wraps both workers;
+//! vLLM 0.10 and later, NIXL connector (`request_finished`, `VLLM_NIXL_ABORT_REQUEST_TIMEOUT`); SGLang 0.5,
+//! `disaggregation/{prefill,decode}.py` (a transfer that failed ends the request on either side).
+
+// Model: a decode worker that has reserved no blocks when the prompt is lost reserves them first, and then computes it.
 
 use super::Cluster;
-use crate::disaggregation::Role;
+use crate::disaggregation::domains::Near;
+use crate::disaggregation::{Role, Stage};
 use crate::event::{Action, WorkerId};
 use crate::record::Rejection;
-use engine::{RequestId, Time};
+use engine::{Part, RequestId, Time};
 
-const HANDS_OVER: &str = "only workers that hand over are severed";
+const HANDS_OVER: &str = "only workers that hand over have a part";
 
 impl Cluster {
-    /// Ends the handovers of a worker that is gone, and lets their requests go on with others. What the worker itself had is the
-    /// caller's, who also keeps it from being chosen for others. Both sides run vLLM.
-    pub fn sever(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {
+    /// Whether decode workers do requests alone that nobody prefills for.
+    pub(super) fn falls_back(&self) -> bool {
+        let parts = self.disaggregated.as_ref();
+        parts.is_some_and(|parts| {
+            let worker = parts.decode.workers()[0];
+            let pool = self.workers[worker.0 as usize].pool();
+            self.pools[pool].engine.does_parts()
+        })
+    }
+
+    /// True if no prefill worker is left for a request, and its decode worker will do without.
+    pub(super) fn lacks_prefill_workers(&mut self, id: RequestId, near: Option<&Near>) -> bool {
+        if self.adversity.is_none() || !self.entry.misses_somebody() || !self.falls_back() {
+            return false;
+        }
+        let refused = self.entry.find_able(id, &self.workload, &self.pools);
+        refused == Some(Rejection::NoWorker)
+            || !(self.entry).has_able_near(id, near, &self.workload, &self.pools)
+    }
+
+    /// Unfinished requests that a worker has a part in.
+    pub(super) fn parts_of(&self, worker: WorkerId) -> Vec<RequestId> {
         let parts = self.disaggregated.as_ref().expect(HANDS_OVER);
-        let is_decode = parts.is_decode_worker(worker);
-        for request in parts.handoffs.unfinished_of(worker) {
-            if is_decode {
-                self.lose_sink(now, request, worker, actions);
+        if !parts.is_decode_worker(worker) {
+            let mut all = parts.handoffs.unfinished_of(worker);
+            all.retain(|id| !self.is_over(*id));
+            return all;
+        }
+        let ids = (0..self.recording.requests.len() as u32).map(RequestId);
+        let is_there = |id: &RequestId| {
+            let record = &self.recording.requests[id.0 as usize];
+            record.worker == worker.0 && !self.is_over(*id)
+        };
+        ids.filter(is_there).collect()
+    }
+
+    /// The prefill worker's part of a request is not wanted any more: its client left, or the decode worker is gone.
+    pub(super) fn leave_prefill_worker(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        is_decode_worker_gone: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let pulls = self.falls_back();
+        let tokens = self.known_tokens(id);
+        let Some(parts) = &mut self.disaggregated else {
+            return;
+        };
+        let (from, to) = parts.handoffs.ends_of(id);
+        let is_reserved = parts.handoffs.is_reserved(id);
+        let stage = parts.handoffs.stage(id);
+        let is_uncomputed = matches!(stage, Stage::Unplaced | Stage::Computing);
+        if is_uncomputed && is_reserved && pulls && !is_decode_worker_gone {
+            // Nothing will come into its blocks.
+            self.workers[to.0 as usize].scheduler.compute_after_all(id);
+        }
+        match stage {
+            Stage::Over => return,
+            Stage::Unplaced => {
+                parts.handoffs.abandon(now, id);
+                return;
+            }
+            Stage::Computing => {
+                parts.prefill_tokens[from.0 as usize] -= u64::from(tokens);
+                parts.handoffs.abandon(now, id);
+                self.entry.ended(now, from, id, &self.workload);
+                self.workers[from.0 as usize].abort(id);
+            }
+            Stage::Computed if is_decode_worker_gone && pulls => {
+                parts.handoffs.abandon(now, id);
+                parts.handoffs.stays_unread(now, id);
+                return;
+            }
+            // The pull goes on to its end.
+            Stage::Computed if is_reserved && pulls => return,
+            Stage::Computed => {
+                parts.handoffs.abandon(now, id);
+                self.workers[from.0 as usize].scheduler.release(id);
+            }
+        }
+        self.notify(now, from, actions);
+    }
+
+    /// Ends transfers of requests that are over already, in which a worker that is gone had a part.
+    pub(super) fn break_off_pulls(
+        &mut self,
+        now: Time,
+        gone: WorkerId,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(parts) = &mut self.disaggregated else {
+            return;
+        };
+        parts.handoffs.forget(gone);
+        let unfinished = parts.handoffs.unfinished_of(gone);
+        for id in unfinished {
+            if !self.is_over(id) {
+                continue;
+            }
+            let parts = self.disaggregated.as_mut().expect(HANDS_OVER);
+            let (_, to) = parts.handoffs.ends_of(id);
+            parts.handoffs.abandon(now, id);
+            if to == gone {
+                parts.handoffs.stays_unread(now, id);
             } else {
-                self.lose_source(now, request, worker, actions);
+                // Its client left: the blocks are given back.
+                self.workers[to.0 as usize].scheduler.compute_after_all(id);
+                self.notify(now, to, actions);
             }
         }
-        self.submit_placed(now, actions);
-        self.ask_for_links(actions);
     }
 
-    fn lose_sink(
+    /// The prefill worker of a request is gone, and what it had of the prompt: the decode worker computes it. False if it cannot.
+    pub(super) fn lose_prompt(
         &mut self,
         now: Time,
-        request: RequestId,
+        id: RequestId,
         gone: WorkerId,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let falls_back = self.falls_back();
+        let tokens = self.known_tokens(id);
+        let parts = self.disaggregated.as_mut().expect(HANDS_OVER);
+        let is_computed = parts.handoffs.stage(id) == Stage::Computed;
+        let (_, to) = parts.handoffs.ends_of(id);
+        let has_decode_worker = parts.handoffs.has_decode_worker(id);
+        let is_submitted = has_decode_worker && (is_computed || parts.reserves_first());
+        let is_reserved = parts.handoffs.is_reserved(id);
+        parts.handoffs.abandon(now, id);
+        if !is_computed {
+            parts.prefill_tokens[gone.0 as usize] -= u64::from(tokens);
+            self.entry.ended(now, gone, id, &self.workload);
+            if let Some(adversity) = &mut self.adversity {
+                adversity.leaves_prefill(id);
+            }
+        }
+        if !falls_back {
+            self.workers[to.0 as usize].abort(id);
+            self.notify(now, to, actions);
+            let parts = self.disaggregated.as_mut().expect(HANDS_OVER);
+            parts.decode.ended(now, to, id, &self.workload);
+            return false;
+        }
+        if is_reserved {
+            self.compute_after_all(now, id, actions);
+        } else if is_submitted {
+            // It is told when it has the blocks.
+        } else if has_decode_worker {
+            self.decode_alone(now, id, to, actions);
+        } else if !is_computed {
+            self.choose_decode_worker(now, id, None, actions);
+        }
+        // Or it waits for a decode worker already.
+        true
+    }
+
+    /// A decode worker does all of a request.
+    pub(super) fn decode_alone(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        worker: WorkerId,
+        actions: &mut Vec<Action>,
+    ) {
+        self.note_prefill(id, worker, 0);
+        self.submit(now, id, worker, Part::Whole, actions);
+    }
+
+    /// The router of the decode workers takes a request whose prompt is computed by `from`, or never will be.
+    pub(super) fn choose_decode_worker(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        from: Option<WorkerId>,
         actions: &mut Vec<Action>,
     ) {
         let parts = self.disaggregated.as_mut().expect(HANDS_OVER);
-        let (from, _) = parts.handoffs.ends_of(request);
-        let was_reserved = parts.handoffs.is_reserved(request);
-        let is_prefilled = parts.handoffs.is_prefilled(request);
-        let has_source = parts.handoffs.has_prefill_worker(request);
-        parts.handoffs.lose_sink(now, request);
-        (parts.decode).ended(now, gone, request, &self.workload);
-        let waits_for_sink = parts.reserves_first() && !was_reserved;
-        if !is_prefilled && !waits_for_sink {
-            // Another is chosen when the prompt is computed.
-            return;
+        let near = from.and_then(|from| parts.near(from, Role::Decode));
+        let refused = parts.decode.find_able(id, &self.workload, &self.pools);
+        let is_near = (parts.decode).has_able_near(id, near.as_ref(), &self.workload, &self.pools);
+        if let Some(reason) = refused.or((!is_near).then_some(Rejection::NoWorker)) {
+            // Who could have taken it when it arrived is gone.
+            self.leave_prefill_worker(now, id, true, actions);
+            return self.turn_away(now, id, reason, actions);
         }
-        assert!(
-            has_source,
-            "a router that lets requests wait is emptied before a worker goes"
-        );
-        let near = parts.near(from, Role::Decode);
-        let choices = parts.decode.choices(request, &self.workload, &self.pools);
-        let is_able =
-            (parts.decode).has_able_near(request, near.as_ref(), &self.workload, &self.pools);
-        if choices < 2 || !is_able {
-            if is_prefilled {
-                self.workers[from.0 as usize].scheduler.release(request);
-                self.notify(now, from, actions);
-            }
-            return self.refuse(now, request, Rejection::NoWorkerInDomain, actions);
+        if let Some(adversity) = &mut self.adversity {
+            adversity.in_router.insert(id);
         }
-        parts.decode.bar(request, gone);
         parts.decode.keep_near(near);
-        (parts.decode).place(now, request, &self.workload, &self.pools, None);
-    }
-
-    fn lose_source(
-        &mut self,
-        now: Time,
-        request: RequestId,
-        gone: WorkerId,
-        actions: &mut Vec<Action>,
-    ) {
-        let tokens = self.workload.requests[request.0 as usize].input_tokens;
-        let parts = self.disaggregated.as_mut().expect(HANDS_OVER);
-        let (_, to) = parts.handoffs.ends_of(request);
-        let is_reserved = parts.handoffs.is_reserved(request);
-        if parts.handoffs.is_prefilled(request) {
-            parts.handoffs.lose_prompt(now, request);
-            if is_reserved {
-                self.compute_after_all(now, request, actions);
-            }
-            return;
-        }
-        let near = (parts.handoffs.has_decode_worker(request))
-            .then(|| parts.near(to, Role::Prefill))
-            .flatten();
-        parts.prefill_tokens[gone.0 as usize] -= u64::from(tokens);
-        parts.handoffs.lose_source(now, request);
-        self.entry.ended(now, gone, request, &self.workload);
-        let choices = self.entry.choices(request, &self.workload, &self.pools);
-        let is_able =
-            (self.entry).has_able_near(request, near.as_ref(), &self.workload, &self.pools);
-        if choices < 2 || !is_able {
-            if is_reserved {
-                return self.compute_after_all(now, request, actions);
-            }
-            return self.refuse(now, request, Rejection::NoWorkerInDomain, actions);
-        }
-        self.entry.bar(request, gone);
-        self.entry.keep_near(near);
-        self.choose_worker(now, request);
+        (parts.decode).place(now, id, &self.workload, &self.pools, None);
     }
 
     /// A decode worker gives back the blocks of a prompt that will not come, and computes it.
@@ -129,183 +234,5 @@ impl Cluster {
             .scheduler
             .compute_after_all(request);
         self.notify(now, to, actions);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disaggregation::{DisaggregationSpec, HandoffOrder, Overlap};
-    use crate::event::{Event, Order, Ran};
-    use crate::links::NetworkSpec;
-    use crate::{ClusterSpec, FrontendSpec, LoadSpec, Outcome, PoolSpec, RouterSpec};
-    use engine::vllm::VllmConfig;
-    use engine::{NewRequest, Run, Span, WorkloadBuilder};
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    const STEP: Span = Span::from_ns(1_000_000);
-
-    /// Two workers of each role, prompts of 100 tokens (7 blocks, 112 MB at 1 GB/s) and ten answer tokens, one every 5 ms.
-    fn cluster(order: HandoffOrder) -> Cluster {
-        let mut builder = WorkloadBuilder::new();
-        for index in 0..6 {
-            let prompt = [Run {
-                first: WorkloadBuilder::block_token(index, 0),
-                len: 100,
-            }];
-            builder.push(NewRequest {
-                arrival: Time::from_ns(u64::from(index) * 5_000_000),
-                prompt: &prompt,
-                output_tokens: 10,
-                priority: 0,
-                session: index,
-                dependencies: &[],
-            });
-        }
-        let engine = VllmConfig {
-            async_scheduling: false,
-            ..VllmConfig::default()
-        };
-        let pool = |name: &str| PoolSpec {
-            name: name.to_owned(),
-            workers: 2,
-            gpus_per_worker: 1,
-            engine: engine.clone().into(),
-        };
-        let spec = ClusterSpec {
-            pools: vec![pool("prefill"), pool("decode")],
-            disaggregation: Some(DisaggregationSpec {
-                roles: vec![Role::Prefill, Role::Decode],
-                order,
-                conditional: None,
-                overlap: Overlap::Chunk,
-                network: NetworkSpec {
-                    bytes_per_s: 1_000_000_000,
-                    per_gpu: false,
-                    core_bytes_per_s: None,
-                    latency: Span::ZERO,
-                    setup: Span::ZERO,
-                },
-                topology: None,
-                domain: None,
-                kv_bytes_per_token: 1_000_000,
-                failure_rate: 0.0,
-            }),
-            router: RouterSpec::RoundRobin,
-            load: LoadSpec::default(),
-            frontend: FrontendSpec::default(),
-            seed: 1,
-            coasting: false,
-            track_block_ids: false,
-        };
-        Cluster::new(&spec, Arc::new(builder.finish()))
-    }
-
-    /// Runs it step by step; `gone` is severed at that time, and nothing happens there afterwards.
-    fn run(mut cluster: Cluster, gone: WorkerId, at: Time) -> Cluster {
-        let mut queue: BTreeMap<(Time, Order, u64), Event> = BTreeMap::new();
-        let (mut actions, mut number, mut is_gone) = (Vec::new(), 0, false);
-        let mut now = Time::ZERO;
-        cluster.start(&mut actions);
-        loop {
-            for action in actions.drain(..) {
-                let (time, event) = match action {
-                    Action::At { time, event } => (time, event),
-                    Action::Cut { .. } | Action::Disturb { .. } => continue,
-                    Action::Run { worker, .. } => {
-                        let ran = Ran {
-                            worker,
-                            steps: 1,
-                            start: now,
-                            first: STEP,
-                            slope_ps: 0,
-                        };
-                        (now + STEP, Event::Ran(ran))
-                    }
-                };
-                number += 1;
-                queue.insert((time, event.order(), number), event);
-            }
-            let next = queue.first_key_value().map(|(key, _)| key.0);
-            if !is_gone && next.is_none_or(|time| time >= at) {
-                is_gone = true;
-                now = at;
-                cluster.sever(now, gone, &mut actions);
-                continue;
-            }
-            let Some(((time, ..), event)) = queue.pop_first() else {
-                return cluster;
-            };
-            now = time;
-            let of_gone = match event {
-                Event::Ran(ran) => ran.worker == gone,
-                Event::Plan { worker } => worker == gone,
-                _ => false,
-            };
-            if !(is_gone && of_gone) {
-                cluster.handle(now, event, &mut actions);
-                if is_gone {
-                    // What the router still gives it goes elsewhere.
-                    cluster.sever(now, gone, &mut actions);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn whenever_a_worker_goes_its_handovers_end_elsewhere() {
-        let orders = [
-            HandoffOrder::SourceFirst,
-            HandoffOrder::DecodeFirst,
-            HandoffOrder::DestinationFirst,
-        ];
-        let (mut moved_again, mut computed_again) = (0, 0);
-        for order in orders {
-            for gone in (0..4).map(WorkerId) {
-                // From before the first arrival to after the last transfer, a fraction of a step apart.
-                for at in (0..600).map(|nth| Time::from_ns(nth * 1_300_000)) {
-                    let after = run(cluster(order), gone, at);
-                    let what = || format!("{order:?}, {gone:?} gone at {at}");
-                    let handoffs = &after.disaggregated.as_ref().unwrap().handoffs;
-                    assert!(handoffs.is_quiet(), "{}", what());
-                    for (index, worker) in after.workers.iter().enumerate() {
-                        let holds = worker.scheduler.held_blocks();
-                        assert!(holds == 0 || index == gone.0 as usize, "{}", what());
-                    }
-                    for record in &after.recording.requests {
-                        // What decoded there is gone with it.
-                        let is_done = record.outcome == Outcome::Completed;
-                        assert!(is_done || record.worker == gone.0, "{}: {record:?}", what());
-                    }
-                    let records = handoffs.records();
-                    computed_again += records.iter().filter(|it| it.has_failed).count();
-                    let again = |it: &&crate::TransferRecord| it.prefilled < it.began;
-                    moved_again += records.iter().filter(again).count();
-                }
-            }
-        }
-        assert!(
-            moved_again > 100 && computed_again > 100,
-            "{moved_again} {computed_again}"
-        );
-    }
-
-    #[test]
-    fn the_prompt_is_pulled_by_another_worker() {
-        // The first prompt is computed at 1 ms and on its way to worker 2 until 113 ms. At 50 ms that is gone: worker 3 reserves
-        // at once, shares the way out of worker 0 with others, and the first answer comes out of worker 3.
-        let after = run(
-            cluster(HandoffOrder::SourceFirst),
-            WorkerId(2),
-            Time::from_ns(50_000_000),
-        );
-        let record = after.recording.requests[0];
-        assert_eq!((record.worker, record.outcome), (3, Outcome::Completed));
-        let transfer = after.disaggregated.as_ref().unwrap().handoffs.records()[0];
-        assert_eq!((transfer.from, transfer.to), (WorkerId(0), WorkerId(3)));
-        assert_eq!(transfer.prefilled, Time::from_ns(1_000_000));
-        assert_eq!(transfer.began, Time::from_ns(50_000_000));
-        assert_eq!(transfer.bytes, 112_000_000);
     }
 }

@@ -12,6 +12,7 @@ use super::{DisaggregationSpec, HandoffOrder, Overlap, TransferRecord};
 use crate::event::{Action, Event, WorkerId};
 use crate::links::{LinkUse, Network, NewTransfer};
 use engine::{RequestId, Reserved, Span, StepPlan, Time};
+use std::collections::VecDeque;
 
 /// All handoffs of a run.
 #[derive(Debug, Clone)]
@@ -21,8 +22,23 @@ pub(crate) struct Handoffs {
     block_size: u32,
     /// By request; blank until a worker was chosen.
     all: Vec<Handoff>,
+    /// Prompts that wait for a decode worker that is gone, and until when.
+    unread: VecDeque<(Time, RequestId)>,
     /// When the next [`Event::Links`] comes that was asked for; `Time::MAX` for none.
     wake: Time,
+}
+
+/// Where a handover stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No prefill worker is chosen.
+    Unplaced,
+    /// A prefill worker is, and has not computed all of the prompt.
+    Computing,
+    /// The prompt is computed, and not all of it is where it is to be.
+    Computed,
+    /// The prefill worker has no part in it any more.
+    Over,
 }
 
 /// One request's.
@@ -34,8 +50,8 @@ struct Handoff {
     computed_tokens: u32,
     sent_tokens: u32,
     moving_tokens: u32,
-    /// Its prompt was computed on a worker that is gone.
-    is_lost: bool,
+    /// Nothing more is moved of it: the prompt is lost, or nobody wants it.
+    is_abandoned: bool,
     /// The step that computes it now, where that is looked at.
     step: Option<Step>,
 }
@@ -58,6 +74,8 @@ struct Part {
 }
 
 const NOBODY: WorkerId = WorkerId(u32::MAX);
+/// How long a prompt waits to be read: vLLM's `VLLM_NIXL_ABORT_REQUEST_TIMEOUT`.
+pub const UNREAD_FOR: Span = Span(480_000_000_000_000);
 
 impl Handoffs {
     pub fn new(spec: DisaggregationSpec, gpus: &[u32], requests: usize, block_size: u32) -> Self {
@@ -78,7 +96,7 @@ impl Handoffs {
             computed_tokens: 0,
             sent_tokens: 0,
             moving_tokens: 0,
-            is_lost: false,
+            is_abandoned: false,
             step: None,
         };
         Handoffs {
@@ -86,7 +104,19 @@ impl Handoffs {
             spec,
             block_size,
             all: (0..requests).map(blank).collect(),
+            unread: VecDeque::new(),
             wake: Time::MAX,
+        }
+    }
+
+    pub fn stage(&self, id: RequestId) -> Stage {
+        let handoff = &self.all[id.0 as usize];
+        let record = &handoff.record;
+        match (record.from, record.prefilled) {
+            _ if handoff.is_abandoned || record.ended != Time::MAX => Stage::Over,
+            (NOBODY, _) => Stage::Unplaced,
+            (_, Time::MAX) => Stage::Computing,
+            _ => Stage::Computed,
         }
     }
 
@@ -163,11 +193,20 @@ impl Handoffs {
         }
     }
 
-    /// All prompt tokens are computed.
-    pub fn prefilled(&mut self, now: Time, id: RequestId) {
+    /// All prompt tokens are computed. True if all of them are where they are to be: their layers came as they should have
+    /// been computed, and the step hung.
+    pub fn prefilled(&mut self, now: Time, id: RequestId) -> bool {
         self.all[id.0 as usize].record.prefilled = now;
         self.step_is_over(now, id);
         self.proceed(now, id);
+        let handoff = &mut self.all[id.0 as usize];
+        let is_there = handoff.record.reserved != Time::MAX
+            && handoff.moving_tokens == 0
+            && handoff.sent_tokens == handoff.missing_tokens;
+        if is_there {
+            handoff.record.ended = now;
+        }
+        is_there
     }
 
     fn step_is_over(&mut self, now: Time, id: RequestId) {
@@ -190,7 +229,7 @@ impl Handoffs {
     fn proceed(&mut self, now: Time, id: RequestId) {
         let handoff = &mut self.all[id.0 as usize];
         let record = &mut handoff.record;
-        if record.reserved == Time::MAX || handoff.moving_tokens > 0 || handoff.is_lost {
+        if record.reserved == Time::MAX || handoff.moving_tokens > 0 || handoff.is_abandoned {
             return;
         }
         let ready = if record.prefilled != Time::MAX {
@@ -252,6 +291,24 @@ impl Handoffs {
         self.network.send(now, transfer);
     }
 
+    /// Its decode worker is gone: the prefill worker waits to be read, and gives up after a while.
+    pub fn stays_unread(&mut self, now: Time, id: RequestId) {
+        self.unread.push_back((now + UNREAD_FOR, id));
+    }
+
+    /// The next prompt that has waited long enough to be read, and its prefill worker.
+    pub fn next_unread(&mut self, now: Time) -> Option<(RequestId, WorkerId)> {
+        let (_, id) = self.unread.pop_front_if(|(until, _)| *until <= now)?;
+        Some((id, self.ends_of(id).0))
+    }
+
+    /// A worker is gone: nothing waits there to be read, and who comes back gets acquainted anew.
+    pub fn forget(&mut self, worker: WorkerId) {
+        let all = &self.all;
+        (self.unread).retain(|(_, id)| all[id.0 as usize].record.from != worker);
+        self.network.forget(worker);
+    }
+
     /// Something happens on the links. Appends requests whose KV is all there.
     pub fn advance(&mut self, now: Time, complete: &mut Vec<RequestId>) {
         if self.wake <= now {
@@ -275,23 +332,25 @@ impl Handoffs {
     /// Handovers that are not over and of which a worker has a part.
     pub fn unfinished_of(&self, worker: WorkerId) -> Vec<RequestId> {
         let all = self.all.iter().map(|handoff| handoff.record);
-        let meant =
-            all.filter(|it| it.ended == Time::MAX && (it.from == worker || it.to == worker));
-        meant.map(|record| record.request).collect()
+        let meant = all.filter(|it| it.from == worker || it.to == worker);
+        let is_open = |id: &RequestId| self.stage(*id) != Stage::Over;
+        meant.map(|record| record.request).filter(is_open).collect()
     }
 
     pub fn is_prefilled(&self, id: RequestId) -> bool {
         self.all[id.0 as usize].record.prefilled != Time::MAX
     }
 
-    /// Whether its prompt was computed on a worker that is gone.
-    pub fn is_lost(&self, id: RequestId) -> bool {
-        self.all[id.0 as usize].is_lost
+    /// Whether nothing of it will come.
+    pub fn is_abandoned(&self, id: RequestId) -> bool {
+        self.all[id.0 as usize].is_abandoned
     }
 
-    /// Ends what moves.
-    fn cut_off(&mut self, now: Time, id: RequestId) {
+    /// Ends what moves, for good.
+    pub fn abandon(&mut self, now: Time, id: RequestId) {
         let handoff = &mut self.all[id.0 as usize];
+        handoff.is_abandoned = true;
+        handoff.step = None;
         let tokens = std::mem::take(&mut handoff.moving_tokens);
         if tokens > 0 {
             handoff.record.bytes -= u64::from(tokens) * self.spec.kv_bytes_per_token;
@@ -299,50 +358,13 @@ impl Handoffs {
         }
     }
 
-    /// The decode worker is gone, and what it had.
-    pub fn lose_sink(&mut self, now: Time, id: RequestId) {
-        self.cut_off(now, id);
-        let handoff = &mut self.all[id.0 as usize];
-        handoff.missing_tokens = 0;
-        handoff.sent_tokens = 0;
-        handoff.record = TransferRecord {
-            to: NOBODY,
-            reserved: Time::MAX,
-            began: Time::MAX,
-            hit_tokens: 0,
-            bytes: 0,
-            ..handoff.record
-        };
-    }
-
-    /// The prefill worker is gone, and the prompt is not computed.
-    pub fn lose_source(&mut self, now: Time, id: RequestId) {
-        self.cut_off(now, id);
-        let handoff = &mut self.all[id.0 as usize];
-        handoff.computed_tokens = 0;
-        handoff.step = None;
-        handoff.record.from = NOBODY;
-    }
-
-    /// The prefill worker is gone, and with it the prompt that it had computed.
-    pub fn lose_prompt(&mut self, now: Time, id: RequestId) {
-        self.cut_off(now, id);
-        self.all[id.0 as usize].is_lost = true;
-    }
-
-    /// Nothing more is moved of it.
+    /// The decode worker computes it after all.
     pub fn give_up(&mut self, now: Time, id: RequestId) {
         let record = &mut self.all[id.0 as usize].record;
         record.began = record.began.min(now);
         record.prefilled = record.prefilled.min(now);
         record.ended = now;
         record.has_failed = true;
-    }
-
-    /// Whether nothing moves.
-    #[cfg(test)]
-    pub fn is_quiet(&self) -> bool {
-        self.network.next_event().is_none()
     }
 
     pub fn note_failure(&mut self, id: RequestId) {
@@ -354,9 +376,11 @@ impl Handoffs {
         self.network.next_event().is_some()
     }
 
-    /// Asks to be told when something happens on the links.
+    /// Asks to be told when something happens on the links, or somebody has waited for long enough.
     pub fn ask(&mut self, actions: &mut Vec<Action>) {
-        if let Some(time) = self.network.next_event().filter(|&time| time < self.wake) {
+        let unread = self.unread.front().map(|(until, _)| *until);
+        let next = self.network.next_event().into_iter().chain(unread).min();
+        if let Some(time) = next.filter(|&time| time < self.wake) {
             self.wake = time;
             actions.push(Action::At {
                 time,

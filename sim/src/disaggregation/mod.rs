@@ -28,7 +28,7 @@
 // Model: messages between front end, routers and workers take no time beyond the front end's. A prefill worker that has
 // planned at the instant at which blocks are reserved for it elsewhere sees the request one step later.
 // Model: a failure shows when the last byte should have come.
-// Model: nobody gives up waiting: vLLM frees blocks that were not read within 480 s.
+// Model: nobody gives up waiting for a decode worker that lives: vLLM frees blocks that were not read within 480 s.
 
 pub mod conditional;
 pub mod domains;
@@ -36,7 +36,8 @@ mod handoffs;
 
 pub use conditional::Conditional;
 pub use domains::{DomainPolicy, Enforcement};
-pub(crate) use handoffs::Handoffs;
+pub use handoffs::UNREAD_FOR;
+pub(crate) use handoffs::{Handoffs, Stage};
 
 use crate::event::WorkerId;
 use crate::links::{NetworkSpec, Topology};

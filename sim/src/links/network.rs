@@ -165,6 +165,11 @@ impl Network {
         }
     }
 
+    /// Who has been acquainted with a worker is not any more.
+    pub fn forget(&mut self, worker: WorkerId) {
+        (self.acquainted).retain(|(from, to)| *from != worker && *to != worker);
+    }
+
     /// When something happens next, if nothing is sent before.
     #[must_use]
     pub fn next_event(&self) -> Option<Time> {
