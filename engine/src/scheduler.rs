@@ -417,6 +417,16 @@ impl Scheduler {
         any!(self, scheduler => scheduler.outputs_of_part(part))
     }
 
+    /// True if prompts that were computed here wait to be read.
+    #[must_use]
+    pub fn awaits_readers(&self) -> bool {
+        match self {
+            Scheduler::Vllm(scheduler) => scheduler.awaits_readers(),
+            Scheduler::Sglang(scheduler) => scheduler.awaits_readers(),
+            Scheduler::Trtllm(_) => false,
+        }
+    }
+
     /// Gives back the blocks of a request whose prefill was done here; nobody reads them any more.
     pub fn release(&mut self, id: RequestId) {
         match self {

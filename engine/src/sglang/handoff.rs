@@ -96,6 +96,12 @@ impl Scheduler {
         }
     }
 
+    /// True if prompts that were computed here wait to be read.
+    #[must_use]
+    pub fn awaits_readers(&self) -> bool {
+        !self.handoff.held.is_empty()
+    }
+
     /// A request that waits on a decode server.
     pub(super) fn find_unseated(&self, request: RequestId) -> Option<SequenceId> {
         let mut all = self.handoff.unseated();

@@ -81,6 +81,12 @@ impl Scheduler {
         self.cache.lookup(path, limit).blocks
     }
 
+    /// True if prompts that were computed here wait to be read.
+    #[must_use]
+    pub fn awaits_readers(&self) -> bool {
+        !self.elsewhere.held.is_empty()
+    }
+
     /// Nobody reads the blocks of a request any more whose prefill was done here.
     pub fn release(&mut self, request: RequestId) {
         self.elsewhere.news.push((News::Read, request));

@@ -180,7 +180,6 @@ impl Cluster {
             return self.submit(now, request, worker, Part::Decode, actions);
         }
         let stays = parts.keeps_whole(placement, &self.workload, &self.entry);
-        let reserves = parts.reserves_first();
         let near = parts.near(worker, Role::Prefill);
         let stays = stays || self.lacks_prefill_workers(request, near.as_ref());
         if !stays
@@ -194,9 +193,6 @@ impl Cluster {
             return self.submit(now, request, worker, Part::Whole, actions);
         }
         self.parts().handoffs.will_decode(request, worker);
-        if reserves {
-            self.submit(now, request, worker, Part::Decode, actions);
-        }
         self.entry.keep_near(near);
         self.choose_worker(now, request);
     }
@@ -263,9 +259,12 @@ impl Cluster {
         let parts = self.parts();
         parts.prefill_tokens[worker.0 as usize] += u64::from(tokens);
         parts.handoffs.will_prefill(request, worker);
-        if !parts.reserves_first() || parts.handoffs.is_reserved(request) {
-            self.submit(now, request, worker, Part::Prefill, actions);
+        if parts.reserves_first() {
+            // Both servers are told at once who the other is.
+            let (_, to) = parts.handoffs.ends_of(request);
+            return self.submit(now, request, to, Part::Decode, actions);
         }
+        self.submit(now, request, worker, Part::Prefill, actions);
     }
 
     /// A decode worker has blocks for requests.
@@ -285,9 +284,7 @@ impl Cluster {
                 self.compute_after_all(now, reserved.request, actions);
                 continue;
             }
-            let is_to_begin = parts.handoffs.has_prefill_worker(reserved.request)
-                && !parts.handoffs.is_prefilled(reserved.request);
-            if parts.reserves_first() && is_to_begin {
+            if parts.reserves_first() {
                 let (from, _) = parts.handoffs.ends_of(reserved.request);
                 self.submit(now, reserved.request, from, Part::Prefill, actions);
             }

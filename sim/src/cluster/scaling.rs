@@ -189,6 +189,7 @@ impl Cluster {
         scheduler.is_idle()
             && scheduler.running() + scheduler.waiting() == 0
             && scheduler.held_blocks() == 0
+            && !scheduler.awaits_readers()
             && self.group_of(id).active_on(id) == 0
     }
 

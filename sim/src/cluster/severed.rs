@@ -78,13 +78,7 @@ impl Cluster {
         };
         let (from, to) = parts.handoffs.ends_of(id);
         let is_reserved = parts.handoffs.is_reserved(id);
-        let stage = parts.handoffs.stage(id);
-        let is_uncomputed = matches!(stage, Stage::Unplaced | Stage::Computing);
-        if is_uncomputed && is_reserved && pulls && !is_decode_worker_gone {
-            // Nothing will come into its blocks.
-            self.workers[to.0 as usize].scheduler.compute_after_all(id);
-        }
-        match stage {
+        match parts.handoffs.stage(id) {
             Stage::Over => return,
             Stage::Unplaced => {
                 parts.handoffs.abandon(now, id);
@@ -95,6 +89,10 @@ impl Cluster {
                 parts.handoffs.abandon(now, id);
                 self.entry.ended(now, from, id, &self.workload);
                 self.workers[from.0 as usize].abort(id);
+                if is_reserved && pulls && !is_decode_worker_gone {
+                    // Nothing will come into its blocks.
+                    self.workers[to.0 as usize].scheduler.compute_after_all(id);
+                }
             }
             Stage::Computed if is_decode_worker_gone && pulls => {
                 parts.handoffs.abandon(now, id);

@@ -337,10 +337,6 @@ impl Handoffs {
         meant.map(|record| record.request).filter(is_open).collect()
     }
 
-    pub fn is_prefilled(&self, id: RequestId) -> bool {
-        self.all[id.0 as usize].record.prefilled != Time::MAX
-    }
-
     /// Whether nothing of it will come.
     pub fn is_abandoned(&self, id: RequestId) -> bool {
         self.all[id.0 as usize].is_abandoned
