@@ -209,10 +209,13 @@ fn check(case: &Case, recording: &Recording) -> Result<(), String> {
     Ok(())
 }
 
-/// True if a worker that drains until its prompts are read can hold the GPUs that who would read them is to get.
+/// True if a worker that drains until its prompts are read can hold the GPUs, or be the worker, that who would read them is to
+/// get.
 fn waits_for_gpus(case: &Case) -> bool {
-    let has_bound = |scaling: &sim::scaling::ScalingSpec| scaling.gpus.is_some();
-    case.spec.disaggregation.is_some() && case.scaling.as_ref().is_some_and(has_bound)
+    let waits = |scaling: &sim::scaling::ScalingSpec| {
+        scaling.gpus.is_some() || scaling.lifecycle.switch.is_some()
+    };
+    case.spec.disaggregation.is_some() && case.scaling.as_ref().is_some_and(waits)
 }
 
 /// True if the engine can preempt in circles even if nothing goes wrong.
@@ -220,7 +223,12 @@ fn stays_unfinished(case: &Case) -> bool {
     let mut pools = case.spec.pools.iter();
     pools.any(|pool| {
         let vllm = pool.engine.as_vllm();
-        vllm.is_some_and(|config| config.policy == engine::vllm::SchedulingPolicy::Priority)
+        // Blocks that wait to be read are nobody's who could be preempted.
+        let hands_over = case.spec.disaggregation.is_some();
+        vllm.is_some_and(|config| {
+            config.policy == engine::vllm::SchedulingPolicy::Priority
+                || (hands_over && !config.scheduler_reserve_full_isl)
+        })
     })
 }
 

@@ -217,6 +217,8 @@ impl Cluster {
             self.breaks().leaves_prefill(id);
             self.group_of(worker).ended(now, worker, id, &workload);
             self.leave_prefill_worker(now, id, true, actions);
+            // It may wait in a router for its other worker.
+            self.recording.requests[id.0 as usize].outcome = Outcome::Cancelled;
         }
         if self.scaling.is_some() {
             self.replace(now, number, worker, actions);

@@ -310,7 +310,9 @@ impl Cluster {
             let workload = self.workload.clone();
             self.group_of(worker).prefill_done(now, request, &workload);
             let engine = &self.pools[self.workers[worker.0 as usize].pool()].engine;
-            let asked = self.workload.requests[index];
+            let adversity = self.adversity.as_ref();
+            let generated = adversity.map_or(0, |it| it.attempts.generated(request));
+            let asked = self.workload.requests[index].after(generated);
             if engine.output_goal(asked.input_tokens, asked.output_tokens) <= 1 {
                 self.complete(now, worker, now, request, actions);
             }

@@ -190,6 +190,8 @@ impl Cluster {
         worker: WorkerId,
         actions: &mut Vec<Action>,
     ) {
+        let parts = self.disaggregated.as_mut().expect(HANDS_OVER);
+        parts.handoffs.abandon(now, id);
         self.note_prefill(id, worker, 0);
         self.submit(now, id, worker, Part::Whole, actions);
     }
