@@ -315,12 +315,6 @@ pub fn check_together(root: &Section<'_>, adversity: &AdversitySpec, deployment:
         .find(|name| root.has(name))
         .unwrap_or("faults");
     let refuse = |found: String, expected: &str| root.conflict(name, found, expected, "");
-    if deployment.hands_over {
-        refuse(
-            "clients, thresholds or faults beside pools of role prefill and decode".to_owned(),
-            "aggregated pools: it is not modelled yet for requests that are handed over",
-        );
-    }
     if deployment.router == Some(&RouterSpec::Clairvoyant) {
         refuse(
             "an oracle that routes".to_owned(),

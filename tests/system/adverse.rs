@@ -108,7 +108,8 @@ fn adverse(seed: u64) -> Case {
     });
     let timeline = timeline.collect();
     let random = dice.chance(30).then(|| RandomFault {
-        mtbf: Span(within(&mut dice).0.max(span / 100)),
+        // Refused requests may be sent long after the last one that is served.
+        mtbf: Span(within(&mut dice).0.max(span / 100).max(100_000_000)),
         kind: kind(&mut dice),
         worker: dice.chance(50).then_some(0),
         lasts: step(&mut dice),
