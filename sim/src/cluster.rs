@@ -570,7 +570,9 @@ impl Cluster {
             if self.workers[ran.worker.0 as usize].only_prefills() {
                 if self.is_over(request) {
                     // Nobody will read it.
-                    self.workers[ran.worker.0 as usize].scheduler.release(request);
+                    self.workers[ran.worker.0 as usize]
+                        .scheduler
+                        .release(request);
                     continue;
                 }
                 self.prompt_computed(now, ran.worker, request);

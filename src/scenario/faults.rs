@@ -22,7 +22,6 @@ const MAX_FACTOR: f64 = 1_000.0;
 pub struct Deployment<'a> {
     pub pools: &'a [Pool],
     pub router: Option<&'a RouterSpec>,
-    pub hands_over: bool,
     pub has_planner: bool,
     pub planner: Option<&'a PlannerSpec>,
     /// Workers, or places for them.

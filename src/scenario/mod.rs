@@ -168,7 +168,6 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
     let deployment = pools.as_deref().map(|pools| Deployment {
         pools,
         router: router.as_ref(),
-        hands_over: disaggregation.is_some(),
         has_planner: section.has("planner"),
         planner: planner.as_ref(),
         workers: match &planner {

@@ -110,12 +110,7 @@ impl Cluster {
     }
 
     /// Ends transfers of requests that are over already, in which a worker that is gone had a part.
-    pub(super) fn break_off_pulls(
-        &mut self,
-        now: Time,
-        gone: WorkerId,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn break_off_pulls(&mut self, now: Time, gone: WorkerId, actions: &mut Vec<Action>) {
         let Some(parts) = &mut self.disaggregated else {
             return;
         };
