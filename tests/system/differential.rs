@@ -175,6 +175,14 @@ const MARKS: [&str; 14] = [
     "TensorRT-LLM coasted over pieces",
 ];
 
+/// A prefix was loaded back whose children in host memory went to make room: it was evicted with them.
+#[test]
+fn what_is_loaded_back_stays_when_all_below_it_goes() {
+    let recording = tiered(22_873).run();
+    let is_done = |it: &sim::RequestRecord| it.outcome == sim::Outcome::Completed;
+    assert!(recording.requests.iter().any(is_done));
+}
+
 #[test]
 fn tiers_change_nothing_of_that() {
     let seeds = seeds("DYNOSIM_TIERED", CASES);

@@ -26,6 +26,8 @@ pub(super) struct HostTier {
     pool: HostPool,
     /// Leaves that are there alone, least recently used first.
     pub leaves: BTreeSet<(u64, RadixId)>,
+    /// What is about to be loaded back, which is no leaf to be evicted even when all below it is.
+    held: Option<RadixId>,
     used: HostUse,
     /// Tokens written since somebody asked, for which the step has to wait.
     unpaid: u32,
@@ -40,6 +42,7 @@ impl RadixCache {
         self.host = Some(Box::new(HostTier {
             pool,
             leaves: BTreeSet::new(),
+            held: None,
             used: HostUse::default(),
             unpaid: 0,
             copied: Vec::new(),
@@ -214,7 +217,7 @@ impl RadixCache {
         self.vacant.push(id);
         let above = &mut self.nodes[parent.0 as usize];
         above.host_children -= 1;
-        if above.is_host_leaf() {
+        if above.is_host_leaf() && host.held != Some(parent) {
             host.leaves.insert((above.stamp, parent));
         }
     }
@@ -273,13 +276,15 @@ impl RadixCache {
         let node = &self.nodes[found.deepest.0 as usize];
         let host = self.host.as_mut().expect("a copy is in host memory");
         host.leaves.remove(&(node.stamp, found.deepest));
+        host.held = Some(found.deepest);
     }
 
     /// The opposite.
     pub fn release_copy(&mut self, found: Match) {
         let node = &self.nodes[found.deepest.0 as usize];
+        let host = self.host.as_mut().expect("a copy is in host memory");
+        host.held = None;
         if node.is_host_leaf() {
-            let host = self.host.as_mut().expect("a copy is in host memory");
             host.leaves.insert((node.stamp, found.deepest));
         }
     }
