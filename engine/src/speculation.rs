@@ -123,6 +123,19 @@ pub struct Drafted {
     pub tokens: u64,
 }
 
+impl std::ops::Add for Drafted {
+    type Output = Drafted;
+
+    fn add(self, other: Drafted) -> Drafted {
+        Drafted {
+            verifications: self.verifications + other.verifications,
+            drafts: self.drafts + other.drafts,
+            accepted: self.accepted + other.accepted,
+            tokens: self.tokens + other.tokens,
+        }
+    }
+}
+
 /// Steps of one answer with drafts. More than one only with expected acceptance and all drafts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verified {

@@ -6,7 +6,8 @@ use crate::record::{GapRun, Outcome, RequestRecord, WorkerRecord};
 use crate::scaling::watch::Waiting;
 use engine::speculation::PARTS;
 use engine::{
-    EngineConfig, KvEvent, RequestId, Reserved, Scheduler, Span, StepPlan, Time, Tracking, Workload,
+    Drafted, EngineConfig, KvEvent, RequestId, Reserved, Scheduler, Span, StepPlan, Time, Tracking,
+    Workload,
 };
 use std::sync::Arc;
 
@@ -43,6 +44,8 @@ pub struct Worker {
     held_part_ps: u128,
     /// Preemptions since the last output.
     fruitless_preemptions: u32,
+    /// What speculation did before the worker was lost.
+    drafted_before: Drafted,
     /// Requests that got their first token while the worker planned.
     begun: Vec<RequestId>,
     /// Where its newest gaps stand in the books.
@@ -143,6 +146,7 @@ impl Worker {
             held_part_ps: 0,
             fruitless_preemptions: 0,
             newest_gaps: usize::MAX,
+            drafted_before: Drafted::default(),
             begun: Vec::new(),
         }
     }
@@ -170,6 +174,7 @@ impl Worker {
 
     /// Everything it had is gone.
     pub(crate) fn restart(&mut self, workload: Arc<Workload>) {
+        self.drafted_before = self.record.drafted;
         self.scheduler = Scheduler::new(self.config.clone(), workload, self.tracking);
         self.cut_at = None;
         self.waiting = self.waiting.take().map(|_| Box::default());
@@ -211,6 +216,7 @@ impl Worker {
             self.scheduler.stop_coasting();
         }
         let depth = self.scheduler.depth();
+        let mut empty_turns = 0;
         while self.has_place() && !self.runs_in_circles() {
             if self.scheduler.coast_on() {
                 continue;
@@ -220,7 +226,8 @@ impl Worker {
                 Some(tiers) => self.scheduler.plan_with(tiers),
             };
             let Some(plan) = plan else {
-                if self.queue_empty_batch() {
+                empty_turns += 1;
+                if self.gives_up_turn(empty_turns) || self.queue_empty_batch() {
                     continue;
                 }
                 return false;
@@ -289,6 +296,12 @@ impl Worker {
             taken < worker.scheduler.depth()
         };
         has_place(self) || (self.take_out_empty_batch() && has_place(self))
+    }
+
+    /// So many decisions in a row came to nothing. With nothing in flight SGLang's next micro-batch has its turn at once.
+    fn gives_up_turn(&self, empty_turns: u64) -> bool {
+        let takes_turns = self.scheduler.as_sglang().is_some();
+        takes_turns && empty_turns < self.stages && self.scheduler.steps_in_flight() == 0
     }
 
     /// A decision came to nothing. vLLM queues that too, and waits for the oldest batch: if that is an empty one, there is
@@ -434,7 +447,7 @@ impl Worker {
         let peak = u64::from(self.scheduler.peak_blocks());
         self.record.peak_blocks = self.record.peak_blocks.max(peak);
         if self.speculates {
-            self.record.drafted = self.scheduler.drafted();
+            self.record.drafted = self.drafted_before + self.scheduler.drafted();
             self.record.decode_tokens = self.record.drafted.tokens;
         }
     }

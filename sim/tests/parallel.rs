@@ -243,6 +243,19 @@ fn stages_of_other_engines_work_on_different_batches() {
     }
 }
 
+/// With three stages or more a lone request once waited for ever: the turns of empty batches came to nothing, and nobody asked for
+/// the next.
+#[test]
+fn a_lone_request_has_its_turns() {
+    let sglang = SglangConfig {
+        pp_size: 4,
+        ..SglangConfig::default()
+    };
+    // Each step passes four stages: a prompt of 8 in 1,080 ns each, a decode in 1,010.
+    let recording = run_engine(sglang.into(), &[(0, 8, 3)]);
+    assert_eq!(ends(&recording), [(4 * 1_080, 4 * (1_080 + 2 * 1_010))]);
+}
+
 #[test]
 fn chunks_of_one_prompt_follow_each_other_through_the_stages() {
     // 24 tokens in chunks of 8, 1,080 ns each in a stage. SGLang plans a chunk in every turn: they enter at 0, 1,080, and, when

@@ -331,10 +331,25 @@ pub fn check_together(root: &Section<'_>, adversity: &AdversitySpec, deployment:
     }
     for pool in deployment.pools {
         let engine = &pool.engine;
-        if engine.stages() > 1 || engine.ranks() > 1 || engine.speculation().is_some() {
+        if engine.ranks() > 1 {
             refuse(
-                format!("stages, ranks or drafts in pool {}", pool.name),
-                "workers that step alone without drafts: the rest is not modelled yet",
+                format!("ranks that step together in pool {}", pool.name),
+                "workers that step alone: the rest is not modelled yet",
+            );
+        }
+        if engine.stages() > 1 && adversity.faults.slows_steps() {
+            refuse(
+                format!("hangs or stragglers beside stages in pool {}", pool.name),
+                "crashes, or pools without stages: a slow stage is not modelled yet",
+            );
+        }
+        if engine.speculation().is_some() && adversity.clients.counts_tokens() {
+            refuse(
+                format!(
+                    "clients that count tokens beside drafts in pool {}",
+                    pool.name
+                ),
+                "cancel_after_s: which step brings a token is not known before",
             );
         }
         if pool.host.is_some() {

@@ -11,7 +11,7 @@ use sim::adversity::shedding::Shedding;
 use sim::router::{EventChannel, KvRouterSpec};
 use sim::{AdversitySpec, Outcome, Recording, RouterSpec};
 
-use crate::cases::{case, disaggregated, tiered};
+use crate::cases::{case, disaggregated, parallel, tiered};
 use crate::fast::{Case, difference};
 use crate::oracle::dice::Dice;
 use crate::scaled::scaled;
@@ -30,6 +30,8 @@ fn adverse(seed: u64) -> Case {
         scaled(seed)
     } else if dice.chance(40) {
         disaggregated(seed)
+    } else if dice.chance(40) {
+        stepping_alone(seed)
     } else {
         case(seed)
     };
@@ -62,8 +64,11 @@ fn adverse(seed: u64) -> Case {
             CancelWhen::AfterTokens(dice.between(1, 12) as u32)
         },
     });
+    let engines = || case.spec.pools.iter().map(|pool| &pool.engine);
+    let has_drafts = engines().any(|engine| engine.speculation().is_some());
+    let has_stages = engines().any(|engine| engine.stages() > 1);
     let clients = ClientSpec {
-        cancel,
+        cancel: cancel.filter(|it| !has_drafts || matches!(it.when, CancelWhen::After(_))),
         ttft_timeout: dice.chance(40).then(|| step(&mut dice)),
         timeout: dice.chance(30).then(|| within(&mut dice)),
         retries: dice.pick(&[0, 1, 3]),
@@ -80,13 +85,14 @@ fn adverse(seed: u64) -> Case {
     let kind = |dice: &mut Dice| {
         let percent = dice.pick(&[137, 200, 1_000]);
         let mut kinds = vec![
-            FaultKind::Hang,
-            FaultKind::Straggler { percent },
             FaultKind::RouterRestart {
                 reads_caches: dice.chance(50),
             },
             FaultKind::EventLoss,
         ];
+        if !has_stages {
+            kinds.extend([FaultKind::Hang, FaultKind::Straggler { percent }]);
+        }
         if !has_tiers {
             kinds.extend([FaultKind::Crash; 3]);
         }
@@ -125,6 +131,13 @@ fn adverse(seed: u64) -> Case {
         },
     };
     case
+}
+
+/// The case of a seed with stages or drafts, or of the next one that has no ranks.
+fn stepping_alone(seed: u64) -> Case {
+    let can = |case: &Case| (case.spec.pools.iter()).all(|pool| pool.engine.ranks() == 1);
+    let mut candidates = (0..).map(|more| parallel(seed + more * 1_000_003));
+    candidates.find(can).expect("there is no end of them")
 }
 
 /// When the case is over if nothing goes wrong, in picoseconds.

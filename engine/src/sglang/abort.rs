@@ -49,8 +49,8 @@ impl Scheduler {
     /// The requests that are here, in no order that means anything.
     #[must_use]
     pub fn requests(&self) -> Vec<RequestId> {
-        let admitted = self.running.iter().chain(&self.prefilled).copied();
-        let admitted = admitted.filter(|&id| !self.sequences[id as usize].is_finished());
+        let is_there = |id: &SequenceId| !self.sequences[*id as usize].is_finished();
+        let admitted = self.seated().filter(is_there);
         let all = admitted.chain(self.waiting.iter());
         let all = all.chain(self.handoff.unseated());
         all.map(|id| self.sequences[id as usize].request).collect()
@@ -62,8 +62,7 @@ impl Scheduler {
     }
 
     fn find_admitted(&self, request: RequestId) -> Option<SequenceId> {
-        let mut all = self.running.iter().chain(&self.prefilled).copied();
-        all.find(|&id| {
+        self.seated().find(|&id| {
             let sequence = &self.sequences[id as usize];
             sequence.request == request && !sequence.is_finished()
         })

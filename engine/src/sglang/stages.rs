@@ -36,6 +36,14 @@ impl MicroBatch {
 }
 
 impl Scheduler {
+    /// Sequences of all micro-batches, those that have ended included.
+    pub(super) fn seated(&self) -> impl Iterator<Item = SequenceId> {
+        let others = (self.other_batches.iter())
+            .flat_map(|batch| batch.running.iter().chain(&batch.prefilled));
+        let turn = self.running.iter().chain(&self.prefilled);
+        turn.chain(others).copied()
+    }
+
     /// Gives the next micro-batch its turn.
     pub(super) fn take_turns(&mut self) {
         let Some(mut next) = self.other_batches.pop_front() else {

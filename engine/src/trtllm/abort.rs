@@ -61,6 +61,11 @@ impl Scheduler {
             let Some(id) = self.find(request) else {
                 continue;
             };
+            if self.sequences[id as usize].is_in_flight {
+                // Another stage computes it.
+                self.aborts.push(request);
+                continue;
+            }
             if self.sequences[id as usize].is_started {
                 self.give_back(id);
                 self.started -= 1;

@@ -38,6 +38,14 @@ impl FaultSpec {
         kinds.any(|kind| kind == FaultKind::RouterRestart { reads_caches: true })
     }
 
+    /// True if steps take longer than they should.
+    #[must_use]
+    pub fn slows_steps(&self) -> bool {
+        let scripted = self.timeline.iter().map(|fault| fault.kind);
+        let mut kinds = scripted.chain(self.random.iter().map(|rule| rule.kind));
+        kinds.any(|kind| matches!(kind, FaultKind::Hang | FaultKind::Straggler { .. }))
+    }
+
     /// True if something breaks.
     #[must_use]
     pub fn breaks(&self) -> bool {

@@ -26,7 +26,7 @@ pub(super) enum GivenUp {
 }
 
 impl Cluster {
-    /// A deployment in which things go wrong. Each worker steps alone without drafts.
+    /// A deployment in which things go wrong. Each worker steps alone.
     #[must_use]
     pub fn with_adversity(
         asked: &ClusterSpec,
@@ -37,14 +37,21 @@ impl Cluster {
         if adversity.is_nothing() {
             return Cluster::with_kvbm(asked, kvbm, workload);
         }
-        let is_plain = |pool: &super::PoolSpec| {
+        for pool in &asked.pools {
             let engine = &pool.engine;
-            engine.stages() == 1 && engine.ranks() == 1 && engine.speculation().is_none()
-        };
-        assert!(
-            asked.pools.iter().all(is_plain),
-            "adversity is modelled for workers without stages, ranks and drafts"
-        );
+            assert!(
+                engine.ranks() == 1,
+                "adversity is modelled for workers that step alone"
+            );
+            assert!(
+                engine.speculation().is_none() || !adversity.clients.counts_tokens(),
+                "who counts tokens knows how many a step brings"
+            );
+            assert!(
+                engine.stages() == 1 || !adversity.faults.slows_steps(),
+                "stages are as fast as their pipeline says"
+            );
+        }
         assert!(
             workload.ahead.is_empty(),
             "nothing is sent ahead of clients that may leave"

@@ -6,6 +6,7 @@
 use super::{Driver, Segment};
 use crate::adversity::faults::Disturbance;
 use crate::event::WorkerId;
+use crate::pipeline::Pipeline;
 use engine::{Span, Time};
 
 /// What is wrong with a worker.
@@ -52,6 +53,10 @@ impl Driver<'_> {
             Disturbance::Stop => {
                 lane.plans.clear();
                 lane.segment = None;
+                lane.pipeline = lane
+                    .pipeline
+                    .take()
+                    .map(|it| Pipeline::new(it.stages() as u32));
                 disturbed.hangs_until = Time::ZERO;
             }
             Disturbance::Pace(percent) => {

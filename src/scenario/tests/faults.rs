@@ -145,7 +145,18 @@ fn what_is_not_modelled_together_is_refused() {
     for (set, part) in [
         (
             ("pools.agg.parallel", "{dp: 2}"),
-            "found stages, ranks or drafts in pool agg",
+            "found ranks that step together in pool agg",
+        ),
+        (
+            ("pools.agg.parallel", "{pp: 2}"),
+            "found hangs or stragglers beside stages in pool agg",
+        ),
+        (
+            (
+                "engine.speculative_config",
+                "{method: mtp, num_speculative_tokens: 1, acceptance_rates: [0.8]}",
+            ),
+            "found clients that count tokens beside drafts in pool agg",
         ),
         (
             ("pools.agg.kvbm", "{cpu_cache_gb: 64}"),
