@@ -143,7 +143,7 @@ impl Machine {
         contents: Contents,
         signal: StopSignal,
     ) -> Result<LiveRun, Failure> {
-        self.run_as(scenario, simulation, contents, signal, |worker| {
+        self.run_as(scenario, simulation, contents, signal, |worker, _| {
             Ok(Box::new(worker))
         })
     }
@@ -160,8 +160,10 @@ impl Machine {
         signal: StopSignal,
     ) -> Result<(LiveRun, Vec<Vec<Beside>>), Failure> {
         let mut logs = Vec::new();
-        let run = self.run_as(scenario, simulation, contents, signal, |worker| {
-            let paced = Paced::new(worker)?;
+        let run = self.run_as(scenario, simulation, contents, signal, |worker, pool| {
+            let engine = pool.engine.as_vllm().expect("other engines were refused");
+            let sequences = engine.max_num_seqs.min(engine.max_num_batched_tokens);
+            let paced = Paced::new(worker, sequences)?;
             logs.push(paced.log());
             Ok(Box::new(paced))
         })?;
@@ -174,13 +176,13 @@ impl Machine {
         simulation: &Simulation,
         contents: Contents,
         signal: StopSignal,
-        mut seat: impl FnMut(Worker) -> Result<Box<dyn Executor>, Failure>,
+        mut seat: impl FnMut(Worker, &Pool) -> Result<Box<dyn Executor>, Failure>,
     ) -> Result<LiveRun, Failure> {
         let tokens = self.tokens(contents);
         let mut executors: Vec<Box<dyn Executor>> = Vec::new();
         for pool in &scenario.pools {
             for _ in 0..pool.workers {
-                executors.push(seat(self.worker(pool, &tokens)?)?);
+                executors.push(seat(self.worker(pool, &tokens)?, pool)?);
             }
         }
         let run = simulation

@@ -166,8 +166,9 @@ pub fn measure(
         budget: Duration::from_secs_f64(effort.budget_s * (1.0 - SERVED)),
         per_op: effort.per_op,
     };
-    let workers: Result<Vec<Paced>, Failure> = workers.into_iter().map(Paced::new).collect();
-    let swept = bench::sweep(workers?, how, out)?;
+    let paced = |worker| Paced::new(worker, limits.sequences);
+    let workers: Vec<Paced> = workers.into_iter().map(paced).collect::<Result<_, _>>()?;
+    let swept = bench::sweep(workers, how, out)?;
     let budget = Duration::from_secs_f64(effort.budget_s * SERVED);
     served::serve(machine, scenario, limits, budget, out)?;
     Ok(swept)

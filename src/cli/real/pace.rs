@@ -19,8 +19,8 @@ use std::time::Instant;
 const SHARE: f64 = 0.02;
 /// Passes before the first probe that counts.
 const WARM_UPS: u32 = 10;
-/// Sequences of a probe: as many as the products of the CPU take at once.
-const ROWS: usize = 2;
+/// Sequences of a probe, if the worker takes as many: as the products of the CPU take at once.
+const ROWS: u32 = 2;
 /// The pace is told by windows of this length, in seconds.
 const WINDOW_S: f64 = 0.1;
 /// A probe that took longer than so many times the fastest was interrupted; whether one is says nothing about the others.
@@ -56,11 +56,11 @@ pub struct Paced {
 }
 
 impl Paced {
-    /// Warms up and probes once.
+    /// Warms up and probes once. The worker takes steps of so many sequences.
     ///
     /// # Errors
     /// The device gave up.
-    pub fn new(worker: Worker) -> Result<Paced, Failure> {
+    pub fn new(worker: Worker, sequences: u32) -> Result<Paced, Failure> {
         // The null block: nobody reads it. Both sequences write the same into it.
         let row = Row {
             request: RequestId(0),
@@ -72,7 +72,7 @@ impl Paced {
         let mut paced = Paced {
             worker,
             probe: Batch {
-                rows: vec![row; ROWS],
+                rows: vec![row; ROWS.min(sequences) as usize],
             },
             due: Instant::now(),
             last_s: 0.0,

@@ -1,7 +1,8 @@
 //! Measurements on either side of a real run, and the run simulated with them, at the pace that its workers had.
 //!
 //! In words: steps are measured before and after the run, as a calibration measures them. The time of each is divided by the
-//! pace beside it ([`pace`]), and a profile is fitted: what steps take while nobody disturbs the machine. Of the run the
+//! pace around it ([`pace`], a mean over five probes), and a profile is fitted: what steps take while nobody disturbs the
+//! machine. Of the run the
 //! simulation is told the pace of each worker by windows of a tenth of a second, in which it is a straggler by so much. How
 //! long the run's own steps were it is not told. The same measurements as they are give a second profile, of one pace: what
 //! a calibration beside the run would have forecast.
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sim::adversity::faults::{Fault, FaultKind};
 use sim::live::RealStep;
+use std::collections::BTreeMap;
 use sweeps::scenario::Scenario;
 use sweeps::simulate::{Simulation, Steps};
 use sweeps::workloads::Loaded;
@@ -32,12 +34,35 @@ const DAY: Span = Span::from_ns(86_400_000_000_000);
 pub struct Side {
     log: StepLog,
     /// By observation of the log.
-    probes: Vec<f64>,
+    probes: Vec<Probed>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Probed {
+    worker_id: String,
     probe_s: f64,
+}
+
+/// Probes before a step's own, and as many after it, that tell its pace with it: a single one is off by as much as a step.
+const NEIGHBOURS: usize = 2;
+
+/// The pace around each of the steps of one worker, in their order.
+fn around(probes: &[f64], fastest_s: f64) -> Vec<f64> {
+    // Steps between two probes have the same.
+    let mut numbers = Vec::new();
+    let mut paces: Vec<f64> = Vec::new();
+    for (index, probe_s) in probes.iter().enumerate() {
+        if index == 0 || *probe_s != probes[index - 1] {
+            paces.push(pace(*probe_s, fastest_s));
+        }
+        numbers.push(paces.len() - 1);
+    }
+    let mean = |number: usize| {
+        let last = (number + NEIGHBOURS).min(paces.len() - 1);
+        let near = &paces[number.saturating_sub(NEIGHBOURS)..=last];
+        near.iter().sum::<f64>() / near.len() as f64
+    };
+    numbers.into_iter().map(mean).collect()
 }
 
 impl Side {
@@ -70,20 +95,34 @@ impl Side {
         let probe = |line: usize| {
             let row = serde_json::from_str::<Probed>(lines[line - 1]);
             row.expect("every row that is measured has its probe")
-                .probe_s
         };
-        Ok(Side {
-            probes: log.observations.iter().map(|one| probe(one.line)).collect(),
-            log,
-        })
+        let probes = log.observations.iter().map(|one| probe(one.line));
+        let probes = probes.collect();
+        Ok(Side { log, probes })
+    }
+
+    /// By observation, how much longer everything took.
+    fn paces(&self, fastest_s: f64) -> Vec<f64> {
+        let mut by_worker: BTreeMap<&str, (Vec<usize>, Vec<f64>)> = BTreeMap::new();
+        for (index, probed) in self.probes.iter().enumerate() {
+            let (indices, probes) = by_worker.entry(&probed.worker_id).or_default();
+            indices.push(index);
+            probes.push(probed.probe_s);
+        }
+        let mut paces = vec![1.0; self.probes.len()];
+        for (indices, probes) in by_worker.into_values() {
+            for (index, pace) in indices.into_iter().zip(around(&probes, fastest_s)) {
+                paces[index] = pace;
+            }
+        }
+        paces
     }
 
     /// What would have been measured, had nobody disturbed the machine.
     fn undisturbed(&self, fastest_s: f64) -> StepLog {
         let mut log = self.log.clone();
-        for (observation, probe_s) in log.observations.iter_mut().zip(&self.probes) {
+        for (observation, pace) in log.observations.iter_mut().zip(self.paces(fastest_s)) {
             // A straggler's step is slower as a whole, the host's part too.
-            let pace = pace(*probe_s, fastest_s);
             observation.seconds /= pace;
             observation.host_seconds = observation.host_seconds.map(|host| host / pace);
         }
@@ -118,8 +157,8 @@ impl Around {
         let probed = probed
             .filter(|one| one.spent_s > 0.0)
             .map(|one| one.probe_s);
-        let beside = sides.iter().flat_map(|side| side.probes.iter().copied());
-        let fastest_s = fastest(beside.clone().chain(probed).collect());
+        let beside = sides.iter().flat_map(|side| &side.probes);
+        let fastest_s = fastest(beside.map(|one| one.probe_s).chain(probed).collect());
         let courses: Vec<Course> = (0..run.paces.len())
             .map(|worker| {
                 let steps = run.steps.iter();
@@ -136,16 +175,15 @@ impl Around {
             Simulation::new(&scenario, loaded, Steps::Coasting)
                 .map_err(|error| Failure::run(error.to_string()))
         };
+        let beside = sides.iter().flat_map(|side| side.paces(fastest_s));
+        let beside: Vec<f64> = beside.collect();
         let even = simulation(&fitted(&logs)?, &[])?;
         let paced = simulation(&fitted(&undisturbed)?, &courses)?;
         Ok(Around {
             even: Run::of(even.run(), &even),
             paced: Run::of(paced.run(), &paced),
             simulation: paced,
-            paces: Paces::of(
-                &courses,
-                beside.map(|probe_s| pace(probe_s, fastest_s)).collect(),
-            ),
+            paces: Paces::of(&courses, &beside),
             courses,
         })
     }
@@ -200,7 +238,7 @@ pub struct Paces {
 }
 
 impl Paces {
-    fn of(courses: &[Course], beside: Vec<f64>) -> Paces {
+    fn of(courses: &[Course], beside: &[f64]) -> Paces {
         let mut all: Vec<f64> = courses
             .iter()
             .flat_map(|course| course.factors().to_vec())
@@ -212,7 +250,7 @@ impl Paces {
             all.get(index).copied().unwrap_or(1.0)
         };
         Paces {
-            beside: mean(&beside),
+            beside: mean(beside),
             run: [mean(&all), at(0.1), at(0.9)],
         }
     }
@@ -249,10 +287,10 @@ mod tests {
         (1e-4 + 1e-5 * f64::from(batch)) * pace
     }
 
-    /// 200 steps, a quarter of them at twice the time.
+    /// 800 steps, a quarter of them at twice the time.
     fn side() -> Side {
         let row = |index: u64| {
-            let pace = if index / 10 % 4 == 3 { 2.0 } else { 1.0 };
+            let pace = if index / 100 % 4 == 3 { 2.0 } else { 1.0 };
             let batch = 1 + (index * 7 % 16) as u32;
             let held = Held {
                 prefill: &[],
@@ -260,10 +298,11 @@ mod tests {
                 decode_context: u64::from(batch) * 100,
             };
             let mut row = line(0, index + 1, seconds(batch, pace), held);
-            row["probe_s"] = json!(PROBE_S * pace);
+            // Probes that are measured differ, if by little.
+            row["probe_s"] = json!(PROBE_S * pace * (1.0 + 1e-9 * index as f64));
             format!("{row}\n")
         };
-        Side::of_rows(&(0..200).map(row).collect::<String>()).expect("rows")
+        Side::of_rows(&(0..800).map(row).collect::<String>()).expect("rows")
     }
 
     /// A run of one second, the second half of it at a pace of 1.5; every fourth step is probed, which takes 0.9 % of the time.
@@ -300,13 +339,13 @@ mod tests {
     #[test]
     fn a_pace_that_is_told_explains_what_one_pace_cannot() {
         let (side, run) = (side(), run());
-        let probes = side.probes.iter().copied();
+        let probes = side.probes.iter().map(|one| one.probe_s);
         let fastest_s = fastest(
             probes
                 .chain(run.iter().map(|(_, beside)| beside.probe_s))
                 .collect(),
         );
-        assert!((fastest_s / PROBE_S - 1.0).abs() < 1e-9);
+        assert!((fastest_s / PROBE_S - 1.0).abs() < 1e-6);
         let course = Course::of(run.iter().map(|(step, beside)| (step, beside)), fastest_s);
         let steps: Vec<RealStep> = run.iter().map(|(step, _)| step.clone()).collect();
         let measured: f64 = steps.iter().map(|step| step.wall_time().as_s()).sum();
@@ -321,6 +360,28 @@ mod tests {
         let profile = fitted(std::slice::from_ref(&side.log)).unwrap_or_else(|_| panic!("a fit"));
         let even: f64 = price(&steps, &Fitted::new(&profile)).iter().sum();
         assert!((even / measured - 1.0).abs() > 0.05, "{even} {measured}");
+    }
+
+    #[test]
+    fn the_pace_around_a_step_is_that_of_five_probes() {
+        // Three steps beside the first probe, one beside each of the others.
+        let probes = [1.0, 1.0, 1.0, 2.0, 1.5, 9.0, 1.0];
+        let found = around(&probes, 1.0);
+        let first = 4.5 / 3.0;
+        // The fourth was interrupted and counts as three times the fastest.
+        let expected = [
+            first,
+            first,
+            first,
+            7.5 / 4.0,
+            8.5 / 5.0,
+            7.5 / 4.0,
+            5.5 / 3.0,
+        ];
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-9, "{found} {expected}");
+        }
+        assert_eq!(around(&[], 1.0), Vec::<f64>::new());
     }
 
     #[test]
