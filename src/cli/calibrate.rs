@@ -1,6 +1,6 @@
 //! `dynosim calibrate`: timing models made from measurements.
 
-mod collect;
+pub mod collect;
 mod fit_requests;
 mod fit_steps;
 mod import_aic;

@@ -2,6 +2,7 @@
 
 pub mod clocks;
 mod device;
+pub mod pace;
 pub mod steps;
 
 pub use device::Device;
@@ -12,6 +13,7 @@ use device::Loaded;
 use engine::{Contents, EngineConfig, Executor, TimingSource};
 use executor::worker::Worker;
 use executor::{Memory, ModelConfig, Tokens, WeightSource, available_memory};
+use pace::{Beside, Paced};
 use sim::live::{LiveEnd, LiveRun, StopSignal, Stopper, stopper};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -141,11 +143,46 @@ impl Machine {
         contents: Contents,
         signal: StopSignal,
     ) -> Result<LiveRun, Failure> {
+        self.run_as(scenario, simulation, contents, signal, |worker, _| {
+            Ok(Box::new(worker))
+        })
+    }
+
+    /// The same with the pace of each worker beside its steps, in their order.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn run_paced(
+        &self,
+        scenario: &Scenario,
+        simulation: &Simulation,
+        contents: Contents,
+        signal: StopSignal,
+    ) -> Result<(LiveRun, Vec<Vec<Beside>>), Failure> {
+        let mut logs = Vec::new();
+        let run = self.run_as(scenario, simulation, contents, signal, |worker, pool| {
+            let engine = pool.engine.as_vllm().expect("other engines were refused");
+            let sequences = engine.max_num_seqs.min(engine.max_num_batched_tokens);
+            let paced = Paced::new(worker, sequences)?;
+            logs.push(paced.log());
+            Ok(Box::new(paced))
+        })?;
+        Ok((run, logs.iter().map(pace::read).collect()))
+    }
+
+    fn run_as(
+        &self,
+        scenario: &Scenario,
+        simulation: &Simulation,
+        contents: Contents,
+        signal: StopSignal,
+        mut seat: impl FnMut(Worker, &Pool) -> Result<Box<dyn Executor>, Failure>,
+    ) -> Result<LiveRun, Failure> {
         let tokens = self.tokens(contents);
         let mut executors: Vec<Box<dyn Executor>> = Vec::new();
         for pool in &scenario.pools {
             for _ in 0..pool.workers {
-                executors.push(Box::new(self.worker(pool, &tokens)?));
+                executors.push(seat(self.worker(pool, &tokens)?, pool)?);
             }
         }
         let run = simulation

@@ -335,10 +335,65 @@ fn a_machine_is_measured_and_validated() {
         assert!(of(name)["error"].is_number(), "{name}");
         assert_eq!(of(name)["own_steps"].as_array().unwrap().len(), 2, "{name}");
         assert!(of(name)["own_steps_error"].is_number(), "{name}");
+        assert!(of(name)["one_pace_error"].is_null(), "{name}");
     }
+    assert_eq!(validated["paces"].as_array().unwrap().len(), 0);
     assert!(folder.text("real.svg").contains("<svg"));
     let text = folder.good(&[&args[..], &["--runs", "1"]].concat());
-    assert_contains(&text, &["TTFT p50, ms", "noise", "mean of 1 real run;"]);
+    assert_contains(
+        &text,
+        &["TTFT p50, ms", "noise", "mean of 1 real run;", "priced, ms"],
+    );
+}
+
+/// Measurements before, between and after the runs: each run has a pace, and a simulation at that pace.
+#[test]
+fn runs_are_simulated_at_the_pace_that_they_had() {
+    let folder = prepared();
+    let args = ["validate", "real", "scenario.yaml", "--real", "cpu"];
+    let told = folder.refused(&[&args[..], &["--calibrate-s", "0.5"]].concat());
+    let range = "--calibrate-s: found 0.5, expected seconds from 1 to 3600";
+    assert_contains(&told, &[range]);
+    let with_profile = ["--calibrate-s", "2", "--profile", "model.json"];
+    let told = folder.refused(&[&args[..], &with_profile].concat());
+    assert_contains(&told, &["cannot be used with"]);
+
+    let args = [&args[..], &["--calibrate-s", "2", "--json"]].concat();
+    let answer = folder.run(&args);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    let measurements = answer.stderr.matches("measuring steps for 2 s").count();
+    assert_eq!(measurements, 3, "before, between and after two runs");
+    let validated: Value = serde_json::from_str(&answer.stdout).unwrap();
+    let paces = validated["paces"].as_array().unwrap();
+    assert_eq!(paces.len(), 2);
+    for pace in paces {
+        let of = |name: &str| pace[name].as_f64().unwrap();
+        assert!(of("measurements_mean") > 0.9, "{pace}");
+        assert!(
+            1.0 <= of("run_p10") && of("run_p10") <= of("run_p90"),
+            "{pace}"
+        );
+    }
+    for metric in validated["metrics"].as_array().unwrap() {
+        for field in ["real", "simulated_runs", "one_pace", "own_steps"] {
+            assert_eq!(
+                metric[field].as_array().unwrap().len(),
+                2,
+                "{field}: {metric}"
+            );
+        }
+    }
+    let kinds = validated["kinds"].as_array().unwrap();
+    let counted: u64 = kinds
+        .iter()
+        .map(|kind| kind["steps"].as_u64().unwrap())
+        .sum();
+    assert_eq!(validated["steps"]["steps"], counted);
+    assert!(
+        kinds
+            .iter()
+            .all(|kind| kind["priced_us_mean"].as_f64().unwrap() > 0.0)
+    );
 }
 
 /// Ctrl-C in the middle: a report of what happened so far, complete files, every request accounted for, exit code 130.

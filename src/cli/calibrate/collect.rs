@@ -11,22 +11,25 @@ mod served;
 
 use super::fit_steps::{fit_in_words, host_as_json};
 use crate::cli::real::clocks::Ticks;
+use crate::cli::real::pace::Paced;
 use crate::cli::real::{Device, Machine, WorkerArgs, note};
 use crate::cli::replay::{FieldArgs, load_scenario};
 use crate::cli::{Failure, print};
-use bench::{How, Swept};
+use bench::How;
+pub use bench::Swept;
 use calibration::fit_steps::fit;
 use calibration::step_log::StepLog;
 use clap::Args;
 use copies::Copies;
 use executor::sweep::Limits;
+use executor::worker::Worker;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use sweeps::scenario::{Pool, Scenario};
+use sweeps::scenario::Scenario;
 use sweeps::workloads;
 
 const EXAMPLE: &str = "Example:\n  dynosim calibrate collect examples/real-cpu.yaml --real cpu --budget-s 5 --out steps.jsonl \
@@ -88,41 +91,87 @@ pub fn run(args: &CollectArgs) -> Result<ExitCode, Failure> {
         }
     };
     let machine = Machine::set_up(&scenario, args.real, &args.workers)?;
-    let pool = &scenario.pools[0];
-    let limits = limits(&scenario, pool)?;
-    let mut workers = Vec::new();
-    for _ in 0..pool.workers {
-        let mut worker = machine.worker(pool, &machine.tokens(limits.contents()))?;
-        worker
-            .fill_kv()
-            .map_err(|error| Failure::run(format!("--real: {error}")))?;
-        workers.push(worker);
-    }
-    let (out, copies) = create(args)?;
+    let limits = limits(&scenario)?;
+    let mut workers = workers(&machine, &scenario, &limits)?;
+    let (mut out, copies) = create(args)?;
     note(&format!(
         "measuring {} on {}",
         describe(&limits),
         machine.in_words()
     ));
     let before = Ticks::now();
-    let how = How {
-        device: args.real,
-        limits: &limits,
-        seed: scenario.seed,
-        budget: Duration::from_secs_f64(args.budget_s * (1.0 - SERVED)),
-        per_op: args.per_op,
-    };
     let copied = match (copies, workers.first_mut()) {
         (Some((path, file)), Some(worker)) => Some(copies::measure(worker, &limits, &path, &file)?),
         _ => None,
     };
-    let swept = bench::sweep(workers, how, &out)?;
-    let budget = Duration::from_secs_f64(args.budget_s * SERVED);
-    served::serve(&machine, &scenario, &limits, budget, &out)?;
+    let effort = Effort {
+        device: args.real,
+        budget_s: args.budget_s,
+        per_op: args.per_op,
+    };
+    let swept = measure(&machine, &scenario, &limits, workers, effort, &mut out)?;
     let stolen = before
         .zip(Ticks::now())
         .and_then(|(before, now)| now.stolen_since(&before));
     report(args, &swept, copied.as_ref(), stolen)
+}
+
+/// How much to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// What computes.
+    pub device: Device,
+    /// For so long.
+    pub budget_s: f64,
+    /// By kind of work, too.
+    pub per_op: bool,
+}
+
+/// Workers of the first pool, their KV filled.
+///
+/// # Errors
+/// Memory or threads that cannot be had.
+pub fn workers(
+    machine: &Machine,
+    scenario: &Scenario,
+    limits: &Limits,
+) -> Result<Vec<Worker>, Failure> {
+    let pool = &scenario.pools[0];
+    let tokens = machine.tokens(limits.contents());
+    let worker = |_| {
+        let mut worker = machine.worker(pool, &tokens)?;
+        let filled = worker.fill_kv();
+        filled.map_err(|error| Failure::run(format!("--real: {error}")))?;
+        Ok(worker)
+    };
+    (0..pool.workers).map(worker).collect()
+}
+
+/// Sweeps, then serves, and writes a row for each step.
+///
+/// # Errors
+/// A worker that gives up, or rows that cannot be written.
+pub fn measure(
+    machine: &Machine,
+    scenario: &Scenario,
+    limits: &Limits,
+    workers: Vec<Worker>,
+    effort: Effort,
+    out: &mut (dyn Write + Send),
+) -> Result<Vec<Swept>, Failure> {
+    let how = How {
+        device: effort.device,
+        limits,
+        seed: scenario.seed,
+        budget: Duration::from_secs_f64(effort.budget_s * (1.0 - SERVED)),
+        per_op: effort.per_op,
+    };
+    let paced = |worker| Paced::new(worker, limits.sequences);
+    let workers: Vec<Paced> = workers.into_iter().map(paced).collect::<Result<_, _>>()?;
+    let swept = bench::sweep(workers, how, out)?;
+    let budget = Duration::from_secs_f64(effort.budget_s * SERVED);
+    served::serve(machine, scenario, limits, budget, out)?;
+    Ok(swept)
 }
 
 /// The files for rows, blank: all or none.
@@ -169,8 +218,12 @@ fn create(args: &CollectArgs) -> Result<(File, Option<(PathBuf, File)>), Failure
     Ok((out, files.next()))
 }
 
-/// What steps the workers of a pool can run, up to the longest request of the scenario's workload.
-fn limits(scenario: &Scenario, pool: &Pool) -> Result<Limits, Failure> {
+/// What steps the workers of the first pool can run, up to the longest request of the scenario's workload.
+///
+/// # Errors
+/// A workload that cannot be had.
+pub fn limits(scenario: &Scenario) -> Result<Limits, Failure> {
+    let pool = &scenario.pools[0];
     let loaded = workloads::make(&scenario.workload, scenario.seed).map_err(Failure::input)?;
     let requests = loaded.workload.requests.iter();
     let longest = requests.map(|request| request.input_tokens + request.output_tokens);

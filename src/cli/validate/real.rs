@@ -1,25 +1,32 @@
 //! `dynosim validate real`: a real run and a simulation of the same scenario, side by side.
 //!
 //! What this validates is the simulator: given how long steps take on this machine, does it say what users see? The same
-//! real run twice shows how much of a difference is the machine's own. A machine whose speed changes from minute to minute
-//! makes any profile wrong: each run is therefore simulated a second time, with step times fitted to that run's own steps
-//! (a handful of coefficients, and nothing about requests). What is left then is the simulator's.
+//! real run twice shows how much of a difference is the machine's own. A machine whose speed changes from second to second
+//! makes any profile wrong. So steps can be measured between the runs, and each run be simulated at the pace that it had
+//! (`around.rs`); and each is simulated once more with step times fitted to its own steps (a handful of coefficients, and
+//! nothing about requests), which leaves the simulator's part of the error, but is no forecast.
 
+mod around;
+mod compared;
+mod kinds;
 mod passed;
 
+use crate::cli::real::pace::Beside;
 use crate::cli::real::steps::of_run;
 use crate::cli::real::{Device, Machine, WorkerArgs, ended_early, note, stop_on_interrupt};
 use crate::cli::replay::{FieldArgs, load_scenario};
 use crate::cli::{Failure, print};
+use around::{Around, Paces, Side};
 use calibration::fit_steps::fit;
 use calibration::log_file::LogFile;
 use calibration::step_log::StepLog;
 use calibration::{FittedProfile, TimingSpec};
 use clap::Args;
-use engine::Span;
-use passed::Passed;
+use compared::{Compared, METRICS, as_json, as_text};
+use engine::{Contents, Span};
+use kinds::Kinds;
+use passed::{Passed, Priced};
 use reports::plot::{Axis, Chart, Hue, Mark, Scale, Series};
-use serde_json::{Value, json};
 use sim::live::RealStep;
 use sim::{Outcome, Recording, RequestRecord, Summary, summarize};
 use std::fmt::Write as _;
@@ -47,6 +54,10 @@ pub struct RealArgs {
     /// Profile that prices the steps of the simulation [default: the scenario's timing]
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
+    /// Instead: measure steps for so many seconds before, between and after the real runs, and simulate each run with what
+    /// was measured on either side of it, at the pace that its workers had
+    #[arg(long, value_name = "SECONDS", conflicts_with = "profile")]
+    calibrate_s: Option<f64>,
     /// How often to run for real; twice or more shows the machine's own noise
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
@@ -58,9 +69,6 @@ pub struct RealArgs {
     json: bool,
 }
 
-/// A number of a run.
-type Metric = (&'static str, fn(&Run) -> f64);
-
 /// What a run left, in numbers.
 struct Run {
     summary: Summary,
@@ -68,6 +76,8 @@ struct Run {
     /// Of a real one.
     steps: Vec<RealStep>,
     late: Vec<Span>,
+    /// Of a real one that was paced: by worker, by step.
+    paces: Vec<Vec<Beside>>,
 }
 
 impl Run {
@@ -77,6 +87,7 @@ impl Run {
             recording,
             steps: Vec::new(),
             late: Vec::new(),
+            paces: Vec::new(),
         }
     }
 
@@ -89,81 +100,19 @@ impl Run {
     }
 }
 
-const METRICS: [Metric; 18] = [
-    ("TTFT mean, ms", |run| run.summary.latency.ttft_ms.mean),
-    ("TTFT p50, ms", |run| run.summary.latency.ttft_ms.p50),
-    ("TTFT p90, ms", |run| run.summary.latency.ttft_ms.p90),
-    ("TTFT p99, ms", |run| run.summary.latency.ttft_ms.p99),
-    ("ITL mean, ms", |run| run.summary.latency.itl_ms.mean),
-    ("ITL p50, ms", |run| run.summary.latency.itl_ms.p50),
-    ("ITL p90, ms", |run| run.summary.latency.itl_ms.p90),
-    ("ITL p99, ms", |run| run.summary.latency.itl_ms.p99),
-    ("E2E mean, ms", |run| run.summary.latency.e2e_ms.mean),
-    ("E2E p50, ms", |run| run.summary.latency.e2e_ms.p50),
-    ("E2E p90, ms", |run| run.summary.latency.e2e_ms.p90),
-    ("E2E p99, ms", |run| run.summary.latency.e2e_ms.p99),
-    ("output tokens/s", |run| {
-        run.summary.throughput.output_tokens_per_s
-    }),
-    ("requests/s", |run| run.summary.throughput.requests_per_s),
-    ("steps", Run::steps),
-    ("prefill tokens per step", |run| {
-        run.sum(|worker| worker.prefill_tokens) / run.steps().max(1.0)
-    }),
-    ("decodes per step", |run| {
-        run.sum(|worker| worker.decode_tokens) / run.steps().max(1.0)
-    }),
-    ("prompt tokens hit, %", |run| {
-        100.0 * run.summary.prefix.all_admissions_share
-    }),
-];
-
-/// A metric of all runs.
-struct Compared {
-    metric: &'static str,
-    real: Vec<f64>,
-    simulated: f64,
-    /// By run: simulated with the times of its own steps. Empty where they are too few.
-    own: Vec<f64>,
-}
-
-impl Compared {
-    /// Mean over the real runs.
-    fn measured(&self) -> f64 {
-        self.real.iter().sum::<f64>() / self.real.len() as f64
-    }
-
-    /// Simulated over measured − 1; `None` if nothing was measured.
-    fn error(&self) -> Option<f64> {
-        (self.measured() > 0.0).then(|| self.simulated / self.measured() - 1.0)
-    }
-
-    /// Mean over the runs of (simulated with its own steps over real − 1).
-    fn own_error(&self) -> Option<f64> {
-        let pairs = self.own.iter().zip(&self.real);
-        let errors = pairs
-            .filter(|(_, real)| **real > 0.0)
-            .map(|(own, real)| own / real - 1.0);
-        let errors: Vec<f64> = errors.collect();
-        (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / errors.len() as f64)
-    }
-
-    /// Greatest minus least of the real runs, over their mean; `None` of a single run.
-    fn noise(&self) -> Option<f64> {
-        let most = self.real.iter().copied().fold(f64::MIN, f64::max);
-        let least = self.real.iter().copied().fold(f64::MAX, f64::min);
-        (self.real.len() > 1 && self.measured() > 0.0).then(|| (most - least) / self.measured())
-    }
-}
-
 pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
     let mut problems = Vec::new();
     let profile = args.profile.as_deref().map(FittedProfile::read).transpose();
     let profile = profile.map_err(|error| problems.push(error.to_string()));
     let overrides = args.fields.overrides();
     let scenario = overrides.and_then(|overrides| load_scenario(&args.scenario, &overrides));
-    let (mut scenario, profile) = match (scenario, profile) {
-        (Ok(scenario), Ok(profile)) => (scenario, profile),
+    if let Some(found) = args.calibrate_s.filter(|s| !(1.0..=3600.0).contains(s)) {
+        problems.push(format!(
+            "--calibrate-s: found {found}, expected seconds from 1 to 3600"
+        ));
+    }
+    let (scenario, profile) = match (scenario, profile) {
+        (Ok(scenario), Ok(profile)) if problems.is_empty() => (scenario, profile),
         (scenario, _) => {
             problems.extend(
                 scenario
@@ -174,154 +123,169 @@ pub fn run(args: &RealArgs) -> Result<ExitCode, Failure> {
             return Err(Failure::input(problems));
         }
     };
-    if let Some(profile) = profile {
-        for pool in &mut scenario.pools {
-            pool.timing = TimingSpec::Fitted(profile.clone());
-            pool.unmeasured = None;
-        }
-    }
+    let scenario = match profile {
+        Some(profile) => with_profile(&scenario, &profile),
+        None => scenario,
+    };
     let machine = Machine::set_up(&scenario, args.real, &args.workers)?;
     let made = workloads::make_with_contents(&scenario.workload, scenario.seed);
     let (loaded, contents) = made.map_err(Failure::input)?;
     let simulation = Simulation::new(&scenario, &loaded, Steps::Coasting)
         .map_err(|error| Failure::input([error.to_string()]))?;
-    let simulated = Run::of(simulation.run(), &simulation);
-    let mut real = Vec::new();
-    for number in 1..=args.runs {
-        note(&format!("real run {number} of {}", args.runs));
-        let run = machine.run(
-            &scenario,
-            &simulation,
-            contents.clone(),
-            stop_on_interrupt(),
-        )?;
-        if let Some(failure) = ended_early(&run) {
-            return Err(failure);
-        }
-        real.push(Run {
-            steps: run.steps,
-            late: run.late,
-            ..Run::of(run.recording, &simulation)
-        });
-    }
-    let own = real
-        .iter()
-        .map(|run| with_own_steps(run, &scenario, &loaded));
+    let ready = Ready {
+        machine,
+        scenario,
+        loaded,
+        contents,
+        simulation,
+    };
+    let (real, sides) = ready.run_all(args)?;
+    let own = real.iter().map(|run| ready.with_own_steps(run));
     let own: Vec<Run> = own.collect::<Option<_>>().unwrap_or_default();
+    let around = sides.windows(2).zip(&real);
+    let around = around.map(|(sides, run)| Around::of(sides, run, &ready.scenario, &ready.loaded));
+    let around: Vec<Around> = around.collect::<Result<_, _>>()?;
+    let even: Vec<&Run> = around.iter().map(|around| &around.even).collect();
+    let plain;
+    let simulated: Vec<&Run> = if around.is_empty() {
+        plain = Run::of(ready.simulation.run(), &ready.simulation);
+        vec![&plain]
+    } else {
+        around.iter().map(|around| &around.paced).collect()
+    };
     let rows: Vec<Compared> = METRICS
         .iter()
         .map(|(metric, of)| Compared {
             metric,
             real: real.iter().map(of).collect(),
-            simulated: of(&simulated),
+            simulated: simulated.iter().map(|run| of(run)).collect(),
+            even: even.iter().map(|run| of(run)).collect(),
             own: own.iter().map(of).collect(),
         })
         .collect();
     if let Some(path) = &args.plot {
-        chart(args, &machine, &real, &simulated)
+        chart(args, &ready.machine, &real, &simulated)
             .write(path)
             .map_err(|error| Failure::run(error.to_string()))?;
     }
-    let steps: Vec<&RealStep> = real.iter().flat_map(|run| &run.steps).collect();
-    let late: Vec<Span> = real
-        .iter()
-        .flat_map(|run| run.late.iter().copied())
-        .collect();
-    let passed = Passed::of(&steps, &late, simulation.timing()[0].as_ref());
-    let source = simulation.timing_source();
-    let timing = format!(
-        "{} ({}): {}",
-        source.name,
-        source.basis.name(),
-        source.detail
-    );
-    let requests = simulated.summary.requests.completed;
+    let price = |(index, run): (usize, &Run)| match around.get(index) {
+        Some(around) => around.price(&run.steps),
+        None => passed::price(&run.steps, ready.simulation.timing()[0].as_ref()),
+    };
+    let priced: Vec<Vec<Priced>> = real.iter().enumerate().map(price).collect();
+    let steps = real.iter().flat_map(|run| &run.steps);
+    let steps: Vec<(&RealStep, Priced)> = steps.zip(priced.into_iter().flatten()).collect();
+    let late = real.iter().flat_map(|run| run.late.iter().copied());
+    let passed = Passed::of(&steps, &late.collect::<Vec<Span>>());
+    let kinds = Kinds::of(&steps);
+    let source = ready.simulation.timing_source();
+    let timing = match args.calibrate_s {
+        Some(seconds) => format!("{seconds} s of measurements on either side of each run"),
+        None => format!(
+            "{} ({}): {}",
+            source.name,
+            source.basis.name(),
+            source.detail
+        ),
+    };
+    let paces: Vec<&Paces> = around.iter().map(|around| &around.paces).collect();
+    let requests = simulated[0].summary.requests.completed;
     print(&if args.json {
-        let mut value = as_json(args, &machine, &timing, requests, &rows);
+        let mut value = as_json(args, &ready.machine, &timing, requests, &rows);
         value["steps"] = passed.as_json();
+        value["kinds"] = kinds.as_json();
+        value["paces"] = paces.iter().map(|paces| paces.as_json()).collect();
         format!("{value:#}\n")
     } else {
-        as_text(&machine, &timing, requests, &rows) + &passed.in_words()
+        let mut text = as_text(&ready.machine, &timing, requests, &rows) + &kinds.in_words();
+        text += &passed.in_words();
+        for (number, paces) in (1..).zip(paces) {
+            let _ = writeln!(text, "pace during real run {number}: {}", paces.in_words());
+        }
+        text
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The run simulated with step times fitted to its own steps; `None` if they are too few or too much alike.
-fn with_own_steps(run: &Run, scenario: &Scenario, loaded: &Loaded) -> Option<Run> {
-    let text = of_run(&run.steps);
-    let log = StepLog::parse(&LogFile::from_text("the run's own steps", &text)).ok()?;
-    let fitted = fit(&[log]).ok()?;
+/// All that is needed to run and to simulate.
+struct Ready {
+    machine: Machine,
+    scenario: Scenario,
+    loaded: Loaded,
+    contents: Contents,
+    simulation: Simulation,
+}
+
+impl Ready {
+    /// The real runs, and the measurements before, between and after them if they are wanted.
+    fn run_all(&self, args: &RealArgs) -> Result<(Vec<Run>, Vec<Side>), Failure> {
+        let (mut real, mut sides) = (Vec::new(), Vec::new());
+        let mut measure = || {
+            let Some(seconds) = args.calibrate_s else {
+                return Ok(());
+            };
+            note(&format!("measuring steps for {seconds} s"));
+            let side = Side::measure(&self.machine, &self.scenario, args.real, seconds)?;
+            sides.push(side);
+            Ok::<(), Failure>(())
+        };
+        measure()?;
+        for number in 1..=args.runs {
+            note(&format!("real run {number} of {}", args.runs));
+            real.push(self.run(args.calibrate_s.is_some())?);
+            measure()?;
+        }
+        Ok((real, sides))
+    }
+
+    fn run(&self, is_paced: bool) -> Result<Run, Failure> {
+        let Ready {
+            machine,
+            scenario,
+            simulation,
+            ..
+        } = self;
+        let (contents, signal) = (self.contents.clone(), stop_on_interrupt());
+        let (run, paces) = if is_paced {
+            machine.run_paced(scenario, simulation, contents, signal)?
+        } else {
+            let run = machine.run(scenario, simulation, contents, signal)?;
+            (run, Vec::new())
+        };
+        if let Some(failure) = ended_early(&run) {
+            return Err(failure);
+        }
+        Ok(Run {
+            steps: run.steps,
+            late: run.late,
+            paces,
+            ..Run::of(run.recording, simulation)
+        })
+    }
+
+    /// A run simulated with step times fitted to its own steps; `None` if they are too few or too much alike.
+    fn with_own_steps(&self, run: &Run) -> Option<Run> {
+        let text = of_run(&run.steps);
+        let log = StepLog::parse(&LogFile::from_text("the run's own steps", &text)).ok()?;
+        let fitted = fit(&[log]).ok()?;
+        let scenario = with_profile(&self.scenario, &fitted.profile);
+        let simulation = Simulation::new(&scenario, &self.loaded, Steps::Coasting).ok()?;
+        Some(Run::of(simulation.run(), &simulation))
+    }
+}
+
+/// The scenario with all pools priced by a profile.
+fn with_profile(scenario: &Scenario, profile: &FittedProfile) -> Scenario {
     let mut scenario = scenario.clone();
     for pool in &mut scenario.pools {
-        pool.timing = TimingSpec::Fitted(fitted.profile.clone());
+        pool.timing = TimingSpec::Fitted(profile.clone());
         pool.unmeasured = None;
     }
-    let simulation = Simulation::new(&scenario, loaded, Steps::Coasting).ok()?;
-    Some(Run::of(simulation.run(), &simulation))
-}
-
-fn as_text(machine: &Machine, timing: &str, requests: u64, rows: &[Compared]) -> String {
-    let mut text = format!(
-        "Real            {}\nSimulated       {timing}\nRequests        {requests}\n\n",
-        machine.in_words()
-    );
-    let _ = writeln!(
-        text,
-        "{:<26} {:>11} {:>11} {:>8} {:>8} {:>10}",
-        "", "real", "simulated", "error", "noise", "own steps"
-    );
-    let share = |share: Option<f64>, signed: bool| match share {
-        None => "–".to_owned(),
-        Some(share) if signed => format!("{:+.1} %", 100.0 * share),
-        Some(share) => format!("{:.1} %", 100.0 * share),
-    };
-    for row in rows {
-        let _ = writeln!(
-            text,
-            "{:<26} {:>11.2} {:>11.2} {:>8} {:>8} {:>10}",
-            row.metric,
-            row.measured(),
-            row.simulated,
-            share(row.error(), true),
-            share(row.noise(), false),
-            share(row.own_error(), true)
-        );
-    }
-    let runs = rows.first().map_or(0, |row| row.real.len());
-    let _ = writeln!(
-        text,
-        "\nerror: simulated against the mean of {runs} real {}; noise: the real runs among themselves, greatest minus least; own \
-         steps: the error where each run is simulated with times fitted to its own steps",
-        if runs == 1 { "run" } else { "runs" }
-    );
-    text
-}
-
-fn as_json(
-    args: &RealArgs,
-    machine: &Machine,
-    timing: &str,
-    requests: u64,
-    rows: &[Compared],
-) -> Value {
-    let metrics = rows.iter().map(|row| {
-        json!({
-            "metric": row.metric, "real": row.real, "measured": row.measured(), "simulated": row.simulated,
-            "error": row.error(), "noise": row.noise(), "own_steps": row.own, "own_steps_error": row.own_error(),
-        })
-    });
-    json!({
-        "scenario": args.scenario.display().to_string(),
-        "real": machine.in_words(),
-        "timing": timing,
-        "runs": args.runs,
-        "requests": requests,
-        "metrics": metrics.collect::<Vec<_>>(),
-    })
+    scenario
 }
 
 /// Shares of requests over TTFT and E2E.
-fn chart(args: &RealArgs, machine: &Machine, real: &[Run], simulated: &Run) -> Chart {
+fn chart(args: &RealArgs, machine: &Machine, real: &[Run], simulated: &[&Run]) -> Chart {
     let line = |name: String, run: &Run, hue: Hue, of: fn(&RequestRecord) -> f64| {
         let counted = run.recording.sent().map(|(_, record)| record);
         let counted =
@@ -344,15 +308,17 @@ fn chart(args: &RealArgs, machine: &Machine, real: &[Run], simulated: &Run) -> C
         ("TTFT", ttft, [Hue::Sky, Hue::Blue]),
         ("E2E", e2e, [Hue::Orange, Hue::Vermillion]),
     ] {
+        // One entry in the legend for all runs of a kind.
+        let named = |index: usize, name: &str| match index {
+            0 => format!("{what}, {name}"),
+            _ => String::new(),
+        };
         for (index, run) in real.iter().enumerate() {
-            let name = if index == 0 {
-                format!("{what}, real")
-            } else {
-                String::new()
-            };
-            series.push(line(name, run, hues[0], of));
+            series.push(line(named(index, "real"), run, hues[0], of));
         }
-        series.push(line(format!("{what}, simulated"), simulated, hues[1], of));
+        for (index, run) in simulated.iter().enumerate() {
+            series.push(line(named(index, "simulated"), run, hues[1], of));
+        }
     }
     let axis = |label: &str, scale: Scale| Axis {
         label: label.to_owned(),
@@ -364,7 +330,7 @@ fn chart(args: &RealArgs, machine: &Machine, real: &[Run], simulated: &Run) -> C
         subtitle: format!(
             "{}, {} requests",
             args.scenario.display(),
-            simulated.summary.requests.completed
+            simulated[0].summary.requests.completed
         ),
         footer: machine.in_words(),
         x: axis("milliseconds from arrival", Scale::Log),

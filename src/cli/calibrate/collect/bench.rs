@@ -1,12 +1,11 @@
 //! The sweep: all workers of a pool measure the same points, each in an order of its own.
 
 use crate::cli::Failure;
+use crate::cli::real::pace::Paced;
 use crate::cli::real::steps::{Held, line};
 use crate::cli::real::{Device, clocks};
 use executor::sweep::{Limits, Point};
-use executor::worker::Worker;
 use serde_json::{Value, json};
-use std::fs::File;
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -47,7 +46,11 @@ pub struct How<'a> {
 }
 
 /// All workers at once.
-pub fn sweep(workers: Vec<Worker>, how: How<'_>, out: &File) -> Result<Vec<Swept>, Failure> {
+pub fn sweep(
+    workers: Vec<Paced>,
+    how: How<'_>,
+    out: &mut (dyn Write + Send),
+) -> Result<Vec<Swept>, Failure> {
     let rows = Mutex::new(out);
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -75,16 +78,16 @@ pub fn sweep(workers: Vec<Worker>, how: How<'_>, out: &File) -> Result<Vec<Swept
 }
 
 /// A worker that is measured.
-struct Bench<'a> {
-    executor: Worker,
+struct Bench<'a, 'out> {
+    executor: Paced,
     how: How<'a>,
     blocks: Vec<u32>,
     id: u32,
     counter: u64,
-    rows: &'a Mutex<&'a File>,
+    rows: &'a Mutex<&'out mut (dyn Write + Send)>,
 }
 
-impl Bench<'_> {
+impl Bench<'_, '_> {
     fn sweep(&mut self, points: &[Point], start: Instant) -> Result<Swept, Failure> {
         let budget = self.how.budget;
         let first_part = budget.mul_f64(1.0 - KEPT_FOR_AGAIN);
@@ -113,13 +116,11 @@ impl Bench<'_> {
     fn measure(&mut self, point: &Point, index: usize, is_again: bool) -> Result<f64, Failure> {
         let batch = point.batch(self.how.limits, &self.blocks);
         let mut pass = || {
-            let start = Instant::now();
             let passed = self.executor.pass(&batch);
-            let time = start.elapsed();
-            passed.map_err(|error| Failure::run(format!("--real: {error}")))?;
-            Ok::<Duration, Failure>(time)
+            let time = passed.map_err(|error| Failure::run(format!("--real: {error}")))?;
+            Ok::<_, Failure>((time, self.executor.probe_s()))
         };
-        let first = pass()?;
+        let (first, _) = pass()?;
         let is_long = first * (WARM_UPS + REPEATS) > LONG;
         let (warm_ups, repeats) = match is_long {
             true => (WARM_UPS_OF_LONG, REPEATS_OF_LONG),
@@ -130,12 +131,13 @@ impl Bench<'_> {
         }
         let mut seconds = Vec::new();
         for _ in 0..repeats {
-            seconds.push(pass()?.as_secs_f64());
+            let (time, probe_s) = pass()?;
+            seconds.push((time.as_secs_f64(), probe_s));
         }
         let clocks = self.clocks(index);
         let ops = self.ops(point)?;
         let mut text = String::new();
-        for (repeat, one) in seconds.iter().enumerate() {
+        for (repeat, (one, probe_s)) in seconds.iter().enumerate() {
             self.counter += 1;
             let held = Held {
                 prefill: &point.prefill,
@@ -146,18 +148,20 @@ impl Bench<'_> {
             row["shape"] = json!(point.kind);
             row["point"] = json!(index);
             row["is_again"] = json!(is_again);
+            row["probe_s"] = json!(probe_s);
             row["clocks"] = clocks.clone();
             if let Some(ops) = ops.as_ref().filter(|_| repeat == 0) {
                 row["ops"] = ops.clone();
             }
             text += &format!("{row}\n");
         }
-        let mut file = *self
+        let mut out = self
             .rows
             .lock()
-            .expect("nobody panics with the file in hand");
-        file.write_all(text.as_bytes())
+            .expect("nobody panics with the rows in hand");
+        out.write_all(text.as_bytes())
             .map_err(|error| Failure::run(format!("--out: cannot write: {error}")))?;
+        let mut seconds: Vec<f64> = seconds.into_iter().map(|(one, _)| one).collect();
         seconds.sort_by(f64::total_cmp);
         Ok(seconds[seconds.len() / 2])
     }

@@ -13,7 +13,6 @@ use executor::waves::waves;
 use serde_json::json;
 use sim::live::{LiveEnd, stopper};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +33,7 @@ pub fn serve(
     scenario: &Scenario,
     limits: &Limits,
     budget: Duration,
-    mut out: &File,
+    out: &mut (dyn Write + Send),
 ) -> Result<(), Failure> {
     let mut scenario = scenario.clone();
     scenario.pools.truncate(1);
@@ -58,18 +57,22 @@ pub fn serve(
         std::thread::sleep(budget);
         stopper.stop();
     });
-    let run = machine.run(&scenario, &simulation, contents, signal)?;
+    let (run, paces) = machine.run_paced(&scenario, &simulation, contents, signal)?;
     if let LiveEnd::Failed { worker, why } = &run.end {
         return Err(Failure::run(format!("worker {} gave up: {why}", worker.0)));
     }
     drop(timer);
-    let mut counters = BTreeMap::new();
+    let mut counters: BTreeMap<_, u64> = BTreeMap::new();
     let mut text = String::new();
     for step in &run.steps {
         let counter = counters.entry(step.worker).or_insert(0);
+        let beside = paces[step.worker.0 as usize][*counter as usize];
         *counter += 1;
         if *counter > WARM_UPS {
             let mut row = of_step(step, *counter);
+            // A step's time is without what probing took of it.
+            row["wall_time"] = json!(step.wall_time().as_s() - beside.spent_s);
+            row["probe_s"] = json!(beside.probe_s);
             row["worker_id"] = json!(format!("served {}", step.worker.0));
             row["shape"] = json!("served");
             text += &format!("{row}\n");

@@ -21,23 +21,30 @@ pub struct Passed {
     late_ms: [f64; 2],
 }
 
-impl Passed {
-    /// Of the steps of real runs.
-    pub fn of(steps: &[&RealStep], late: &[Span], timing: &dyn StepTime) -> Passed {
-        let sum =
-            |of: fn(&RealStep) -> Span| -> f64 { steps.iter().map(|step| of(step).as_s()).sum() };
-        let price = |step: &RealStep| {
-            let shape = StepShape {
-                prefill: &step.prefill,
-                decode_batch: step.decode_batch,
-                decode_context: step.decode_context,
-            };
-            timing.step(&shape).as_s()
+/// What a timing model says of a step, in seconds.
+pub type Priced = f64;
+
+/// The prices of steps.
+pub fn price(steps: &[RealStep], timing: &dyn StepTime) -> Vec<Priced> {
+    let price = |step: &RealStep| {
+        let shape = StepShape {
+            prefill: &step.prefill,
+            decode_batch: step.decode_batch,
+            decode_context: step.decode_context,
         };
-        let mut errors: Vec<f64> = steps
-            .iter()
-            .map(|step| (price(step) / step.wall_time().as_s() - 1.0).abs())
-            .collect();
+        timing.step(&shape).as_s()
+    };
+    steps.iter().map(price).collect()
+}
+
+impl Passed {
+    /// Of the steps of real runs and their prices.
+    pub fn of(steps: &[(&RealStep, Priced)], late: &[Span]) -> Passed {
+        let sum = |of: fn(&RealStep) -> Span| -> f64 {
+            steps.iter().map(|(step, _)| of(step).as_s()).sum()
+        };
+        let error = |(step, price): &(&RealStep, Priced)| price / step.wall_time().as_s() - 1.0;
+        let mut errors: Vec<f64> = steps.iter().map(|step| error(step).abs()).collect();
         errors.sort_by(f64::total_cmp);
         let mut late: Vec<f64> = late.iter().map(|late| late.as_ms()).collect();
         late.sort_by(f64::total_cmp);
@@ -49,7 +56,7 @@ impl Passed {
             steps: steps.len(),
             host_s: sum(RealStep::host_time),
             computed_s: sum(|step| step.end.since(step.began)),
-            priced_s: steps.iter().map(|step| price(step)).sum(),
+            priced_s: steps.iter().map(|(_, price)| price).sum(),
             step_error: at(&errors, 0.5),
             late_ms: [at(&late, 0.5), at(&late, 0.99)],
         }
@@ -122,7 +129,10 @@ mod tests {
         let (first, second) = (step(0.0, 0.25, 1.0), step(1.0, 1.0, 4.0));
         let late = [Span::from_ms(2.0), Span::from_ms(1.0)];
         let timing = Linear::from_ns(2_000_000, 0, 0);
-        let passed = Passed::of(&[&first, &second], &late, &timing);
+        let steps = [first, second];
+        let prices = price(&steps, &timing);
+        let steps: Vec<(&RealStep, Priced)> = steps.iter().zip(prices).collect();
+        let passed = Passed::of(&steps, &late);
         let value = passed.as_json();
         assert_eq!(value["host_us_mean"], 125.0);
         assert!(passed.price_error().abs() < 1e-9, "{value}");
