@@ -369,6 +369,7 @@ fn runs_are_simulated_at_the_pace_that_they_had() {
     for pace in paces {
         let of = |name: &str| pace[name].as_f64().unwrap();
         assert!(of("measurements_mean") > 0.9, "{pace}");
+        assert!((0.5..=1.25).contains(&of("power")), "{pace}");
         assert!(
             1.0 <= of("run_p10") && of("run_p10") <= of("run_p90"),
             "{pace}"

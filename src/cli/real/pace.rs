@@ -174,10 +174,11 @@ pub struct Course {
 }
 
 impl Course {
-    /// From the steps of a worker and what was probed beside each.
+    /// From the steps of a worker and what was probed beside each, where steps slow down by this power of the pace.
     pub fn of<'a>(
         steps: impl Iterator<Item = (&'a RealStep, &'a Beside)>,
         fastest_s: f64,
+        power: f64,
     ) -> Course {
         /// Sums over a window.
         #[derive(Clone, Copy, Default)]
@@ -208,7 +209,7 @@ impl Course {
                 last = sums.paces / sums.probes;
             }
             let probing = sums.spent_s / sums.computed_s.max(sums.spent_s).max(f64::MIN_POSITIVE);
-            (last * (1.0 + probing)).max(1.0)
+            (last.powf(power) * (1.0 + probing)).max(1.0)
         };
         Course {
             factors: windows.iter().map(factor).collect(),
@@ -275,14 +276,14 @@ mod tests {
             step(0.31, 50.0, true),
             step(0.55, 0.9, true),
         ];
-        let course = Course::of(steps.iter().map(|(step, beside)| (step, beside)), 1.0);
+        let course = Course::of(steps.iter().map(|(step, beside)| (step, beside)), 1.0, 1.0);
         // Before the first probe its pace, after the last that one's; nothing is faster than the fastest.
         let found = [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 7.0].map(|at| course.at(at));
         for (found, expected) in found.into_iter().zip([1.5, 1.5, 1.5, 3.0, 3.0, 1.0, 1.0]) {
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
         assert_eq!(course.stretches()[5].1, None);
-        assert_eq!(Course::of(std::iter::empty(), 1.0).at(3.0), 1.0);
+        assert_eq!(Course::of(std::iter::empty(), 1.0, 1.0).at(3.0), 1.0);
     }
 
     #[test]

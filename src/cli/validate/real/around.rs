@@ -2,7 +2,8 @@
 //!
 //! In words: steps are measured before and after the run, as a calibration measures them. The time of each is divided by the
 //! pace around it ([`pace`], a mean over five probes), and a profile is fitted: what steps take while nobody disturbs the
-//! machine. Of the run the
+//! machine. Steps need not slow down just as the probe does: the power of the pace that explains the measurements best is
+//! taken ([`power`]). Of the run the
 //! simulation is told the pace of each worker by windows of a tenth of a second, in which it is a straggler by so much. How
 //! long the run's own steps were it is not told. The same measurements as they are give a second profile, of one pace: what
 //! a calibration beside the run would have forecast.
@@ -15,6 +16,7 @@ use crate::cli::real::pace::{Course, fastest, pace};
 use crate::cli::real::{Device, Machine};
 use calibration::FittedProfile;
 use calibration::fit_steps::fit;
+use calibration::fitted::{Term, step_us};
 use calibration::log_file::LogFile;
 use calibration::step_log::StepLog;
 use engine::{Span, Time};
@@ -43,6 +45,10 @@ struct Probed {
     probe_s: f64,
 }
 
+/// Least and greatest power that is believed.
+const POWERS: (f64, f64) = (0.5, 1.25);
+/// Standard deviation of the logarithm of the pace below which no power is told.
+const LEAST_SPREAD: f64 = 0.05;
 /// Probes before a step's own, and as many after it, that tell its pace with it: a single one is off by as much as a step.
 const NEIGHBOURS: usize = 2;
 
@@ -119,15 +125,48 @@ impl Side {
     }
 
     /// What would have been measured, had nobody disturbed the machine.
-    fn undisturbed(&self, fastest_s: f64) -> StepLog {
+    fn undisturbed(&self, fastest_s: f64, power: f64) -> StepLog {
         let mut log = self.log.clone();
         for (observation, pace) in log.observations.iter_mut().zip(self.paces(fastest_s)) {
+            let pace = pace.powf(power);
             // A straggler's step is slower as a whole, the host's part too.
             observation.seconds /= pace;
             observation.host_seconds = observation.host_seconds.map(|host| host / pace);
         }
         log
     }
+}
+
+/// The power of the pace by which steps slow down: the slope of log(measured over priced) over log(pace), where the prices are
+/// of a profile for the undisturbed machine. 1 where the pace hardly changes.
+fn power(sides: &[Side], profile: &FittedProfile, fastest_s: f64) -> f64 {
+    let formula = profile.formula();
+    let is_computed = |term: &Term| !matches!(term, Term::HostStep | Term::HostSequence);
+    let formula: Vec<(Term, f64)> = formula
+        .into_iter()
+        .filter(|(term, _)| is_computed(term))
+        .collect();
+    let of_side = |side: &Side| {
+        let observations = side.log.observations.iter();
+        let logs = observations.zip(side.paces(fastest_s)).map(|(one, pace)| {
+            let priced_s = 1e-6 * step_us(&formula, &one.work);
+            (pace.ln(), (one.seconds / priced_s).ln())
+        });
+        logs.collect::<Vec<(f64, f64)>>()
+    };
+    let points: Vec<(f64, f64)> = sides.iter().flat_map(of_side).collect();
+    let count = points.len() as f64;
+    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
+    let square: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    let product: f64 = points
+        .iter()
+        .map(|(x, y)| (x - mean_x) * (y - mean_y))
+        .sum();
+    if (square / count).sqrt() < LEAST_SPREAD {
+        return 1.0;
+    }
+    (product / square).clamp(POWERS.0, POWERS.1)
 }
 
 /// A run simulated with what was measured around it.
@@ -159,16 +198,20 @@ impl Around {
             .map(|one| one.probe_s);
         let beside = sides.iter().flat_map(|side| &side.probes);
         let fastest_s = fastest(beside.map(|one| one.probe_s).chain(probed).collect());
+        let logs: Vec<StepLog> = sides.iter().map(|side| side.log.clone()).collect();
+        let undisturbed = |power: f64| {
+            let logs = sides.iter().map(|side| side.undisturbed(fastest_s, power));
+            fitted(&logs.collect::<Vec<StepLog>>())
+        };
+        let power = power(sides, &undisturbed(1.0)?, fastest_s);
+        let profile = undisturbed(power)?;
         let courses: Vec<Course> = (0..run.paces.len())
             .map(|worker| {
                 let steps = run.steps.iter();
                 let steps = steps.filter(|step| step.worker.0 as usize == worker);
-                Course::of(steps.zip(&run.paces[worker]), fastest_s)
+                Course::of(steps.zip(&run.paces[worker]), fastest_s, power)
             })
             .collect();
-        let logs: Vec<StepLog> = sides.iter().map(|side| side.log.clone()).collect();
-        let undisturbed = sides.iter().map(|side| side.undisturbed(fastest_s));
-        let undisturbed: Vec<StepLog> = undisturbed.collect();
         let simulation = |profile: &FittedProfile, courses: &[Course]| {
             let mut scenario = with_profile(scenario, profile);
             scenario.adversity.faults.timeline = stragglers(courses);
@@ -176,14 +219,14 @@ impl Around {
                 .map_err(|error| Failure::run(error.to_string()))
         };
         let beside = sides.iter().flat_map(|side| side.paces(fastest_s));
-        let beside: Vec<f64> = beside.collect();
+        let beside: Vec<f64> = beside.map(|pace| pace.powf(power)).collect();
         let even = simulation(&fitted(&logs)?, &[])?;
-        let paced = simulation(&fitted(&undisturbed)?, &courses)?;
+        let paced = simulation(&profile, &courses)?;
         Ok(Around {
             even: Run::of(even.run(), &even),
             paced: Run::of(paced.run(), &paced),
             simulation: paced,
-            paces: Paces::of(&courses, &beside),
+            paces: Paces::of(&courses, &beside, power),
             courses,
         })
     }
@@ -235,10 +278,12 @@ pub struct Paces {
     beside: f64,
     /// The same of the run, over its windows: mean, tenth and ninetieth percentile.
     run: [f64; 3],
+    /// Of the probe's slow-down that steps have.
+    power: f64,
 }
 
 impl Paces {
-    fn of(courses: &[Course], beside: &[f64]) -> Paces {
+    fn of(courses: &[Course], beside: &[f64], power: f64) -> Paces {
         let mut all: Vec<f64> = courses
             .iter()
             .flat_map(|course| course.factors().to_vec())
@@ -252,22 +297,25 @@ impl Paces {
         Paces {
             beside: mean(beside),
             run: [mean(&all), at(0.1), at(0.9)],
+            power,
         }
     }
 
     /// For reports.
     pub fn as_json(&self) -> Value {
         let [mean, p10, p90] = self.run;
-        json!({"measurements_mean": self.beside, "run_mean": mean, "run_p10": p10, "run_p90": p90})
+        json!({
+            "measurements_mean": self.beside, "run_mean": mean, "run_p10": p10, "run_p90": p90, "power": self.power,
+        })
     }
 
     /// A line.
     pub fn in_words(&self) -> String {
         let [mean, p10, p90] = self.run;
         format!(
-            "a fixed pass took {mean:.2} times as long as on the undisturbed machine ({p10:.2} to {p90:.2} in nine tenths of the \
-             time), {:.2} times during the measurements",
-            self.beside
+            "steps took {mean:.2} times as long as on the undisturbed machine ({p10:.2} at the tenth, {p90:.2} at the ninetieth \
+             percentile), {:.2} times during the measurements, by probes to the power of {:.2}",
+            self.beside, self.power
         )
     }
 }
@@ -281,10 +329,11 @@ mod tests {
     use sim::event::WorkerId;
 
     const PROBE_S: f64 = 5e-5;
+    const POWER: f64 = 0.8;
 
-    /// A machine on which a step takes 100 us and 10 us for each sequence, at a pace that changes.
+    /// A machine on which a step takes 100 us and 10 us for each sequence, at a pace that changes, less than the probe.
     fn seconds(batch: u32, pace: f64) -> f64 {
-        (1e-4 + 1e-5 * f64::from(batch)) * pace
+        (1e-4 + 1e-5 * f64::from(batch)) * pace.powf(POWER)
     }
 
     /// 800 steps, a quarter of them at twice the time.
@@ -346,10 +395,17 @@ mod tests {
                 .collect(),
         );
         assert!((fastest_s / PROBE_S - 1.0).abs() < 1e-6);
-        let course = Course::of(run.iter().map(|(step, beside)| (step, beside)), fastest_s);
+        let profile = fitted(&[side.undisturbed(fastest_s, 1.0)]);
+        let profile = profile.unwrap_or_else(|_| panic!("a fit"));
+        let power = power(std::slice::from_ref(&side), &profile, fastest_s);
+        // Steps beside a change of pace have a mean of both.
+        assert!((power - POWER).abs() < 0.02, "{power}");
+        let observed = run.iter().map(|(step, beside)| (step, beside));
+        let course = Course::of(observed, fastest_s, power);
         let steps: Vec<RealStep> = run.iter().map(|(step, _)| step.clone()).collect();
         let measured: f64 = steps.iter().map(|step| step.wall_time().as_s()).sum();
-        let profile = fitted(&[side.undisturbed(fastest_s)]).unwrap_or_else(|_| panic!("a fit"));
+        let profile = fitted(&[side.undisturbed(fastest_s, power)]);
+        let profile = profile.unwrap_or_else(|_| panic!("a fit"));
         let prices = price(&steps, &Fitted::new(&profile));
         let paced = prices.iter().zip(&steps);
         let paced: f64 = paced
@@ -387,12 +443,13 @@ mod tests {
     #[test]
     fn a_course_is_a_script_of_stragglers() {
         let run = run();
-        let course = Course::of(run.iter().map(|(step, beside)| (step, beside)), PROBE_S);
+        let observed = run.iter().map(|(step, beside)| (step, beside));
+        let course = Course::of(observed, PROBE_S, POWER);
         let script = stragglers(&[course.clone(), course]);
         // Ten windows of each worker, 0.9 % for probing; the last has no end.
         assert_eq!(script.len(), 20);
         let percents: Vec<FaultKind> = script[..10].iter().map(|fault| fault.kind).collect();
-        let expected = [[101; 5], [151; 5]].concat();
+        let expected = [[101; 5], [140; 5]].concat();
         let expected = expected
             .into_iter()
             .map(|percent| FaultKind::Straggler { percent });
