@@ -45,8 +45,8 @@ struct Probed {
     probe_s: f64,
 }
 
-/// Least and greatest power that is believed.
-const POWERS: (f64, f64) = (0.5, 1.25);
+/// Least and greatest power that is believed: where the pace changes little, what single probes are off by makes it look smaller.
+const POWERS: (f64, f64) = (0.7, 1.25);
 /// Standard deviation of the logarithm of the pace below which no power is told.
 const LEAST_SPREAD: f64 = 0.05;
 /// Probes before a step's own, and as many after it, that tell its pace with it: a single one is off by as much as a step.
