@@ -175,6 +175,14 @@ fn adversities(adversity: &AdversitySummary) -> Vec<(&'static str, String)> {
             (sum(|it| it.recomputed_tokens), "tokens to compute again"),
             (sum(|it| it.missed_events), "KV events missed"),
             (
+                sum(|it| it.link.map_or(0, |link| link.held_transfers)),
+                "transfers held up",
+            ),
+            (
+                sum(|it| it.link.map_or(0, |link| link.held_s.round() as u64)),
+                "seconds of delay",
+            ),
+            (
                 sum(|it| it.sla_minutes_missed.unwrap_or(0)),
                 "minutes beyond the SLA",
             ),
@@ -578,6 +586,10 @@ mod tests {
             (
                 "Fault",
                 "1 x event_loss: 2 requests there · 5 KV events missed · 1 minutes beyond the SLA",
+            ),
+            (
+                "Fault",
+                "1 x link_down: 1 transfers held up · 12 seconds of delay · 1 minutes beyond the SLA",
             ),
         ];
         assert_eq!(

@@ -7,6 +7,7 @@ mod clients;
 mod faults;
 mod handoff;
 mod lifecycle;
+mod link_faults;
 mod lockstep;
 mod scaling;
 mod severed;
@@ -458,11 +459,11 @@ impl Cluster {
         self.watch_submission(request, worker, part);
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
         match &self.adversity {
-            Some(adversity) => {
+            Some(adversity) if part == Part::Whole => {
                 let generated = adversity.attempts.generated(request);
                 scheduler.submit_from(request, now, part, generated);
             }
-            None => scheduler.submit_part(request, now, part),
+            _ => scheduler.submit_part(request, now, part),
         }
         if self.prefetches(worker) {
             self.newcomers.push((worker, request));

@@ -16,9 +16,9 @@ use crate::links::{LinkKind, LinkUse};
 use crate::quantile::values_at_ranks;
 use crate::record::{GapRun, Outcome, Recording, RequestRecord, WorkerRecord};
 use crate::summary::{
-    AdversitySummary, Distribution, FaultSummary, Goodput, KvUse, KvbmUse, Latency, LinksUse,
-    PrefixReuse, RequestCounts, Sla, SpeculationSummary, Summary, Throughput, TierUse, Transfers,
-    WorkerSummary,
+    AdversitySummary, Distribution, FaultSummary, Goodput, KvUse, KvbmUse, Latency,
+    LinkFaultSummary, LinksUse, PrefixReuse, RequestCounts, Sla, SpeculationSummary, Summary,
+    Throughput, TierUse, Transfers, WorkerSummary,
 };
 use engine::{Span, Time};
 use std::collections::BTreeMap;
@@ -471,6 +471,13 @@ fn adversity(
             lost: u64::from(fault.lost),
             recomputed_tokens: fault.recomputed_tokens,
             missed_events: fault.missed_events,
+            link: fault.link.map(|link| LinkFaultSummary {
+                link: link.site.name(),
+                number: link.number,
+                held_transfers: u64::from(link.cost.transfers),
+                held_s: link.cost.held.as_s(),
+                held_bytes: link.cost.bytes,
+            }),
             sla_minutes_missed: windows.as_ref().map(missed),
         }
     };

@@ -15,6 +15,7 @@ mod hicache;
 mod host_cache;
 mod kvbm;
 mod lifecycle;
+mod link_faults;
 mod network;
 mod patch;
 mod planner;
@@ -41,7 +42,7 @@ use problem::Log;
 use section::{Section, UNKNOWN_FIELD};
 use sim::{AdversitySpec, Sla};
 use std::path::Path;
-use sweeps::scenario::{Scenario, WorkloadSpec};
+use sweeps::scenario::{Pool, Scenario, WorkloadSpec};
 use tree::{Entry, Node, Place, Value};
 
 /// The version of the format.
@@ -174,6 +175,15 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
             Some(planner) => planner.places(pools).unwrap_or_default().iter().sum(),
             None => pools.iter().map(|pool| pool.workers).sum(),
         },
+        sites: disaggregation.as_ref().map(|it| {
+            let places = planner.as_ref().and_then(|planner| planner.places(pools));
+            let places = places.unwrap_or_else(|| pools.iter().map(|pool| pool.workers).collect());
+            let of = |(pool, places): (&Pool, u32)| {
+                std::iter::repeat_n(pool.gpus_per_worker(), places as usize)
+            };
+            let gpus: Vec<u32> = pools.iter().zip(places).flat_map(of).collect();
+            link_faults::sites(it, &gpus)
+        }),
     });
     let adversity = adversity(&section, deployment.as_ref());
     let costs_section = section.section("costs");

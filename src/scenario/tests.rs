@@ -868,5 +868,6 @@ mod drafts;
 mod faults;
 mod hicache;
 mod kvbm;
+mod link_faults;
 mod spread;
 mod widths;

@@ -1,6 +1,7 @@
 //! What adversity left behind.
 
 use super::faults::FaultKind;
+use crate::links::{LinkCost, SiteKind};
 use engine::Time;
 
 /// What went wrong in a run.
@@ -41,4 +42,17 @@ pub struct FaultRecord {
     pub recomputed_tokens: u64,
     /// KV events that the router missed.
     pub missed_events: u64,
+    /// Which links, and what it cost, if it is links that broke.
+    pub link: Option<LinkFaultRecord>,
+}
+
+/// Links that broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkFaultRecord {
+    /// Which kind of site.
+    pub site: SiteKind,
+    /// Which of them.
+    pub number: u32,
+    /// What it cost, when it is over.
+    pub cost: LinkCost,
 }

@@ -367,9 +367,14 @@ impl Handoffs {
         self.all[id.0 as usize].record.has_failed = true;
     }
 
-    /// Whether KV is on the links.
+    /// Whether KV is on the links, or stands still on some.
     pub fn are_moving(&self) -> bool {
-        self.network.next_event().is_some()
+        self.network.is_busy()
+    }
+
+    /// The links between all workers. Who changes something there asks for them anew.
+    pub fn network_mut(&mut self) -> &mut Network {
+        &mut self.network
     }
 
     /// Asks to be told when something happens on the links, or somebody has waited for long enough.

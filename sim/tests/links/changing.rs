@@ -6,7 +6,9 @@ use crate::{GB, S, ends, start};
 use engine::{Span, Time};
 use proptest::prelude::*;
 use sim::event::WorkerId;
-use sim::links::{Fabric, Impairment, LinkId, Network, NetworkSpec, NewFlow, NewTransfer, SiteKind};
+use sim::links::{
+    Fabric, Impairment, LinkId, Network, NetworkSpec, NewFlow, NewTransfer, SiteKind,
+};
 
 #[test]
 fn a_flow_stands_still_while_its_link_is_down() {
@@ -243,9 +245,8 @@ proptest! {
 }
 
 fn of(faults: &[(u64, u64, u32)], how: Impairment) -> Vec<(u64, u64, u32, Impairment)> {
-    let fault = |&(at, lasts, worker): &(u64, u64, u32)| {
-        (at * S / 1000, lasts * S / 1000, worker, how)
-    };
+    let fault =
+        |&(at, lasts, worker): &(u64, u64, u32)| (at * S / 1000, lasts * S / 1000, worker, how);
     faults.iter().map(fault).collect()
 }
 

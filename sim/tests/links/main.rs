@@ -5,14 +5,20 @@ mod changing;
 mod fluid;
 
 use engine::{Span, Time};
-use proptest::prelude::*;
 use fluid::{Fluid, naive};
+use proptest::prelude::*;
 use sim::links::{Fabric, FlowId, LinkId, NewFlow, Transport};
 
 pub(crate) const GB: u64 = 1_000_000_000;
 pub(crate) const S: u64 = 1_000_000_000_000;
 
-pub(crate) fn start(fabric: &mut Fabric, now: Time, tag: u32, path: &[LinkId], bytes: u64) -> FlowId {
+pub(crate) fn start(
+    fabric: &mut Fabric,
+    now: Time,
+    tag: u32,
+    path: &[LinkId],
+    bytes: u64,
+) -> FlowId {
     fabric.start(
         now,
         NewFlow {
