@@ -12,6 +12,7 @@ mod lockstep;
 mod scaling;
 mod severed;
 mod tiers;
+mod weights;
 mod what_if;
 
 use crate::adversity::Adversity;
@@ -643,6 +644,10 @@ impl Cluster {
             self.recording.transfers = parts.handoffs.records();
             self.recording.links = parts.handoffs.links();
         }
+        let streams = self.scaling.as_ref().and_then(|it| it.streams.as_ref());
+        if let Some(streams) = streams {
+            self.recording.links.extend(streams.links());
+        }
         self.recording.scaling = self.scaling.take().map(|scaling| scaling.close());
         self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
         if let Some(hosts) = &mut self.hosts {
@@ -650,6 +655,7 @@ impl Cluster {
             hosts.finish(&self.workers, books);
         }
         self.close_attempts();
+        self.close_replacements();
         if !self.workload.ahead.is_empty() {
             self.close_ahead();
         }

@@ -213,7 +213,7 @@ pub(crate) fn rank(percent: u64, count: u64) -> u64 {
 const PERCENTILES: [u64; 4] = [50, 90, 95, 99];
 
 /// The distribution of times in picoseconds.
-fn spans_in_ms(spans: impl Iterator<Item = Span>) -> Distribution {
+pub(crate) fn spans_in_ms(spans: impl Iterator<Item = Span>) -> Distribution {
     let mut values: Vec<u64> = spans.map(|span| span.0).collect();
     let (Some(&min), Some(&max)) = (values.iter().min(), values.iter().max()) else {
         return Distribution::default();

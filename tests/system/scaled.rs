@@ -100,6 +100,7 @@ pub fn scaled(seed: u64) -> Case {
         gpus: has_bound.then_some(bound),
         keeps_latencies: true,
         lifecycle,
+        network: None,
     });
     case
 }

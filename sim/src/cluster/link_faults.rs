@@ -22,8 +22,13 @@ pub(super) fn blank(fault: &Fault) -> Option<LinkFaultRecord> {
 impl Cluster {
     /// The network between workers, if there is one.
     pub(super) fn network(&mut self) -> Option<&mut Network> {
-        let parts = self.disaggregated.as_mut();
-        parts.map(|parts| parts.handoffs.network_mut())
+        match &mut self.disaggregated {
+            Some(parts) => Some(parts.handoffs.network_mut()),
+            None => {
+                let streams = self.scaling.as_mut()?.streams.as_mut()?;
+                streams.own_network()
+            }
+        }
     }
 
     /// Tells the faults how many sites there are.

@@ -3,13 +3,31 @@
 use super::Cluster;
 use crate::event::{Action, WorkerId};
 use crate::links::Network;
-use crate::scaling::Scaling;
-use crate::scaling::weights::Loading;
+use crate::scaling::weights::{HAS_NETWORK, Loading, Streams};
+use crate::scaling::{Scaling, ScalingSpec};
 use engine::Time;
 
 const STREAMS: &str = "only who streams weights loads them";
 
 impl Cluster {
+    /// What streams weights, if something does.
+    pub(super) fn streams(&self, spec: &ScalingSpec) -> Option<Streams> {
+        if spec.pools.iter().all(|pool| pool.startup.weights.is_none()) {
+            return None;
+        }
+        let pools = self.pools.iter();
+        let gpus: Vec<u32> = pools
+            .flat_map(|pool| std::iter::repeat_n(pool.gpus_per_worker, pool.workers as usize))
+            .collect();
+        let Some(parts) = &self.disaggregated else {
+            let (network, topology) = spec.network.clone().expect(HAS_NETWORK);
+            let own = Network::new(network, topology.as_ref(), &gpus);
+            return Some(Streams::new(gpus, topology, Some(own)));
+        };
+        let topology = parts.handoffs.spec.topology.clone();
+        Some(Streams::new(gpus, topology, None))
+    }
+
     /// The state of scaling, and the network of those that hand requests over.
     fn scaling_and_network(&mut self) -> (&mut Scaling, Option<&mut Network>) {
         let scaling = self.scaling.as_mut().expect(STREAMS);
@@ -74,7 +92,10 @@ impl Cluster {
             without.extend(streams.left(now, worker, &scaling.fleet, network));
         }
         for worker in without {
-            self.load_from_elsewhere(now, worker);
+            // Unless it is gone as well.
+            if self.scales().fleet.is_loading(worker) {
+                self.load_from_elsewhere(now, worker);
+            }
         }
         self.ask_for_links(actions);
     }

@@ -11,6 +11,7 @@
 use super::{DisaggregationSpec, HandoffOrder, Overlap, TransferRecord};
 use crate::event::{Action, Event, WorkerId};
 use crate::links::{LinkUse, Network, NewTransfer};
+use crate::scaling::weights;
 use engine::{RequestId, Reserved, Span, StepPlan, Time};
 use std::collections::VecDeque;
 
@@ -24,6 +25,8 @@ pub(crate) struct Handoffs {
     all: Vec<Handoff>,
     /// Prompts that wait for a decode worker that is gone, and until when.
     unread: VecDeque<(Time, RequestId)>,
+    /// Places whose weights have come over the same links.
+    pub loaded: Vec<WorkerId>,
     /// When the next [`Event::Links`] comes that was asked for; `Time::MAX` for none.
     wake: Time,
 }
@@ -105,6 +108,7 @@ impl Handoffs {
             block_size,
             all: (0..requests).map(blank).collect(),
             unread: VecDeque::new(),
+            loaded: Vec::new(),
             wake: Time::MAX,
         }
     }
@@ -317,6 +321,10 @@ impl Handoffs {
         let mut ended = Vec::new();
         self.network.advance(now, &mut ended);
         for tag in ended {
+            if tag as usize >= self.all.len() {
+                self.loaded.push(weights::place_of(tag));
+                continue;
+            }
             let handoff = &mut self.all[tag as usize];
             handoff.sent_tokens += std::mem::take(&mut handoff.moving_tokens);
             let record = &mut handoff.record;

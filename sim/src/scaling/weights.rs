@@ -78,14 +78,9 @@ const fn tag(place: WorkerId) -> u32 {
     u32::MAX - place.0
 }
 
-/// The place to which a transfer brings weights, if it does; `places` there are.
-pub(crate) const fn place_of(tag: u32, places: usize) -> Option<WorkerId> {
-    let place = u32::MAX - tag;
-    if (place as usize) < places {
-        Some(WorkerId(place))
-    } else {
-        None
-    }
+/// The place to which a transfer brings weights.
+pub(crate) const fn place_of(tag: u32) -> WorkerId {
+    WorkerId(u32::MAX - tag)
 }
 
 impl Streams {
@@ -194,7 +189,7 @@ impl Streams {
         nearest.unwrap_or(domains.len()) as u32
     }
 
-    /// All weights are there; true unless it was called off.
+    /// All weights are there.
     pub fn arrived(&mut self, now: Time, worker: WorkerId) {
         let at = self.under_way.iter().position(|it| it.to == worker);
         let stream = self.under_way.remove(at.expect("what ends was under way"));
@@ -255,8 +250,7 @@ impl Streams {
         if let Some(network) = &mut self.own {
             let mut ended = Vec::new();
             network.advance(now, &mut ended);
-            let places = self.gpus.len();
-            loaded.extend(ended.into_iter().filter_map(|tag| place_of(tag, places)));
+            loaded.extend(ended.into_iter().map(place_of));
         }
     }
 
@@ -277,4 +271,4 @@ impl Streams {
     }
 }
 
-const HAS_NETWORK: &str = "weights are streamed where there is a network";
+pub(crate) const HAS_NETWORK: &str = "weights are streamed where there is a network";
