@@ -164,6 +164,7 @@ fn adversity_record() -> AdversityRecord {
         retries: 3,
         ttft_timeouts: 1,
         timeouts: 1,
+        transfer_timeouts: 4,
         shed: 2,
         wasted_tokens: 17,
         faults: vec![

@@ -155,6 +155,7 @@ fn adversities(adversity: &AdversitySummary) -> Vec<(&'static str, String)> {
     let clients = told(&[
         (adversity.ttft_timeouts, "time-outs before the first token"),
         (adversity.timeouts, "time-outs after it"),
+        (adversity.transfer_timeouts, "prompts not read in time"),
         (adversity.shed, "turned away for load"),
         (adversity.retries, "tried again"),
         (adversity.wasted_tokens, "tokens for nothing"),
@@ -576,7 +577,7 @@ mod tests {
         let expected = [
             (
                 "Attempts",
-                "1 time-outs before the first token · 1 time-outs after it · 2 turned away for load · 3 tried again · \
+                "1 time-outs before the first token · 1 time-outs after it · 4 prompts not read in time · 2 turned away for load · 3 tried again · \
                  17 tokens for nothing",
             ),
             (

@@ -487,6 +487,7 @@ fn adversity(
         retries: record.retries,
         ttft_timeouts: record.ttft_timeouts,
         timeouts: record.timeouts,
+        transfer_timeouts: record.transfer_timeouts,
         shed: record.shed,
         wasted_tokens: record.wasted_tokens,
         migrated: sum(|it| it.migrated),

@@ -289,6 +289,8 @@ pub struct AdversitySummary {
     pub ttft_timeouts: u64,
     /// Attempts that ran into the limit on the last token.
     pub timeouts: u64,
+    /// Prompts whose KV was not read in time, and which decode workers computed themselves.
+    pub transfer_timeouts: u64,
     /// Attempts that were turned away because all workers were busy.
     pub shed: u64,
     /// Tokens delivered to attempts that were cancelled, failed or repeated.

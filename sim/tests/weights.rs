@@ -194,7 +194,11 @@ fn starts_that_come_together_share_their_source_or_find_one_each() {
     let recording = two.run();
     let expected = [(1, 11, Some(31), Some(0)), (2, 11, Some(31), Some(0))];
     assert_eq!(told(&recording), expected);
-    let from_two = Deployment { initial: 2, wanted: vec![(10, 4)], ..Deployment::default() };
+    let from_two = Deployment {
+        initial: 2,
+        wanted: vec![(10, 4)],
+        ..Deployment::default()
+    };
     let recording = from_two.run();
     let expected = [(2, 11, Some(21), Some(0)), (3, 11, Some(21), Some(1))];
     assert_eq!(told(&recording), expected);
@@ -254,7 +258,10 @@ fn kv_and_weights_slow_each_other() {
     };
     let scaling = ScalingSpec {
         planner: calendar(&[(10, 2)], Role::Prefill),
-        pools: vec![scaling(Role::Prefill, Some(10 * GB)), scaling(Role::Decode, None)],
+        pools: vec![
+            scaling(Role::Prefill, Some(10 * GB)),
+            scaling(Role::Decode, None),
+        ],
         gpus: None,
         keeps_latencies: false,
         lifecycle: LifecycleSpec::default(),
@@ -294,7 +301,11 @@ fn when_a_source_is_gone_another_one_sends_the_rest() {
     assert_eq!(told(&recording), expected);
     let sources: Vec<u32> = loads(&recording).iter().map(|it| it.sources).collect();
     assert_eq!(sources, [2, 1]);
-    assert!(loads(&recording).iter().all(|it| it.bytes == 10 * GB && !it.fell_back));
+    assert!(
+        loads(&recording)
+            .iter()
+            .all(|it| it.bytes == 10 * GB && !it.fell_back)
+    );
     let fault = recording.adversity.as_ref().unwrap().faults[0];
     // Whoever took the place of the lost one served two seconds after its weights had come.
     assert_eq!(fault.ended, s(33));

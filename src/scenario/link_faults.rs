@@ -2,20 +2,18 @@
 
 use super::section::Section;
 use engine::Span;
-use sim::DisaggregationSpec;
 use sim::adversity::faults::FaultKind;
-use sim::links::{Impairment, Network, SiteKind};
+use sim::links::{Impairment, Network, NetworkSpec, SiteKind, Topology};
+use sweeps::scenario::Pool;
 
 /// By kind, in the order of [`SiteKind::ALL`]: sites of links there are.
 pub type Sites = [u32; SiteKind::ALL.len()];
 
-/// The links of a deployment whose workers have so many GPUs each.
-pub fn sites(disaggregation: &DisaggregationSpec, gpus: &[u32]) -> Sites {
-    let network = Network::new(
-        disaggregation.network,
-        disaggregation.topology.as_ref(),
-        gpus,
-    );
+/// The links of a deployment; `places` are the pools with all workers that there may be.
+pub fn sites(spec: NetworkSpec, topology: Option<&Topology>, places: &[Pool]) -> Sites {
+    let of = |pool: &Pool| std::iter::repeat_n(pool.gpus_per_worker(), pool.workers as usize);
+    let gpus: Vec<u32> = places.iter().flat_map(of).collect();
+    let network = Network::new(spec, topology, &gpus);
     SiteKind::ALL.map(|kind| network.sites(kind))
 }
 
@@ -140,7 +138,7 @@ pub fn check(
         section.conflict(
             "kind",
             "a link that breaks between workers that send each other nothing",
-            "pools of role prefill and decode: what crosses links between workers is KV",
+            "pools of role prefill and decode, which send KV, or lifecycle.stream_weights",
             "remove the fault",
         );
     }

@@ -31,6 +31,7 @@ mod tests;
 mod timing;
 mod topology;
 mod tree;
+mod weights;
 mod workload;
 
 pub use patch::Set;
@@ -42,7 +43,7 @@ use problem::Log;
 use section::{Section, UNKNOWN_FIELD};
 use sim::{AdversitySpec, Sla};
 use std::path::Path;
-use sweeps::scenario::{Pool, Scenario, WorkloadSpec};
+use sweeps::scenario::{Scenario, WorkloadSpec};
 use tree::{Entry, Node, Place, Value};
 
 /// The version of the format.
@@ -155,15 +156,14 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         kvbm::check_together(&section, &router_section, router.as_ref(), pools);
         hicache::check_together(&section, &router_section, router.as_ref(), pools);
     }
-    let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
-    let planner = planner::read(
+    let planner = planner::read(&section, pools.as_deref(), router.as_ref(), sla);
+    let disaggregation = disaggregation::read(
         &section,
         pools.as_deref(),
         router.as_ref(),
-        disaggregation.as_ref(),
-        sla,
+        planner.as_ref(),
     );
     let is_complete = planner.is_some() || !section.has("planner");
     let deployment = pools.as_deref().map(|pools| Deployment {
@@ -175,15 +175,16 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
             Some(planner) => planner.places(pools).unwrap_or_default().iter().sum(),
             None => pools.iter().map(|pool| pool.workers).sum(),
         },
-        sites: disaggregation.as_ref().map(|it| {
-            let places = planner.as_ref().and_then(|planner| planner.places(pools));
-            let places = places.unwrap_or_else(|| pools.iter().map(|pool| pool.workers).collect());
-            let of = |(pool, places): (&Pool, u32)| {
-                std::iter::repeat_n(pool.gpus_per_worker(), places as usize)
-            };
-            let gpus: Vec<u32> = pools.iter().zip(places).flat_map(of).collect();
-            link_faults::sites(it, &gpus)
-        }),
+        sites: {
+            let weights = planner.as_ref().and_then(|it| it.weights.as_ref());
+            let own = weights.and_then(|it| it.network.as_ref());
+            let own = own.map(|(network, topology)| (*network, topology.as_ref()));
+            let handing_over = disaggregation.as_ref();
+            let handing_over = handing_over.map(|it| (it.network, it.topology.as_ref()));
+            let places = disaggregation::places(pools, planner.as_ref());
+            (handing_over.or(own))
+                .map(|(network, topology)| link_faults::sites(network, topology, &places))
+        },
     });
     let adversity = adversity(&section, deployment.as_ref());
     let costs_section = section.section("costs");

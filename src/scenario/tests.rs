@@ -870,4 +870,5 @@ mod hicache;
 mod kvbm;
 mod link_faults;
 mod spread;
+mod weights;
 mod widths;

@@ -13,6 +13,8 @@ pub struct AdversityRecord {
     pub ttft_timeouts: u64,
     /// Attempts that ran into the limit on the last one.
     pub timeouts: u64,
+    /// Prompts whose KV was not read in time, and which were computed again.
+    pub transfer_timeouts: u64,
     /// Attempts that were turned away because all workers were busy.
     pub shed: u64,
     /// Tokens that clients got and did not want or could not use: of cancelled, failed and repeated attempts.

@@ -368,6 +368,7 @@ impl Cluster {
                 self.workers[from.0 as usize].scheduler.release(request);
                 self.notify(now, from, actions);
             }
+            self.give_up_reads(now, actions);
             let loaded = std::mem::take(&mut self.parts().handoffs.loaded);
             self.weights_arrived(now, &loaded, actions);
         }

@@ -8,8 +8,8 @@
 //! does not fit lets others pass. Spares get GPUs when nobody who is wanted waits.
 
 use super::inventory::{Inventory, Taken};
-use super::loading::Phase;
 use super::lifecycle::{Count, Life, LifecycleSpec, Spares, Startup, State};
+use super::loading::Phase;
 use super::update::Rolling;
 use crate::event::WorkerId;
 use engine::{Span, Time};
