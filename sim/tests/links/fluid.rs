@@ -7,7 +7,7 @@ pub(crate) struct Fluid {
     pub path: Vec<usize>,
     pub left: f64,
     pub ended_s: Option<f64>,
-    /// How long links that are not sound held it up.
+    /// How long links that are not sound held it up, whether or not it crosses them.
     pub held_s: f64,
 }
 
@@ -78,9 +78,7 @@ pub(crate) fn naive(sound: &[f64], changes: &[Change], flows: &mut [Fluid]) {
         for ((&flow, rate), sound_rate) in moving.iter().zip(&rates).zip(&sound_rates) {
             let flow = &mut flows[flow];
             flow.left -= rate * (next - now);
-            if flow.path.iter().any(|&link| capacity[link] < sound[link]) {
-                flow.held_s += (next - now) * (1.0 - rate / sound_rate).max(0.0);
-            }
+            flow.held_s += (next - now) * (1.0 - rate / sound_rate).max(0.0);
             if flow.left <= 1e-6 * rate {
                 flow.ended_s = Some(next);
             }
