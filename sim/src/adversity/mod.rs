@@ -46,24 +46,6 @@ impl AdversitySpec {
         *self == AdversitySpec::default()
     }
 
-    /// True if nothing goes wrong but with links between workers.
-    #[must_use]
-    pub fn is_of_links_alone(&self) -> bool {
-        let scripted = self.faults.timeline.iter().map(|fault| fault.kind);
-        let random = self.faults.random.iter().map(|rule| rule.kind);
-        let faults = FaultSpec {
-            timeline: Vec::new(),
-            random: Vec::new(),
-            ..self.faults.clone()
-        };
-        let of_links = scripted.chain(random).all(|kind| kind.site().is_some());
-        let rest = AdversitySpec {
-            faults,
-            ..self.clone()
-        };
-        of_links && rest.is_nothing()
-    }
-
     /// Attempts that a client's request can become: the first, retries, moves to another worker.
     #[must_use]
     pub fn attempts(&self) -> u32 {
