@@ -8,7 +8,7 @@ model: meta-llama/Llama-3.1-8B
 gpu: h100_sxm
 pools: [{name: agg, workers: 2}]
 network: {preset: roce}
-planner: {policy: hpa, metric: queued_per_worker, target: 4, max_replicas: 4}
+planner: {policy: hpa, target_queue_per_worker: 4, max_replicas: 4}
 lifecycle: {stream_weights: true, schedule_s: 5, load_s: 60, warm_up_s: 8}
 workload: {trace: {path: trace.jsonl}}
 ";
