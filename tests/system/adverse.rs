@@ -8,7 +8,6 @@ use engine::{Span, Time};
 use sim::adversity::clients::{CancelSpec, CancelWhen, ClientSpec};
 use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
 use sim::adversity::shedding::Shedding;
-use sim::links::{Impairment, SiteKind};
 use sim::router::{EventChannel, KvRouterSpec};
 use sim::{AdversitySpec, Outcome, Recording, RouterSpec};
 
@@ -82,7 +81,6 @@ fn adverse(seed: u64) -> Case {
     };
     let planner = case.scaling.as_ref().map(|it| it.planner.name());
     let looks = planner.is_some_and(|name| name != "schedule");
-    let hands_over = case.spec.disaggregation.is_some();
     let drain_limit = (has_planner && dice.chance(50)).then(|| Span(step(&mut dice).0 / 4));
     let kind = |dice: &mut Dice| {
         let percent = dice.pick(&[137, 200, 1_000]);
@@ -100,12 +98,6 @@ fn adverse(seed: u64) -> Case {
         }
         if has_planner && looks {
             kinds.push(FaultKind::PlannerRestart);
-        }
-        if hands_over {
-            let slow = Impairment::Slow { percent };
-            let how = dice.pick(&[Impairment::Down, slow]);
-            let site = SiteKind::Worker;
-            kinds.push(FaultKind::Link { site, how });
         }
         dice.pick(&kinds)
     };

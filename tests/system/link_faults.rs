@@ -2,6 +2,8 @@
 //! again change nothing; nobody is lost; a link of factor 1 is no fault; without a fault that holds anything up nothing is
 //! different.
 
+use std::sync::Arc;
+
 use engine::{Span, Time};
 use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
 use sim::links::{Impairment, Network, SiteKind};
@@ -19,6 +21,7 @@ const CASES: u64 = 300;
 pub fn with_link_faults(seed: u64) -> Case {
     let mut dice = Dice::new(seed, 0x11f0);
     let mut case = disaggregated(seed);
+    case.workload = Arc::new(case.workload.without_ahead());
     let kinds = sites(&case);
     let span = last_finish(&case.run()).max(1_000_000);
     let within = |dice: &mut Dice| Span(span / 1_000 * dice.between(1, 1_000) as u64);
