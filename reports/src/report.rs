@@ -164,7 +164,10 @@ mod tests {
     use sim::Regret;
     use sim::ScalingSummary;
     use sim::costs::{CostSummary, EnergySummary, PoolCost, PriceSummary};
-    use sim::scaling::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, UpdateSummary};
+    use sim::scaling::{
+        ChangeSummary, DecisionSummary, GpuHours, LoadSummary, PoolSummary, UpdateSummary,
+        WeightsSummary,
+    };
     use sim::virtual_clock::Sample;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -255,6 +258,22 @@ mod tests {
                 ttft_ms: sim::Distribution::default(),
                 other_ttft_ms: sim::Distribution::default(),
             }],
+            weights: Some(WeightsSummary {
+                starts: 1,
+                streamed: 1,
+                fell_back: 0,
+                went_on: 0,
+                bytes: 16_000_000_000,
+                stream_ms: sim::Distribution::default(),
+                loads: vec![LoadSummary {
+                    worker: 1,
+                    from: Some(0),
+                    began_s: 1.0,
+                    ended_s: Some(2.0),
+                    bytes: 16_000_000_000,
+                    fell_back: false,
+                }],
+            }),
         }
     }
 
@@ -342,6 +361,10 @@ mod tests {
                 statistic,
             ] => vec![
                 format!("scaling.updates[].{ttft}.*"),
+                format!("*.{statistic}"),
+            ],
+            ["scaling", "weights", "stream_ms", statistic] => vec![
+                "scaling.weights.stream_ms.*".to_owned(),
                 format!("*.{statistic}"),
             ],
             ["scaling", "decisions[]", "prefill" | "decode", member] => {

@@ -3,10 +3,10 @@
 use crate::report::{Provenance, Report, Timing};
 use engine::{Drafted, RequestId, Span, Time};
 use sim::adversity::faults::FaultKind;
-use sim::adversity::record::{AdversityRecord, FaultRecord};
+use sim::adversity::record::{AdversityRecord, FaultRecord, LinkFaultRecord};
 use sim::event::WorkerId;
 use sim::kvbm::{FetchRecord, KvbmRecord, TierRecord};
-use sim::links::{LinkKind, LinkRecord, LinkUse};
+use sim::links::{Impairment, LinkCost, LinkKind, LinkRecord, LinkUse, SiteKind};
 use sim::{
     AheadRecord, GapRun, Outcome, Recording, Rejection, RequestRecord, Sla, Summary,
     TransferRecord, WorkerRecord, summarize,
@@ -158,11 +158,13 @@ fn adversity_record() -> AdversityRecord {
         lost: 0,
         recomputed_tokens: 0,
         missed_events: 0,
+        link: None,
     };
     AdversityRecord {
         retries: 3,
         ttft_timeouts: 1,
         timeouts: 1,
+        transfer_timeouts: 4,
         shed: 2,
         wasted_tokens: 17,
         faults: vec![
@@ -175,6 +177,26 @@ fn adversity_record() -> AdversityRecord {
             FaultRecord {
                 missed_events: 5,
                 ..fault(FaultKind::EventLoss, 1)
+            },
+            FaultRecord {
+                worker: None,
+                requests: 0,
+                link: Some(LinkFaultRecord {
+                    site: SiteKind::Nic,
+                    number: 3,
+                    cost: LinkCost {
+                        transfers: 1,
+                        bytes: 1_000_000_000,
+                        held: Span::from_ms(12_000.0),
+                    },
+                }),
+                ..fault(
+                    FaultKind::Link {
+                        site: SiteKind::Nic,
+                        how: Impairment::Down,
+                    },
+                    0,
+                )
             },
         ],
     }

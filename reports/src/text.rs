@@ -155,6 +155,7 @@ fn adversities(adversity: &AdversitySummary) -> Vec<(&'static str, String)> {
     let clients = told(&[
         (adversity.ttft_timeouts, "time-outs before the first token"),
         (adversity.timeouts, "time-outs after it"),
+        (adversity.transfer_timeouts, "prompts not read in time"),
         (adversity.shed, "turned away for load"),
         (adversity.retries, "tried again"),
         (adversity.wasted_tokens, "tokens for nothing"),
@@ -174,6 +175,14 @@ fn adversities(adversity: &AdversitySummary) -> Vec<(&'static str, String)> {
             (sum(|it| it.lost), "lost"),
             (sum(|it| it.recomputed_tokens), "tokens to compute again"),
             (sum(|it| it.missed_events), "KV events missed"),
+            (
+                sum(|it| it.link.map_or(0, |link| link.held_transfers)),
+                "transfers held up",
+            ),
+            (
+                sum(|it| it.link.map_or(0, |link| link.held_s.round() as u64)),
+                "seconds of delay",
+            ),
             (
                 sum(|it| it.sla_minutes_missed.unwrap_or(0)),
                 "minutes beyond the SLA",
@@ -568,7 +577,7 @@ mod tests {
         let expected = [
             (
                 "Attempts",
-                "1 time-outs before the first token · 1 time-outs after it · 2 turned away for load · 3 tried again · \
+                "1 time-outs before the first token · 1 time-outs after it · 4 prompts not read in time · 2 turned away for load · 3 tried again · \
                  17 tokens for nothing",
             ),
             (
@@ -578,6 +587,10 @@ mod tests {
             (
                 "Fault",
                 "1 x event_loss: 2 requests there · 5 KV events missed · 1 minutes beyond the SLA",
+            ),
+            (
+                "Fault",
+                "1 x link_down: 1 transfers held up · 12 seconds of delay · 1 minutes beyond the SLA",
             ),
         ];
         assert_eq!(

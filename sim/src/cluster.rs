@@ -7,10 +7,12 @@ mod clients;
 mod faults;
 mod handoff;
 mod lifecycle;
+mod link_faults;
 mod lockstep;
 mod scaling;
 mod severed;
 mod tiers;
+mod weights;
 mod what_if;
 
 use crate::adversity::Adversity;
@@ -458,11 +460,11 @@ impl Cluster {
         self.watch_submission(request, worker, part);
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
         match &self.adversity {
-            Some(adversity) => {
+            Some(adversity) if part == Part::Whole => {
                 let generated = adversity.attempts.generated(request);
                 scheduler.submit_from(request, now, part, generated);
             }
-            None => scheduler.submit_part(request, now, part),
+            _ => scheduler.submit_part(request, now, part),
         }
         if self.prefetches(worker) {
             self.newcomers.push((worker, request));
@@ -642,6 +644,10 @@ impl Cluster {
             self.recording.transfers = parts.handoffs.records();
             self.recording.links = parts.handoffs.links();
         }
+        let streams = self.scaling.as_ref().and_then(|it| it.streams.as_ref());
+        if let Some(streams) = streams {
+            self.recording.links.extend(streams.links());
+        }
         self.recording.scaling = self.scaling.take().map(|scaling| scaling.close());
         self.recording.kvbm = self.kvbm.as_mut().map(|kvbm| kvbm.finish());
         if let Some(hosts) = &mut self.hosts {
@@ -649,6 +655,7 @@ impl Cluster {
             hosts.finish(&self.workers, books);
         }
         self.close_attempts();
+        self.close_replacements();
         if !self.workload.ahead.is_empty() {
             self.close_ahead();
         }

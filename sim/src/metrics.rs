@@ -16,9 +16,9 @@ use crate::links::{LinkKind, LinkUse};
 use crate::quantile::values_at_ranks;
 use crate::record::{GapRun, Outcome, Recording, RequestRecord, WorkerRecord};
 use crate::summary::{
-    AdversitySummary, Distribution, FaultSummary, Goodput, KvUse, KvbmUse, Latency, LinksUse,
-    PrefixReuse, RequestCounts, Sla, SpeculationSummary, Summary, Throughput, TierUse, Transfers,
-    WorkerSummary,
+    AdversitySummary, Distribution, FaultSummary, Goodput, KvUse, KvbmUse, Latency,
+    LinkFaultSummary, LinksUse, PrefixReuse, RequestCounts, Sla, SpeculationSummary, Summary,
+    Throughput, TierUse, Transfers, WorkerSummary,
 };
 use engine::{Span, Time};
 use std::collections::BTreeMap;
@@ -213,7 +213,7 @@ pub(crate) fn rank(percent: u64, count: u64) -> u64 {
 const PERCENTILES: [u64; 4] = [50, 90, 95, 99];
 
 /// The distribution of times in picoseconds.
-fn spans_in_ms(spans: impl Iterator<Item = Span>) -> Distribution {
+pub(crate) fn spans_in_ms(spans: impl Iterator<Item = Span>) -> Distribution {
     let mut values: Vec<u64> = spans.map(|span| span.0).collect();
     let (Some(&min), Some(&max)) = (values.iter().min(), values.iter().max()) else {
         return Distribution::default();
@@ -471,6 +471,13 @@ fn adversity(
             lost: u64::from(fault.lost),
             recomputed_tokens: fault.recomputed_tokens,
             missed_events: fault.missed_events,
+            link: fault.link.map(|link| LinkFaultSummary {
+                link: link.site.name(),
+                number: link.number,
+                held_transfers: u64::from(link.cost.transfers),
+                held_s: link.cost.held.as_s(),
+                held_bytes: link.cost.bytes,
+            }),
             sla_minutes_missed: windows.as_ref().map(missed),
         }
     };
@@ -480,6 +487,7 @@ fn adversity(
         retries: record.retries,
         ttft_timeouts: record.ttft_timeouts,
         timeouts: record.timeouts,
+        transfer_timeouts: record.transfer_timeouts,
         shed: record.shed,
         wasted_tokens: record.wasted_tokens,
         migrated: sum(|it| it.migrated),

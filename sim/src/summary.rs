@@ -289,6 +289,8 @@ pub struct AdversitySummary {
     pub ttft_timeouts: u64,
     /// Attempts that ran into the limit on the last token.
     pub timeouts: u64,
+    /// Prompts whose KV was not read in time, and which decode workers computed themselves.
+    pub transfer_timeouts: u64,
     /// Attempts that were turned away because all workers were busy.
     pub shed: u64,
     /// Tokens delivered to attempts that were cancelled, failed or repeated.
@@ -325,9 +327,27 @@ pub struct FaultSummary {
     pub recomputed_tokens: u64,
     /// KV events that the router missed.
     pub missed_events: u64,
+    /// Which links and what it cost, if it is links that broke.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkFaultSummary>,
     /// One-minute windows (by arrival) that it overlaps and in which less than 90 % of requests met the SLA; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sla_minutes_missed: Option<u64>,
+}
+
+/// Links that broke and what it cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LinkFaultSummary {
+    /// Which kind, by the name it has in scenarios.
+    pub link: &'static str,
+    /// Which of them.
+    pub number: u32,
+    /// Transfers that it held up.
+    pub held_transfers: u64,
+    /// For how long all together: each second counts by the part of the rate that a transfer lacks of what it would have had.
+    pub held_s: f64,
+    /// Their size.
+    pub held_bytes: u64,
 }
 
 /// What one worker did.

@@ -97,6 +97,7 @@ impl Deployment {
             gpus: self.gpus,
             keeps_latencies: false,
             lifecycle: self.lifecycle,
+            network: None,
         };
         let cluster = Cluster::new(&spec, workload.clone()).scaled(scaling, &spec.router);
         let timing: Arc<dyn StepTime> = Arc::new(calibration::Linear::from_ns(1_000_000, 0, 0));

@@ -12,6 +12,7 @@ use sim::disaggregation::{
 use sim::links::NetworkSpec;
 use sim::links::topology::Domain;
 use sim::{Role as Part, RouterSpec};
+use sweeps::planner::PlannerSpec;
 use sweeps::scenario::{Pool, Role};
 
 const ORDERS: [(&str, HandoffOrder); 3] = [
@@ -44,6 +45,7 @@ pub fn read(
     root: &Section<'_>,
     pools: Option<&[Pool]>,
     router: Option<&RouterSpec>,
+    planner: Option<&PlannerSpec>,
 ) -> Option<DisaggregationSpec> {
     let (links, disaggregation) = (root.section("network"), root.section("disaggregation"));
     let spec = match pools {
@@ -58,9 +60,18 @@ pub fn read(
         }
         Some(pools) if has_parts(Some(pools)) => {
             let domain = domain(&disaggregation, router);
+            if root.has("planner") && domain.is_some() {
+                disaggregation.conflict(
+                    "kv_transfer_domain",
+                    "a domain beside a planner",
+                    "none: who is near whom while workers come and go is not modelled",
+                    "",
+                );
+            }
+            let places = places(pools, planner);
             both_roles(root, pools)
                 .and_then(|roles| disaggregated(root, &disaggregation, pools, roles, router))
-                .zip(network::read(root, &links, pools, domain.as_ref()))
+                .zip(network::read(root, &links, pools, &places, domain.as_ref()))
                 .map(|(spec, (network, topology))| DisaggregationSpec {
                     network,
                     topology,
@@ -69,13 +80,19 @@ pub fn read(
                 })
         }
         Some(_) => {
+            // Where the planner has problems they come first.
+            let sends_weights = planner.map_or(root.has("planner"), |it| it.weights.is_some());
             for name in ["network", "disaggregation"] {
-                if root.has(name) {
+                if root.has(name) && !(sends_weights && name == "network") {
                     root.conflict(
                         name,
                         "a section that nothing uses",
                         "pools of role prefill and of role decode beside it",
-                        "",
+                        if name == "network" {
+                            "a planner's workers use one with lifecycle.stream_weights"
+                        } else {
+                            ""
+                        },
                     );
                 }
             }
@@ -102,6 +119,16 @@ pub fn read(
     links.finish();
     disaggregation.finish();
     spec
+}
+
+/// The pools with all workers that there may be.
+pub fn places(pools: &[Pool], planner: Option<&PlannerSpec>) -> Vec<Pool> {
+    let places = planner.and_then(|planner| planner.places(pools));
+    let mut pools = pools.to_vec();
+    for (pool, places) in pools.iter_mut().zip(places.into_iter().flatten()) {
+        pool.workers = places;
+    }
+    pools
 }
 
 /// Whether some pool does a part of each request only.

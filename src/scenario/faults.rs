@@ -1,5 +1,6 @@
 //! `faults`: what breaks, by script and at random, and what becomes of requests whose worker is lost.
 
+use super::link_faults::{self, Sites};
 use super::section::Section;
 use super::tree::{Node, Value};
 use ::engine::vllm::Eviction;
@@ -26,6 +27,8 @@ pub struct Deployment<'a> {
     pub planner: Option<&'a PlannerSpec>,
     /// Workers, or places for them.
     pub workers: u32,
+    /// Links between them; `None` where nothing is sent.
+    pub sites: Option<Sites>,
 }
 
 /// The section `faults`.
@@ -86,7 +89,9 @@ fn scripted(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Optio
     let at = needed(section, "at_s", 0.0, "for example `at_s: 60`");
     let kind = kind(section, deployment);
     let worker = worker(section, kind, deployment);
+    let link = number(section, kind, deployment, true);
     let lasts = lasts(section, kind, deployment);
+    check_link(section, kind, lasts, deployment);
     if let Some(kind) = kind
         && kind.is_of_a_worker()
         && !section.has("worker")
@@ -101,7 +106,7 @@ fn scripted(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Optio
     Some(Fault {
         at: Time::ZERO + at?,
         kind: kind?,
-        worker: worker.unwrap_or(0),
+        worker: worker.or(link).unwrap_or(0),
         lasts: lasts?,
     })
 }
@@ -110,11 +115,13 @@ fn at_random(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Opti
     let mtbf = needed(section, "mtbf_s", MIN_MTBF_S, "for example `mtbf_s: 3600`");
     let kind = kind(section, deployment);
     let worker = worker(section, kind, deployment);
+    let link = number(section, kind, deployment, false);
     let lasts = lasts(section, kind, deployment);
+    check_link(section, kind, lasts, deployment);
     Some(RandomFault {
         mtbf: mtbf?,
         kind: kind?,
-        worker,
+        worker: worker.or(link),
         lasts: lasts?,
     })
 }
@@ -135,6 +142,31 @@ enum Name {
     EventLoss,
     RouterRestart,
     PlannerRestart,
+    LinkSlow,
+    LinkDown,
+}
+
+/// Which link it is, if it is one that breaks.
+fn number(
+    section: &Section<'_>,
+    kind: Option<FaultKind>,
+    deployment: Option<&Deployment<'_>>,
+    is_scripted: bool,
+) -> Option<u32> {
+    let sites = deployment.and_then(|it| it.sites.as_ref());
+    link_faults::number(section, kind, sites, is_scripted)
+}
+
+fn check_link(
+    section: &Section<'_>,
+    kind: Option<FaultKind>,
+    lasts: Option<Span>,
+    deployment: Option<&Deployment<'_>>,
+) {
+    if let (Some(kind), Some(deployment)) = (kind, deployment) {
+        let is_sglang = (deployment.pools.iter()).any(|it| it.engine.as_sglang().is_some());
+        link_faults::check(section, kind, lasts, deployment.sites.is_some(), is_sglang);
+    }
 }
 
 fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<FaultKind> {
@@ -143,7 +175,7 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
             "kind",
             "nothing",
             "what breaks",
-            "one of crash, hang, straggler, event_loss, router_restart, planner_restart",
+            "one of crash, hang, straggler, event_loss, router_restart, planner_restart, link_slow, link_down",
         );
     }
     let name = section.choice(
@@ -155,10 +187,15 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
             ("event_loss", Name::EventLoss),
             ("router_restart", Name::RouterRestart),
             ("planner_restart", Name::PlannerRestart),
+            ("link_slow", Name::LinkSlow),
+            ("link_down", Name::LinkDown),
         ],
     );
     let percent = factor(section, name);
     let reads_caches = index(section, name);
+    let is_slow = name == Some(Name::LinkSlow);
+    let is_of_links = is_slow || name == Some(Name::LinkDown);
+    let site = link_faults::site(section, is_of_links);
     let kind = match name? {
         Name::Crash => FaultKind::Crash,
         Name::Hang => FaultKind::Hang,
@@ -166,6 +203,10 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
         Name::EventLoss => FaultKind::EventLoss,
         Name::RouterRestart => FaultKind::RouterRestart { reads_caches },
         Name::PlannerRestart => FaultKind::PlannerRestart,
+        Name::LinkSlow | Name::LinkDown => FaultKind::Link {
+            site: site?,
+            how: link_faults::how(is_slow, percent)?,
+        },
     };
     if let Some(deployment) = deployment {
         check_deployment(section, kind, deployment);
@@ -177,17 +218,17 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
 fn factor(section: &Section<'_>, name: Option<Name>) -> Option<u32> {
     let factor = section.number("factor", 1.01..=MAX_FACTOR);
     match name {
-        Some(Name::Straggler) if !section.has("factor") => section.mistake(
+        Some(Name::Straggler | Name::LinkSlow) if !section.has("factor") => section.mistake(
             "factor",
             "nothing",
-            "how many times as long its steps take",
+            "how many times as long steps take, or transfers",
             "for example `factor: 2`",
         ),
-        Some(Name::Straggler) | None => {}
+        Some(Name::Straggler | Name::LinkSlow) | None => {}
         Some(_) if section.has("factor") => section.conflict(
             "factor",
             "a factor",
-            "none: only a straggler has one",
+            "none: only a straggler and a slow link have one",
             "remove it",
         ),
         Some(_) => {}
@@ -256,7 +297,7 @@ fn worker(
         section.conflict(
             "worker",
             "a worker",
-            "none: it is no worker that restarts",
+            "none: it is no worker that breaks; a link has a number",
             "remove it",
         );
     }

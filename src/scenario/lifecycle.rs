@@ -58,6 +58,14 @@ pub struct Lifecycle {
     pub gpus: Option<u32>,
     pub spec: LifecycleSpec,
     pub drain_limit: Option<Span>,
+    pub stream: Option<Stream>,
+}
+
+/// Weights over the links between workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// How much a worker loads; `None` for what its model says.
+    pub bytes: Option<u64>,
 }
 
 const PARTS: [&str; 6] = [
@@ -79,6 +87,7 @@ pub fn read(section: &Section<'_>) -> Lifecycle {
         let expected = "one of startup (a preset) and startup_s (a total)";
         section.conflict("startup_s", "both", expected, "remove one");
     }
+    let stream = stream(section);
     for name in PARTS {
         if section.has("startup_s") && section.has(name) {
             let expected = "either the total startup_s or its parts";
@@ -110,7 +119,9 @@ pub fn read(section: &Section<'_>) -> Lifecycle {
             load: Span::from_s(load.unwrap_or(preset.load_s)),
             load_from_neighbour: from_neighbour
                 .or(preset.load_from_neighbour_s)
+                .filter(|_| stream.is_none())
                 .map(Span::from_s),
+            weights: None,
             warm_up: span(warm_up),
             capture: span(capture),
         },
@@ -118,7 +129,38 @@ pub fn read(section: &Section<'_>) -> Lifecycle {
         gpus,
         spec,
         drain_limit: drain_limit.map(Span::from_s),
+        stream,
     }
+}
+
+/// Whether weights come over the links between workers, and how much that is.
+fn stream(section: &Section<'_>) -> Option<Stream> {
+    let streams = section.flag("stream_weights").unwrap_or(false);
+    let gb = section.number("weights_gb", 1e-9..=1e6);
+    if !streams {
+        if section.has("weights_gb") {
+            let expected = "stream_weights: true beside it";
+            section.conflict("weights_gb", "a size of what nobody sends", expected, "");
+        }
+        return None;
+    }
+    if section.has("load_from_neighbour_s") {
+        let expected = "one of both: streamed weights take what the links between workers allow";
+        section.conflict(
+            "load_from_neighbour_s",
+            "a time beside stream_weights",
+            expected,
+            "remove one",
+        );
+    }
+    if section.has("startup_s") {
+        let expected = "the parts of a start: it has to be known which of them is loading weights";
+        let hint = "load_s is how long it takes from elsewhere";
+        section.conflict("startup_s", "a total beside stream_weights", expected, hint);
+    }
+    Some(Stream {
+        bytes: gb.map(|gb| (gb * 1e9).round() as u64),
+    })
 }
 
 fn spares(section: &Section<'_>) -> Spares {

@@ -15,6 +15,7 @@ mod hicache;
 mod host_cache;
 mod kvbm;
 mod lifecycle;
+mod link_faults;
 mod network;
 mod patch;
 mod planner;
@@ -30,6 +31,7 @@ mod tests;
 mod timing;
 mod topology;
 mod tree;
+mod weights;
 mod workload;
 
 pub use patch::Set;
@@ -154,15 +156,14 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         kvbm::check_together(&section, &router_section, router.as_ref(), pools);
         hicache::check_together(&section, &router_section, router.as_ref(), pools);
     }
-    let disaggregation = disaggregation::read(&section, pools.as_deref(), router.as_ref());
     let workload = workload::read(&section.section("workload"), folder);
     let sla = sla(&section.section("sla"));
-    let planner = planner::read(
+    let planner = planner::read(&section, pools.as_deref(), router.as_ref(), sla);
+    let disaggregation = disaggregation::read(
         &section,
         pools.as_deref(),
         router.as_ref(),
-        disaggregation.as_ref(),
-        sla,
+        planner.as_ref(),
     );
     let is_complete = planner.is_some() || !section.has("planner");
     let deployment = pools.as_deref().map(|pools| Deployment {
@@ -173,6 +174,16 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         workers: match &planner {
             Some(planner) => planner.places(pools).unwrap_or_default().iter().sum(),
             None => pools.iter().map(|pool| pool.workers).sum(),
+        },
+        sites: {
+            let weights = planner.as_ref().and_then(|it| it.weights.as_ref());
+            let own = weights.and_then(|it| it.network.as_ref());
+            let own = own.map(|(network, topology)| (*network, topology.as_ref()));
+            let handing_over = disaggregation.as_ref();
+            let handing_over = handing_over.map(|it| (it.network, it.topology.as_ref()));
+            let places = disaggregation::places(pools, planner.as_ref());
+            (handing_over.or(own))
+                .map(|(network, topology)| link_faults::sites(network, topology, &places))
         },
     });
     let adversity = adversity(&section, deployment.as_ref());

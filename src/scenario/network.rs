@@ -7,11 +7,12 @@ use engine::Span;
 use sim::links::{NetworkSpec, Topology, Transport};
 use sweeps::scenario::Pool;
 
-/// The section `network`.
+/// The section `network`; `places` are the pools with all workers that there may be.
 pub fn read(
     root: &Section<'_>,
     section: &Section<'_>,
     pools: &[Pool],
+    places: &[Pool],
     domain: Option<&DomainFields>,
 ) -> Option<(NetworkSpec, Option<Topology>)> {
     if !root.has("network") {
@@ -24,7 +25,7 @@ pub fn read(
         return None;
     }
     let wiring = section.section(topology::SECTION);
-    let topology = topology::read(section, &wiring, pools, domain);
+    let topology = topology::read(section, &wiring, places, domain);
     wiring.finish();
     if section.has(topology::SECTION) {
         let spec = speed(section);

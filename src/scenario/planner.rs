@@ -6,10 +6,10 @@
 mod dynamo;
 mod others;
 
-use super::lifecycle;
 use super::section::Section;
+use super::{disaggregation, lifecycle, weights};
 use planner::Role;
-use sim::{DisaggregationSpec, RouterSpec, Sla};
+use sim::{RouterSpec, Sla};
 use sweeps::planner::{PlannerSpec, Policy, role_of};
 use sweeps::scenario::{Pool, Role as PoolRole};
 
@@ -40,7 +40,6 @@ pub fn read(
     root: &Section<'_>,
     pools: Option<&[Pool]>,
     router: Option<&RouterSpec>,
-    disaggregation: Option<&DisaggregationSpec>,
     sla: Option<Sla>,
 ) -> Option<PlannerSpec> {
     let (section, lifecycle) = (root.section("planner"), root.section("lifecycle"));
@@ -60,7 +59,7 @@ pub fn read(
         let suggestion = "policy: dynamo is Dynamo's planner";
         section.mistake("policy", "nothing", format!("one of {words}"), suggestion);
     }
-    let fits = pools.is_some_and(|pools| scales(root, pools, router, disaggregation));
+    let fits = pools.is_some_and(|pools| scales(root, pools, router));
     let roles = roles(pools.unwrap_or_default());
     let policy = named.and_then(|named| match named {
         Named::Dynamo => dynamo::read(&section, pools.unwrap_or_default(), sla),
@@ -82,6 +81,7 @@ pub fn read(
         gpus: lifecycle.gpus,
         lifecycle: lifecycle.spec,
         drain_limit: lifecycle.drain_limit,
+        weights: None,
     };
     let pools = pools.filter(|_| fits)?;
     let problems = spec.problems(pools);
@@ -91,7 +91,17 @@ pub fn read(
     }
     let lives = lifecycle::fits(&root.section("lifecycle"), &spec, pools);
     let has_places = problems.is_empty() && lives && check_places(root, &section, &spec, pools);
-    has_places.then_some(spec)
+    if !has_places {
+        return None;
+    }
+    let weights = match lifecycle.stream {
+        Some(stream) => {
+            let places = disaggregation::places(pools, Some(&spec));
+            Some(weights::read(root, stream, pools, &places)?)
+        }
+        None => None,
+    };
+    Some(PlannerSpec { weights, ..spec })
 }
 
 /// The roles there are, each with a pool that has it.
@@ -100,12 +110,7 @@ fn roles(pools: &[Pool]) -> Vec<(Role, &Pool)> {
 }
 
 /// Whether these pools can scale; says why not.
-fn scales(
-    root: &Section<'_>,
-    pools: &[Pool],
-    router: Option<&RouterSpec>,
-    disaggregation: Option<&DisaggregationSpec>,
-) -> bool {
+fn scales(root: &Section<'_>, pools: &[Pool], router: Option<&RouterSpec>) -> bool {
     let refuse = |found: String, expected: &str| {
         root.conflict("planner", found, expected, "");
         false
@@ -157,14 +162,6 @@ fn scales(
         fits = refuse(
             found,
             "another router: an oracle tries workers that do not come and go",
-        );
-    }
-    let topology = disaggregation.and_then(|it| it.topology.as_ref());
-    if topology.is_some() {
-        let found = "a planner over workers with places in a topology".to_owned();
-        fits = refuse(
-            found,
-            "a network in short form: where a worker that starts gets its GPUs is not modelled",
         );
     }
     if router == Some(&RouterSpec::Direct) {

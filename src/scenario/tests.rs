@@ -868,5 +868,7 @@ mod drafts;
 mod faults;
 mod hicache;
 mod kvbm;
+mod link_faults;
 mod spread;
+mod weights;
 mod widths;

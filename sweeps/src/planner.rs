@@ -12,6 +12,7 @@ use planner::policy::{
     Fixed, Hpa, HpaSpec, Keda, KedaSpec, LlmD, LlmDSpec, Metric, Schedule, ScheduleEntry,
 };
 use planner::{ConfigProblem, PerRole, Planner, Role};
+use sim::links::{NetworkSpec, Topology};
 use sim::scaling::{LifecycleSpec, fit_at_once};
 use sim::{PoolScaling, ScalingSpec, Startup};
 use std::sync::Arc;
@@ -31,6 +32,17 @@ pub struct PlannerSpec {
     pub lifecycle: LifecycleSpec,
     /// How long a worker that drains may take over what it has.
     pub drain_limit: Option<Span>,
+    /// Weights that ready workers send to those that start.
+    pub weights: Option<WeightsSpec>,
+}
+
+/// Weights that ready workers send to those that start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightsSpec {
+    /// By pool: bytes of a worker's.
+    pub bytes: Vec<u64>,
+    /// Over which they go where nothing else is handed over; its topology has a place for each worker that there may be.
+    pub network: Option<(NetworkSpec, Option<Topology>)>,
 }
 
 /// Who decides, with all settings.
@@ -243,14 +255,19 @@ impl PlannerSpec {
             planner: self.planner(pools, timing, workload)?,
             pools: pools
                 .iter()
-                .map(|pool| PoolScaling {
+                .enumerate()
+                .map(|(index, pool)| PoolScaling {
                     role: role_of(pool),
                     initial: pool.workers,
-                    startup: self.startup,
+                    startup: Startup {
+                        weights: self.weights.as_ref().map(|it| it.bytes[index]),
+                        ..self.startup
+                    },
                 })
                 .collect(),
             gpus: self.gpus,
             lifecycle: self.lifecycle,
+            network: self.weights.as_ref().and_then(|it| it.network.clone()),
             keeps_latencies: self.policy.looks_at_latencies(),
         })
     }

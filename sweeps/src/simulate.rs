@@ -341,7 +341,9 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 11] = [
+    const LATER: [&str; 12] = [
+        // First, for what it stands in: of starts and of planners.
+        ", weights: None",
         ", eviction: Lru",
         ", prefetch: false",
         ", pp_size: 1, pp_max_micro_batch_size: None, dp_size: 1",

@@ -4,6 +4,7 @@
 //! * [`agreement`]: the fast simulator agrees with it on random scenarios, per request and to the integer
 //! * [`differential`]: the fast simulator agrees with itself, however it is run, on random [`cases`] beyond the oracle
 //! * [`adverse`]: the same where clients leave and parts break, and nobody gets lost
+//! * [`link_faults`]: the same where links between workers are slow or down
 //! * [`scaled`]: the same with planners, where workers come and go
 //! * [`properties`]: what holds for every run; [`metamorphic`], [`renaming`]: changes whose effect is known
 //! * [`analytic`]: textbook queues; [`complexity`]: what a run costs in events
@@ -19,6 +20,7 @@ mod complexity;
 mod conversation;
 mod differential;
 mod fast;
+mod link_faults;
 mod live;
 mod metamorphic;
 mod oracle;

@@ -10,6 +10,8 @@ use planner::policy::{
 };
 use planner::{PerRole, Planner, Role};
 use sim::disaggregation;
+use sim::links::placement::{Nodes, Placement};
+use sim::links::{NetworkSpec, Topology};
 use sim::scaling::{Allowance, Life, LifecycleSpec, Spares, Update};
 use sim::{Outcome, PoolScaling, PoolSpec, Recording, ScalingSpec, Startup};
 
@@ -21,7 +23,7 @@ use crate::seeds::{caught, in_parallel, seeds};
 
 const CASES: u64 = 240;
 
-const MARKS: usize = 10;
+const MARKS: usize = 13;
 
 /// The case of a seed, with a planner.
 pub fn scaled(seed: u64) -> Case {
@@ -56,6 +58,27 @@ pub fn scaled(seed: u64) -> Case {
         load: Span(dice.pick(&[0, length / 100, length, 2 * length])),
         load_from_neighbour: dice.chance(30).then_some(Span(length / 50)),
         ..Startup::default()
+    };
+    // A start as long as those of the other kinds, over links that may be shared with KV.
+    let streams = dice.chance(50);
+    let own = NetworkSpec {
+        bytes_per_s: 1_000_000_000,
+        per_gpu: dice.chance(30),
+        core_bytes_per_s: dice.pick(&[None, Some(1_500_000_000)]),
+        latency: Span::from_ns(dice.pick(&[0, 1_000])),
+        setup: Span::from_ns(dice.pick(&[0, 5_000_000])),
+    };
+    let rate = case
+        .spec
+        .disaggregation
+        .as_ref()
+        .map_or(own, |it| it.network)
+        .bytes_per_s;
+    let weights = u128::from(length) * u128::from(rate) / 1_000_000_000_000;
+    let weights = weights as u64 / dice.pick(&[1, 1, 3, 30]);
+    let startup = Startup {
+        weights: streams.then_some(weights.max(1)),
+        ..startup
     };
     let mut pools = Vec::new();
     for (index, pool) in case.spec.pools.iter_mut().enumerate() {
@@ -100,8 +123,44 @@ pub fn scaled(seed: u64) -> Case {
         gpus: has_bound.then_some(bound),
         keeps_latencies: true,
         lifecycle,
+        network: (streams && case.spec.disaggregation.is_none()).then_some((own, None)),
     });
+    replace(&mut dice, &mut case);
     case
+}
+
+/// Half of the deployments that hand requests over get nodes, with a place for each worker that there may be.
+fn replace(dice: &mut Dice, case: &mut Case) {
+    let Some(disaggregation) = case
+        .spec
+        .disaggregation
+        .as_mut()
+        .filter(|_| dice.chance(50))
+    else {
+        return;
+    };
+    let gpus: Vec<u32> = (case.spec.pools.iter())
+        .flat_map(|pool| std::iter::repeat_n(pool.gpus_per_worker, pool.workers as usize))
+        .collect();
+    let gpus_per_node = dice.pick(&[1, 2, 4]);
+    let nodes = Nodes {
+        gpus: gpus_per_node,
+        count: None,
+    };
+    let how = dice.pick(&[0, 1]);
+    let placement = [Placement::Packed, Placement::Spread][how].place(&gpus, nodes);
+    disaggregation.topology = Some(Topology {
+        gpus_per_node,
+        nics_per_node: dice.pick(&[1, gpus_per_node]),
+        nics_reach_own_node: true,
+        nvlink: None,
+        nodes_per_rack: dice.pick(&[None, Some(2)]),
+        racks_per_zone: None,
+        has_rails: false,
+        leaf_oversubscription: dice.pick(&[None, Some(2.0)]),
+        spine_oversubscription: None,
+        placement: placement.expect("there are nodes enough"),
+    });
 }
 
 /// Spares, changes of role, updates.
@@ -232,7 +291,8 @@ fn planner(
 
 /// What has to occur: a worker that drained with work, one that was called off, one that waited for GPUs, a deployment
 /// without workers, a place that was taken again, a request that waited for a worker; a spare that was called in, a worker that
-/// changed its role, an update that ended and one that did not.
+/// changed its role, an update that ended and one that did not; weights that a neighbour sent, that nobody could send, that
+/// another one sent on or nobody could any more.
 fn marks(recording: &Recording) -> [bool; MARKS] {
     let scaling = recording
         .scaling
@@ -268,6 +328,18 @@ fn marks(recording: &Recording) -> [bool; MARKS] {
             .iter()
             .any(|it| it.replaced > 1 && known(it.ended)),
         scaling.updates.iter().any(|it| !known(it.ended)),
+        scaling
+            .loads
+            .iter()
+            .any(|it| it.sources > 0 && !it.fell_back && known(it.ended)),
+        scaling
+            .loads
+            .iter()
+            .any(|it| it.sources == 0 && it.fell_back),
+        scaling
+            .loads
+            .iter()
+            .any(|it| it.sources > 1 || it.sources > 0 && it.fell_back),
     ]
 }
 
@@ -361,11 +433,12 @@ fn planners_change_nothing_of_that() {
     }
     println!(
         "{} cases: drained with work, called off, waited for GPUs, nobody there, place taken again, waited for a worker, spare called in, \
-         role changed, updated, not to the end: {reached:?}",
+         role changed, updated, not to the end, weights sent, not sent, sent on: {reached:?}",
         verdicts.len()
     );
     let least = (seeds.end - seeds.start) / 80;
-    assert!(reached.iter().all(|&cases| cases >= least));
+    let (sent_on, others) = reached.split_last().expect("there are marks");
+    assert!(*sent_on > 0 && others.iter().all(|&cases| cases >= least));
 }
 
 /// A planner that looks and leaves everything as it is changes no request.
@@ -382,6 +455,10 @@ fn a_planner_that_changes_nothing_changes_nothing() {
         scaling.planner = Box::new(Schedule::new(looks).expect("times increase"));
         // Spares are places that nobody sees, but places are in the order of random choices.
         scaling.lifecycle = LifecycleSpec::default();
+        if let Some(disaggregation) = &mut case.spec.disaggregation {
+            // Places are not workers.
+            disaggregation.topology = None;
+        }
         let watched = case.run();
         let scaling = case.scaling.take().expect("there was one");
         for (pool, scaling) in case.spec.pools.iter_mut().zip(&scaling.pools) {

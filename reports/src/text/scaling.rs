@@ -2,7 +2,7 @@
 
 use crate::numbers::{count, counted, separated};
 use sim::ScalingSummary;
-use sim::scaling::{ChangeSummary, DecisionSummary, UpdateSummary};
+use sim::scaling::{ChangeSummary, DecisionSummary, UpdateSummary, WeightsSummary};
 
 /// Decisions that are listed; the JSON report has all.
 const MOST_DECISIONS: usize = 8;
@@ -16,6 +16,9 @@ pub(super) fn facts(scaling: &ScalingSummary) -> Vec<(&'static str, String)> {
     if !scaling.updates.is_empty() {
         let updates: Vec<String> = scaling.updates.iter().map(update).collect();
         facts.push(("Update", updates.join("\n")));
+    }
+    if let Some(it) = &scaling.weights {
+        facts.push(("Weights", weights(it)));
     }
     if !scaling.decisions.is_empty() {
         facts.push(("Decisions", decisions(&scaling.decisions)));
@@ -70,6 +73,24 @@ fn gpu_hours(scaling: &ScalingSummary) -> String {
         number(hours.ready),
         number(hours.draining),
     )
+}
+
+fn weights(weights: &WeightsSummary) -> String {
+    let mut text = format!(
+        "neighbours sent {} GB: {} in {} s in the mean",
+        separated(weights.bytes as f64 / 1e9, 1),
+        counted(weights.streamed, "start"),
+        separated(weights.stream_ms.mean / 1e3, 1),
+    );
+    for (starts, what) in [
+        (weights.went_on, "went on from another source"),
+        (weights.fell_back, "loaded from elsewhere"),
+    ] {
+        if starts > 0 {
+            text += &format!(", {} {what}", count(starts));
+        }
+    }
+    text
 }
 
 fn update(update: &UpdateSummary) -> String {

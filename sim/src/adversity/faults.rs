@@ -9,10 +9,11 @@
 //! begins meanwhile. *Lost events*: what a worker does to its KV cache does not reach the router. A *router restart* takes
 //! the router's bookings, its bindings and its turn; its index of KV is empty, and grows again with the events to come, or
 //! it is read anew from the workers. A *planner restart* takes all that the planner has seen; it counts time from its own
-//! beginning. A *drain limit* makes an end of a worker that drains: what it still has is lost or moves like after a crash.
+//! beginning. A *link* is slow or down: what crosses it takes longer, or waits. A *drain limit* makes an end of a worker that drains: what it still has is lost or moves like after a crash.
 
 use super::clients::exponential;
 use crate::event::WorkerId;
+use crate::links::{Impairment, SiteKind};
 use crate::random::{Purpose, unit};
 use engine::{Span, Time};
 
@@ -46,6 +47,14 @@ impl FaultSpec {
         kinds.any(|kind| matches!(kind, FaultKind::Hang | FaultKind::Straggler { .. }))
     }
 
+    /// True if links between workers break.
+    #[must_use]
+    pub fn breaks_links(&self) -> bool {
+        let scripted = self.timeline.iter().map(|fault| fault.kind);
+        let mut kinds = scripted.chain(self.random.iter().map(|rule| rule.kind));
+        kinds.any(|kind| kind.site().is_some())
+    }
+
     /// True if something breaks.
     #[must_use]
     pub fn breaks(&self) -> bool {
@@ -60,7 +69,7 @@ pub struct Fault {
     pub at: Time,
     /// What.
     pub kind: FaultKind,
-    /// Where; nothing to say for a router.
+    /// Where: a worker, or the number of a link's site; nothing to say for a router.
     pub worker: u32,
     /// How long; a restarted router is back at once.
     pub lasts: Span,
@@ -73,7 +82,7 @@ pub struct RandomFault {
     pub mtbf: Span,
     /// What.
     pub kind: FaultKind,
-    /// Where; `None` for each worker by itself, and for a router.
+    /// Where; `None` for each worker or site by itself, and for a router.
     pub worker: Option<u32>,
     /// How long.
     pub lasts: Span,
@@ -100,6 +109,13 @@ pub enum FaultKind {
     },
     /// The planner begins anew when it is back.
     PlannerRestart,
+    /// Links between workers are slow or down.
+    Link {
+        /// Which kind of site.
+        site: SiteKind,
+        /// How bad it is.
+        how: Impairment,
+    },
     /// A worker has drained for too long; nobody asks for it.
     DrainLimit,
 }
@@ -115,6 +131,14 @@ impl FaultKind {
             FaultKind::EventLoss => "event_loss",
             FaultKind::RouterRestart { .. } => "router_restart",
             FaultKind::PlannerRestart => "planner_restart",
+            FaultKind::Link {
+                how: Impairment::Slow { .. },
+                ..
+            } => "link_slow",
+            FaultKind::Link {
+                how: Impairment::Down,
+                ..
+            } => "link_down",
             FaultKind::DrainLimit => "drain_limit",
         }
     }
@@ -124,8 +148,17 @@ impl FaultKind {
     pub const fn is_of_a_worker(self) -> bool {
         !matches!(
             self,
-            FaultKind::RouterRestart { .. } | FaultKind::PlannerRestart
+            FaultKind::RouterRestart { .. } | FaultKind::PlannerRestart | FaultKind::Link { .. }
         )
+    }
+
+    /// Which kind of link, if it is one that breaks.
+    #[must_use]
+    pub const fn site(self) -> Option<SiteKind> {
+        match self {
+            FaultKind::Link { site, .. } => Some(site),
+            _ => None,
+        }
     }
 }
 
@@ -145,6 +178,8 @@ pub(crate) struct Faults {
     spec: FaultSpec,
     seed: u64,
     workers: u32,
+    /// By kind, in the order of [`SiteKind::ALL`]: sites of links there are.
+    pub sites: [u32; SiteKind::ALL.len()],
     known: Vec<(Fault, Origin)>,
     /// Scripted ones that are known.
     scripted: usize,
@@ -165,6 +200,7 @@ impl Faults {
             spec,
             seed,
             workers,
+            sites: [0; SiteKind::ALL.len()],
             known: Vec::new(),
             scripted: 0,
             records: Vec::new(),
@@ -183,10 +219,11 @@ impl Faults {
         let mut first: Vec<(u32, Time)> = self.next_scripted().into_iter().collect();
         for rule in 0..self.spec.random.len() as u32 {
             let RandomFault { kind, worker, .. } = self.spec.random[rule as usize];
-            let workers = match worker {
-                Some(worker) => worker..worker + 1,
-                None if kind.is_of_a_worker() => 0..self.workers,
-                None => 0..1,
+            let workers = match (worker, kind.site()) {
+                (Some(worker), _) => worker..worker + 1,
+                (None, Some(site)) => 0..self.sites[site as usize],
+                (None, None) if kind.is_of_a_worker() => 0..self.workers,
+                (None, None) => 0..1,
             };
             for worker in workers {
                 first.push(self.draw(rule, worker, 0, Time::ZERO));

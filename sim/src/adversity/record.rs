@@ -1,6 +1,7 @@
 //! What adversity left behind.
 
 use super::faults::FaultKind;
+use crate::links::{LinkCost, SiteKind};
 use engine::Time;
 
 /// What went wrong in a run.
@@ -12,6 +13,8 @@ pub struct AdversityRecord {
     pub ttft_timeouts: u64,
     /// Attempts that ran into the limit on the last one.
     pub timeouts: u64,
+    /// Prompts whose KV was not read in time, and which were computed again.
+    pub transfer_timeouts: u64,
     /// Attempts that were turned away because all workers were busy.
     pub shed: u64,
     /// Tokens that clients got and did not want or could not use: of cancelled, failed and repeated attempts.
@@ -41,4 +44,17 @@ pub struct FaultRecord {
     pub recomputed_tokens: u64,
     /// KV events that the router missed.
     pub missed_events: u64,
+    /// Which links, and what it cost, if it is links that broke.
+    pub link: Option<LinkFaultRecord>,
+}
+
+/// Links that broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkFaultRecord {
+    /// Which kind of site.
+    pub site: SiteKind,
+    /// Which of them.
+    pub number: u32,
+    /// What it cost, when it is over.
+    pub cost: LinkCost,
 }

@@ -63,6 +63,12 @@ impl Cluster {
         cluster.clients = clients.max(1);
         let runtime = Adversity::new(adversity, asked.seed, clients, cluster.workers.len());
         cluster.adversity = Some(Box::new(runtime));
+        if adversity.faults.breaks_links()
+            && cluster.falls_back()
+            && let Some(parts) = &mut cluster.disaggregated
+        {
+            parts.handoffs.limit_reads();
+        }
         if adversity.faults.reads_caches() {
             cluster.entry.keep_true_index();
             if let Some(parts) = &mut cluster.disaggregated {

@@ -25,6 +25,7 @@ impl Cluster {
 
     /// Asks for the first faults.
     pub(super) fn start_faults(&mut self, actions: &mut Vec<Action>) {
+        self.count_sites();
         if let Some(adversity) = &mut self.adversity {
             for (number, time) in adversity.faults.first() {
                 actions.push(at(time, begin_of(number)));
@@ -79,6 +80,7 @@ impl Cluster {
             lost: 0,
             recomputed_tokens: 0,
             missed_events: 0,
+            link: super::link_faults::blank(&fault),
         });
         if ends > now {
             actions.push(at(ends, end_of(number)));
@@ -119,6 +121,9 @@ impl Cluster {
                 self.restart_router(now, number, reads_caches, actions);
             }
             FaultKind::PlannerRestart => self.restart_planner(ends, actions),
+            FaultKind::Link { site, how } => {
+                self.impair_links(now, number, (site, fault.worker), how, actions);
+            }
         }
     }
 
@@ -140,6 +145,7 @@ impl Cluster {
             | FaultKind::RouterRestart { .. }
             | FaultKind::PlannerRestart
             | FaultKind::DrainLimit => {}
+            FaultKind::Link { .. } => self.repair_links(now, number, actions),
             FaultKind::Straggler { .. } => {
                 let slowed_by = &mut self.breaks().faults.slowed_by[index];
                 // A later one may have taken its place.

@@ -368,6 +368,12 @@ impl Cluster {
                 self.workers[from.0 as usize].scheduler.release(request);
                 self.notify(now, from, actions);
             }
+            self.give_up_reads(now, actions);
+            let loaded = std::mem::take(&mut self.parts().handoffs.loaded);
+            self.weights_arrived(now, &loaded, actions);
+        }
+        if self.scaling.is_some() {
+            self.move_weights(now, actions);
         }
         self.ask_for_links(actions);
     }
@@ -403,6 +409,10 @@ impl Cluster {
         }
         if let Some(hosts) = &mut self.hosts {
             hosts.ask(actions);
+        }
+        let streams = self.scaling.as_mut().and_then(|it| it.streams.as_mut());
+        if let Some(streams) = streams {
+            streams.ask(actions);
         }
     }
 }

@@ -34,7 +34,9 @@ impl Cluster {
             .map(|pool| (pool.workers, pool.gpus_per_worker))
             .collect();
         let knows_hits = matches!(router, RouterSpec::Kv(_));
-        let scaling = Scaling::new(spec, &pools, knows_hits);
+        let streams = self.streams(&spec);
+        let mut scaling = Scaling::new(spec, &pools, knows_hits);
+        scaling.streams = streams;
         self.entry.forget_names();
         if let Some(parts) = &mut self.disaggregated {
             parts.decode.forget_names();
@@ -139,6 +141,7 @@ impl Cluster {
 
     /// Starts workers that wait for GPUs, as far as there are any.
     pub(super) fn start_workers(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.end_streams(now, actions);
         let scaling = self.scales();
         scaling.fleet.start_waiting(now);
         for (worker, time) in scaling.fleet.started.drain(..) {
@@ -149,6 +152,9 @@ impl Cluster {
 
     /// A worker has come to the end of its start: it serves, and what waited for it is placed.
     pub(super) fn worker_starts(&mut self, now: Time, id: WorkerId, actions: &mut Vec<Action>) {
+        if self.scales().fleet.begins_to_load(now, id) {
+            return self.load_weights(now, id, actions);
+        }
         if !self.scales().fleet.becomes_ready(now, id) {
             return;
         }

@@ -11,6 +11,7 @@
 use super::{DisaggregationSpec, HandoffOrder, Overlap, TransferRecord};
 use crate::event::{Action, Event, WorkerId};
 use crate::links::{LinkUse, Network, NewTransfer};
+use crate::scaling::weights;
 use engine::{RequestId, Reserved, Span, StepPlan, Time};
 use std::collections::VecDeque;
 
@@ -24,6 +25,10 @@ pub(crate) struct Handoffs {
     all: Vec<Handoff>,
     /// Prompts that wait for a decode worker that is gone, and until when.
     unread: VecDeque<(Time, RequestId)>,
+    /// Prompts in the order in which they were computed, and until when they have to be read; `None` where nobody gives up.
+    to_be_read: Option<VecDeque<(Time, RequestId)>>,
+    /// Places whose weights have come over the same links.
+    pub loaded: Vec<WorkerId>,
     /// When the next [`Event::Links`] comes that was asked for; `Time::MAX` for none.
     wake: Time,
 }
@@ -105,6 +110,8 @@ impl Handoffs {
             block_size,
             all: (0..requests).map(blank).collect(),
             unread: VecDeque::new(),
+            to_be_read: None,
+            loaded: Vec::new(),
             wake: Time::MAX,
         }
     }
@@ -197,6 +204,9 @@ impl Handoffs {
     /// been computed, and the step hung.
     pub fn prefilled(&mut self, now: Time, id: RequestId) -> bool {
         self.all[id.0 as usize].record.prefilled = now;
+        if let Some(queue) = &mut self.to_be_read {
+            queue.push_back((now + UNREAD_FOR, id));
+        }
         self.step_is_over(now, id);
         self.proceed(now, id);
         let handoff = &mut self.all[id.0 as usize];
@@ -302,6 +312,32 @@ impl Handoffs {
         Some((id, self.ends_of(id).0))
     }
 
+    /// From now on prompts have to be read within [`UNREAD_FOR`].
+    pub fn limit_reads(&mut self) {
+        self.to_be_read = Some(VecDeque::new());
+    }
+
+    /// The next prompt that was not read in time.
+    pub fn next_overdue(&mut self, now: Time) -> Option<RequestId> {
+        let queue = self.to_be_read.as_mut()?;
+        let (_, id) = queue.pop_front_if(|(until, _)| *until <= now)?;
+        match self.stage(id) {
+            Stage::Computed => Some(id),
+            _ => self.next_overdue(now),
+        }
+    }
+
+    /// When the first prompt that waits to be read has waited for long enough.
+    fn first_limit(&mut self) -> Option<Time> {
+        loop {
+            let &(until, id) = self.to_be_read.as_ref()?.front()?;
+            if self.stage(id) == Stage::Computed {
+                return Some(until);
+            }
+            self.to_be_read.as_mut()?.pop_front();
+        }
+    }
+
     /// A worker is gone: nothing waits there to be read, and who comes back gets acquainted anew.
     pub fn forget(&mut self, worker: WorkerId) {
         let all = &self.all;
@@ -317,6 +353,10 @@ impl Handoffs {
         let mut ended = Vec::new();
         self.network.advance(now, &mut ended);
         for tag in ended {
+            if tag as usize >= self.all.len() {
+                self.loaded.push(weights::place_of(tag));
+                continue;
+            }
             let handoff = &mut self.all[tag as usize];
             handoff.sent_tokens += std::mem::take(&mut handoff.moving_tokens);
             let record = &mut handoff.record;
@@ -367,15 +407,22 @@ impl Handoffs {
         self.all[id.0 as usize].record.has_failed = true;
     }
 
-    /// Whether KV is on the links.
+    /// Whether KV is on the links, or stands still on some.
     pub fn are_moving(&self) -> bool {
-        self.network.next_event().is_some()
+        self.network.is_busy()
+    }
+
+    /// The links between all workers. Who changes something there asks for them anew.
+    pub fn network_mut(&mut self) -> &mut Network {
+        &mut self.network
     }
 
     /// Asks to be told when something happens on the links, or somebody has waited for long enough.
     pub fn ask(&mut self, actions: &mut Vec<Action>) {
         let unread = self.unread.front().map(|(until, _)| *until);
-        let next = self.network.next_event().into_iter().chain(unread).min();
+        let limit = self.first_limit();
+        let next = self.network.next_event().into_iter();
+        let next = next.chain(unread).chain(limit).min();
         if let Some(time) = next.filter(|&time| time < self.wake) {
             self.wake = time;
             actions.push(Action::At {

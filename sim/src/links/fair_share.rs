@@ -29,6 +29,16 @@ struct Growing {
     link: LinkId,
     bytes_per_s: u64,
     flows: u64,
+    is_down: bool,
+}
+
+/// Which capacities count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// Those that links have now.
+    AsIs,
+    /// Those of links that are sound.
+    Sound,
 }
 
 impl FairShare {
@@ -37,9 +47,16 @@ impl FairShare {
         &self.rates
     }
 
-    /// Finds the flows connected with the path of `around`, and their rates.
-    pub fn solve(&mut self, links: &[Link], flows: &[Flow], around: FlowId, has_sources: bool) {
-        self.reach(links, flows, around);
+    /// Finds the flows connected with the links of `path`, and their rates.
+    pub fn solve(
+        &mut self,
+        links: &[Link],
+        flows: &[Flow],
+        path: &[LinkId],
+        has_sources: bool,
+        health: Health,
+    ) {
+        self.reach(links, flows, path, health);
         self.is_settled.clear();
         self.is_settled.resize(self.rates.len(), false);
         // By flow: its place in `rates`, in the cells that the search has marked.
@@ -51,8 +68,9 @@ impl FairShare {
                 link,
                 bytes_per_s,
                 flows: sharers,
+                is_down,
             } = self.links[full];
-            let rate = (bytes_per_s / sharers).max(1);
+            let rate = (bytes_per_s / sharers).max(u64::from(!is_down));
             if has_sources && let Some((at, source)) = self.first_spent(flows, rate) {
                 self.settle(flows, at, source);
                 continue;
@@ -92,17 +110,17 @@ impl FairShare {
         }
     }
 
-    /// The link that is full first.
+    /// The link that is full first; one that is down always is.
     fn fullest(&self) -> Option<usize> {
         let growing = self.links.iter().enumerate();
         growing
             .filter(|(_, link)| link.flows > 0)
-            .min_by_key(|(_, link)| link.bytes_per_s / link.flows)
+            .min_by_key(|(_, link)| (!link.is_down, link.bytes_per_s / link.flows))
             .map(|(at, _)| at)
     }
 
-    /// Collects links and moving flows from the links of `around` on.
-    fn reach(&mut self, links: &[Link], flows: &[Flow], around: FlowId) {
+    /// Collects links and moving flows from the links of a path on.
+    fn reach(&mut self, links: &[Link], flows: &[Flow], path: &[LinkId], health: Health) {
         self.search = self.search.wrapping_add(1).max(1);
         self.link_seen.resize(links.len(), 0);
         self.place.resize(links.len(), 0);
@@ -110,7 +128,7 @@ impl FairShare {
             .resize(flows.len().max(self.flow_seen.len()), 0);
         self.links.clear();
         self.rates.clear();
-        self.reach_path(links, &flows[around.0 as usize].path);
+        self.reach_path(links, path, health);
         let mut next = 0;
         while let Some(&Growing { link, .. }) = self.links.get(next) {
             for &flow in &links[link.0 as usize].flows {
@@ -118,26 +136,29 @@ impl FairShare {
                 if *seen != self.search {
                     *seen = self.search;
                     self.rates.push((flow, 0));
-                    self.reach_path(links, &flows[flow.0 as usize].path);
+                    self.reach_path(links, &flows[flow.0 as usize].path, health);
                 }
             }
             next += 1;
         }
     }
 
-    fn reach_path(&mut self, links: &[Link], path: &[LinkId]) {
+    fn reach_path(&mut self, links: &[Link], path: &[LinkId], health: Health) {
         for &link in path {
             let seen = &mut self.link_seen[link.0 as usize];
             if *seen != self.search {
                 *seen = self.search;
                 self.place[link.0 as usize] = self.links.len() as u32;
-                let Link {
-                    bytes_per_s, flows, ..
-                } = &links[link.0 as usize];
+                let it = &links[link.0 as usize];
+                let bytes_per_s = match health {
+                    Health::AsIs => it.bytes_per_s,
+                    Health::Sound => it.sound_bytes_per_s,
+                };
                 self.links.push(Growing {
                     link,
-                    bytes_per_s: *bytes_per_s,
-                    flows: flows.len() as u64,
+                    bytes_per_s,
+                    flows: it.flows.len() as u64,
+                    is_down: bytes_per_s == 0,
                 });
             }
         }

@@ -6,6 +6,10 @@
 //! other flows keep rate and end. A flow first waits for its latency and set-up, in which it occupies nothing. A flow whose
 //! bytes come into being while it moves may have a source of so many bytes per second, as if that were a link of its own.
 //!
+//! What a link carries may change while flows cross it: less when something is wrong with it, nothing when it is down. Flows
+//! over a link that is down stand still and go on when it is back. [What that costs](impaired) is counted against the rates that
+//! the same flows would have if all links were sound.
+//!
 //! Everything is an integer: rates are whole bytes per second, and what is left of a flow is counted in 10^-12 bytes, so
 //! that a rate times picoseconds is exact and a flow may be looked at any number of times without changing its end.
 //!
@@ -16,17 +20,19 @@
 // Model: a fair share is rounded down to whole bytes per second: below 10^-6 of the rate of any link above 1 MB/s.
 
 mod fair_share;
+pub mod impaired;
 mod network;
 pub mod placement;
 mod preset;
 pub mod topology;
 
+pub use impaired::{Impairment, LinkCost, SiteKind};
 pub use network::{Network, NetworkSpec, NewTransfer};
 pub use preset::{Transport, TransportPreset};
 pub use topology::Topology;
 
 use engine::{Span, Time};
-use fair_share::FairShare;
+use fair_share::{FairShare, Health};
 use std::collections::BTreeSet;
 
 /// Index of a link.
@@ -83,8 +89,10 @@ impl LinkKind {
 #[derive(Debug, Clone)]
 struct Link {
     kind: LinkKind,
-    /// What it carries at most.
+    /// What it carries at most now; 0 when it is down.
     bytes_per_s: u64,
+    /// What it carries when it is sound.
+    sound_bytes_per_s: u64,
     /// Moving flows that cross it.
     flows: Vec<FlowId>,
     busy_since: Time,
@@ -137,11 +145,39 @@ struct Flow {
     bytes_per_s: u64,
     /// Bytes per second that there are to be carried at most.
     source: Option<u64>,
-    /// When its delay is over or, moving, when it ends at this rate.
+    /// When its delay is over or, moving, when it ends at this rate; `Time::MAX` while it stands still.
     due: Time,
+    /// Its rate if all links were sound; 0 while all are.
+    sound_bytes_per_s: u64,
+    /// Since when that and its rate have been what they are.
+    held_since: Time,
+    /// For how long it has been held up by links that are not sound, since somebody asked.
+    held: Span,
+}
+
+impl Flow {
+    /// Counts the time up to now in which it moved more slowly than it could.
+    fn count_held(&mut self, now: Time) {
+        let (rate, sound) = (self.bytes_per_s, self.sound_bytes_per_s);
+        if sound > rate {
+            let elapsed = u128::from(now.since(self.held_since).0);
+            let held = elapsed * u128::from(sound - rate) / u128::from(sound);
+            self.held += Span(held as u64);
+        }
+        self.held_since = now;
+    }
 }
 
 const UNITS_PER_BYTE: u128 = 1_000_000_000_000;
+
+/// Whose rates are to be found: of all flows that something connects.
+#[derive(Debug, Clone, Copy)]
+enum Around {
+    /// A flow's path.
+    Flow(FlowId),
+    /// A link.
+    Link(LinkId),
+}
 
 /// Links and the flows over them.
 #[derive(Debug, Clone, Default)]
@@ -151,6 +187,8 @@ pub struct Fabric {
     vacant: Vec<FlowId>,
     /// Flows that a source limits.
     sources: u32,
+    /// Links that carry less than they could.
+    impaired: u32,
     /// Of all flows, what happens next to them.
     agenda: BTreeSet<(Time, FlowId)>,
     share: FairShare,
@@ -168,6 +206,7 @@ impl Fabric {
         self.links.push(Link {
             kind,
             bytes_per_s,
+            sound_bytes_per_s: bytes_per_s,
             flows: Vec::new(),
             busy_since: Time::ZERO,
             record: LinkRecord::default(),
@@ -185,7 +224,7 @@ impl Fabric {
     pub fn uses(&self) -> impl Iterator<Item = LinkUse> {
         self.links.iter().map(|link| LinkUse {
             kind: link.kind,
-            bytes_per_s: link.bytes_per_s,
+            bytes_per_s: link.sound_bytes_per_s,
             record: link.record,
         })
     }
@@ -205,19 +244,68 @@ impl Fabric {
     /// Bytes that a flow under way has carried by `now`; everything due by then has been [advanced](Fabric::advance) over.
     #[must_use]
     pub fn carried(&self, now: Time, flow: FlowId) -> u64 {
+        self.flows[flow.0 as usize].bytes - self.left(now, flow)
+    }
+
+    /// Bytes that a flow under way has still to carry at `now`; everything due by then has been advanced over.
+    #[must_use]
+    pub fn left(&self, now: Time, flow: FlowId) -> u64 {
         let flow = &self.flows[flow.0 as usize];
         let moved = match flow.is_moving {
             true => u128::from(flow.bytes_per_s) * u128::from(now.since(flow.since).0),
             false => 0,
         };
         let left = flow.left.saturating_sub(moved).div_ceil(UNITS_PER_BYTE);
-        flow.bytes - u64::try_from(left).expect("no more is left than there was")
+        u64::try_from(left).expect("no more is left than there was")
+    }
+
+    /// The links that a flow crosses.
+    #[must_use]
+    fn path(&self, flow: FlowId) -> &[LinkId] {
+        &self.flows[flow.0 as usize].path
     }
 
     /// When something happens next, if nothing is started before.
     #[must_use]
     pub fn next_event(&self) -> Option<Time> {
-        self.agenda.first().map(|&(time, _)| time)
+        let next = self.agenda.first().map(|&(time, _)| time);
+        next.filter(|&time| time != Time::MAX)
+    }
+
+    /// What a link carries when it is sound.
+    #[must_use]
+    pub fn sound_capacity(&self, link: LinkId) -> u64 {
+        self.links[link.0 as usize].sound_bytes_per_s
+    }
+
+    /// From now on a link carries so much, at most what it carries when it is sound; 0 and it is down. Everything due by `now`
+    /// has been [advanced](Fabric::advance) over.
+    pub fn set_capacity(&mut self, now: Time, link: LinkId, bytes_per_s: u64) {
+        let it = &mut self.links[link.0 as usize];
+        assert!(
+            bytes_per_s <= it.sound_bytes_per_s,
+            "nothing makes a link faster than it is"
+        );
+        let was_impaired = it.bytes_per_s < it.sound_bytes_per_s;
+        let is_impaired = bytes_per_s < it.sound_bytes_per_s;
+        if std::mem::replace(&mut it.bytes_per_s, bytes_per_s) == bytes_per_s {
+            return;
+        }
+        let has_flows = !it.flows.is_empty();
+        self.impaired = self.impaired + u32::from(is_impaired) - u32::from(was_impaired);
+        if has_flows {
+            self.share_over(now, Around::Link(link));
+        }
+    }
+
+    /// For how long a flow has been held up since this was asked before: each second counts by the part of the rate that it lacks
+    /// of what it would have if all links were sound. A flow that has ended may be asked for until another is started.
+    pub fn take_held(&mut self, now: Time, flow: FlowId) -> Span {
+        let flow = &mut self.flows[flow.0 as usize];
+        if flow.is_moving {
+            flow.count_held(now);
+        }
+        std::mem::take(&mut flow.held)
     }
 
     /// Starts a flow; everything due by `now` has been [advanced](Fabric::advance) over.
@@ -239,6 +327,9 @@ impl Fabric {
             since: now,
             bytes_per_s: 0,
             due: now + new.delay,
+            sound_bytes_per_s: 0,
+            held_since: now,
+            held: Span::ZERO,
         };
         let due = flow.due;
         let id = match self.vacant.pop() {
@@ -308,6 +399,7 @@ impl Fabric {
         let flow = &mut self.flows[id.0 as usize];
         flow.is_moving = true;
         flow.since = now;
+        flow.held_since = now;
         flow.due = Time::MAX;
         self.agenda.insert((Time::MAX, id));
         for index in 0..self.flows[id.0 as usize].path.len() {
@@ -324,6 +416,8 @@ impl Fabric {
     fn end(&mut self, now: Time, id: FlowId) {
         let flow = &mut self.flows[id.0 as usize];
         let was_moving = std::mem::replace(&mut flow.is_moving, false);
+        flow.count_held(now);
+        flow.sound_bytes_per_s = 0;
         self.sources -= u32::from(flow.source.take().is_some());
         flow.bytes_per_s = 0;
         let bytes = flow.bytes;
@@ -355,21 +449,50 @@ impl Fabric {
             // Nobody else is concerned.
             let rates = links.clone().map(|link| link.bytes_per_s);
             let rate = rates.chain(flow.source).min();
+            let sound = links.clone().map(|link| link.sound_bytes_per_s);
+            let sound = sound.chain(flow.source).min();
             if let Some(rate) = rate.filter(|_| links.any(|link| !link.flows.is_empty())) {
                 self.set_rate(now, id, rate);
+                self.set_sound_rate(id, sound.unwrap_or(rate));
             }
             return;
         }
+        self.share_over(now, Around::Flow(id));
+    }
+
+    /// Shares anew among all flows that the links of a path connect.
+    fn share_over(&mut self, now: Time, around: Around) {
         let mut share = std::mem::take(&mut self.share);
-        share.solve(&self.links, &self.flows, id, self.sources > 0);
+        let has_sources = self.sources > 0;
+        let solve = |share: &mut FairShare, links: &[Link], flows: &[Flow], health| {
+            let path = match &around {
+                Around::Flow(id) => &flows[id.0 as usize].path,
+                Around::Link(link) => std::slice::from_ref(link),
+            };
+            share.solve(links, flows, path, has_sources, health);
+        };
+        solve(&mut share, &self.links, &self.flows, Health::AsIs);
         for &(flow, rate) in share.rates() {
             self.set_rate(now, flow, rate);
+        }
+        if self.impaired > 0 {
+            solve(&mut share, &self.links, &self.flows, Health::Sound);
+        }
+        for &(flow, rate) in share.rates() {
+            self.set_sound_rate(flow, rate);
         }
         self.share = share;
     }
 
+    /// What a flow would get if all links were sound, after its rate was set.
+    fn set_sound_rate(&mut self, id: FlowId, bytes_per_s: u64) {
+        let counts = self.impaired > 0;
+        self.flows[id.0 as usize].sound_bytes_per_s = if counts { bytes_per_s } else { 0 };
+    }
+
     fn set_rate(&mut self, now: Time, id: FlowId, bytes_per_s: u64) {
         let flow = &mut self.flows[id.0 as usize];
+        flow.count_held(now);
         if flow.bytes_per_s == bytes_per_s {
             return;
         }
@@ -377,8 +500,13 @@ impl Fabric {
         flow.left = flow.left.saturating_sub(moved);
         flow.since = now;
         flow.bytes_per_s = bytes_per_s;
-        let lasts = u64::try_from(flow.left.div_ceil(u128::from(bytes_per_s)));
-        let due = now + Span(lasts.expect("a transfer is over within 213 days"));
+        let due = match bytes_per_s {
+            0 => Time::MAX,
+            _ => {
+                let lasts = u64::try_from(flow.left.div_ceil(u128::from(bytes_per_s)));
+                now + Span(lasts.expect("a transfer is over within 213 days"))
+            }
+        };
         let was = self.agenda.remove(&(flow.due, id));
         debug_assert!(was, "a moving flow is on the agenda");
         flow.due = due;

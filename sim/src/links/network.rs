@@ -8,6 +8,7 @@
 // Model: without a topology a worker's network cards are one link each way, as fast as all of them together: transports that
 // stripe over cards (NIXL over libfabric or UCX) do that for transfers of megabytes.
 
+use super::impaired::{Impaired, Impairment, LinkCost, SiteKind};
 use super::topology::{Strand, Wiring};
 use super::{Fabric, FlowId, LinkId, LinkKind, LinkUse, NewFlow, Topology};
 use crate::event::WorkerId;
@@ -37,9 +38,18 @@ pub struct Network {
     fabric: Fabric,
     ways: Ways,
     acquainted: FxHashSet<(WorkerId, WorkerId)>,
-    /// By tag: flows of a transfer under way.
-    under_way: FxHashMap<u32, Vec<FlowId>>,
+    /// By tag.
+    under_way: FxHashMap<u32, UnderWay>,
+    impaired: Impaired,
     ended: Vec<(u32, FlowId)>,
+}
+
+/// A transfer under way.
+#[derive(Debug, Clone)]
+struct UnderWay {
+    bytes: u64,
+    /// Those of its flows that have not ended.
+    flows: Vec<FlowId>,
 }
 
 #[derive(Debug, Clone)]
@@ -91,6 +101,7 @@ impl Network {
             fabric,
             acquainted: FxHashSet::default(),
             under_way: FxHashMap::default(),
+            impaired: Impaired::default(),
             ended: Vec::new(),
         }
     }
@@ -146,22 +157,102 @@ impl Network {
                 )
             }
         };
-        let before = self.under_way.insert(tag, flows);
+        let bytes = new.bytes;
+        let before = self.under_way.insert(tag, UnderWay { bytes, flows });
         assert!(before.is_none(), "one transfer of a name at a time");
     }
 
     /// All that a transfer has left to send is there, if it is under way.
     pub fn unbind(&mut self, now: Time, tag: u32) {
-        for &flow in self.under_way.get(&tag).into_iter().flatten() {
+        let flows = self.under_way.get(&tag).map(|it| &it.flows);
+        for &flow in flows.into_iter().flatten() {
             self.fabric.unbind(now, flow);
         }
     }
 
     /// Ends a transfer before its time; what it has moved is lost.
     pub fn cancel(&mut self, now: Time, tag: u32) {
-        let flows = self.under_way.remove(&tag);
-        for flow in flows.expect("only a transfer under way is cancelled") {
+        let transfer = self.under_way.remove(&tag);
+        let transfer = transfer.expect("only a transfer under way is cancelled");
+        for &flow in &transfer.flows {
+            self.charge(now, (tag, transfer.bytes), flow);
             self.fabric.cancel(now, flow);
+        }
+        self.impaired.settle(tag);
+    }
+
+    /// Bytes that a transfer under way has moved by `now`.
+    #[must_use]
+    pub fn carried(&self, now: Time, tag: u32) -> u64 {
+        self.under_way.get(&tag).map_or(0, |transfer| {
+            let left = |&flow: &FlowId| self.fabric.left(now, flow);
+            transfer.bytes - transfer.flows.iter().map(left).sum::<u64>()
+        })
+    }
+
+    /// Whether something is on its way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
+    /// How many sites of a kind there are.
+    #[must_use]
+    pub fn sites(&self, kind: SiteKind) -> u32 {
+        match (&self.ways, kind) {
+            (Ways::Flat { out, .. }, SiteKind::Worker) => out.len() as u32,
+            (Ways::Flat { core, .. }, SiteKind::Core) => u32::from(core.is_some()),
+            (Ways::Flat { .. }, _) => 0,
+            (Ways::Wired { wiring, .. }, _) => wiring.sites(kind),
+        }
+    }
+
+    /// From now on something is wrong with a site, by the number of the fault. Everything due by `now` has been advanced over.
+    pub fn impair(
+        &mut self,
+        now: Time,
+        number: u32,
+        (kind, site): (SiteKind, u32),
+        how: Impairment,
+    ) {
+        let links = match (&self.ways, kind) {
+            (Ways::Flat { out, into, .. }, SiteKind::Worker) => {
+                vec![out[site as usize], into[site as usize]]
+            }
+            (Ways::Flat { core, .. }, SiteKind::Core) => core.iter().copied().collect(),
+            (Ways::Flat { .. }, _) => Vec::new(),
+            (Ways::Wired { wiring, .. }, _) => wiring.links_of(kind, site),
+        };
+        assert!(!links.is_empty(), "sites that do not exist are refused");
+        self.charge_all(now);
+        (self.impaired).begin(now, &mut self.fabric, number, links, how);
+    }
+
+    /// That is over. What it cost.
+    pub fn repair(&mut self, now: Time, number: u32) -> LinkCost {
+        self.charge_all(now);
+        self.impaired.end(now, &mut self.fabric, number)
+    }
+
+    fn charge_all(&mut self, now: Time) {
+        if self.impaired.is_sound() {
+            return;
+        }
+        let mut tags: Vec<u32> = self.under_way.keys().copied().collect();
+        tags.sort_unstable();
+        for tag in tags {
+            let UnderWay { bytes, flows } = self.under_way[&tag].clone();
+            for flow in flows {
+                self.charge(now, (tag, bytes), flow);
+            }
+        }
+    }
+
+    /// Takes account of how long a flow was held up.
+    fn charge(&mut self, now: Time, transfer: (u32, u64), flow: FlowId) {
+        if !self.impaired.is_sound() {
+            let held = self.fabric.take_held(now, flow);
+            (self.impaired).charge(self.fabric.path(flow), transfer, (flow, held));
         }
     }
 
@@ -178,16 +269,21 @@ impl Network {
 
     /// Appends the tags of the transfers that are over by `now`.
     pub fn advance(&mut self, now: Time, ended: &mut Vec<u32>) {
-        self.fabric.advance_flows(now, &mut self.ended);
-        for (tag, flow) in self.ended.drain(..) {
-            let flows = self.under_way.get_mut(&tag);
-            let flows = flows.expect("what ends was under way");
-            flows.retain(|&other| other != flow);
-            if flows.is_empty() {
+        let mut flows = std::mem::take(&mut self.ended);
+        self.fabric.advance_flows(now, &mut flows);
+        for (tag, flow) in flows.drain(..) {
+            let transfer = self.under_way.get_mut(&tag);
+            let transfer = transfer.expect("what ends was under way");
+            transfer.flows.retain(|&other| other != flow);
+            let (bytes, is_over) = (transfer.bytes, transfer.flows.is_empty());
+            self.charge(now, (tag, bytes), flow);
+            if is_over {
                 self.under_way.remove(&tag);
+                self.impaired.settle(tag);
                 ended.push(tag);
             }
         }
+        self.ended = flows;
     }
 
     /// What each link did.

@@ -22,7 +22,7 @@
 // without adaptive routing do, can put two flows on one of eight: up to half the rate for some, not measured.
 // Model: a NIC carries its rate in and out at once; PCIe switches between GPU and NIC are never the limit.
 
-use super::{Fabric, LinkId, LinkKind, NetworkSpec};
+use super::{Fabric, LinkId, LinkKind, NetworkSpec, SiteKind};
 use engine::Span;
 
 /// A deployment's place in a data centre.
@@ -269,6 +269,49 @@ impl Wiring {
                 .core_bytes_per_s
                 .map(|core| fabric.add_link_of(LinkKind::Core, core)),
             topology: topology.clone(),
+        }
+    }
+
+    /// How many sites of a kind there are whose links can be slow or down.
+    pub fn sites(&self, kind: SiteKind) -> u32 {
+        let has_cards = !self.nics.is_empty();
+        let count = match kind {
+            SiteKind::Worker if has_cards => self.gpus.len(),
+            SiteKind::Worker => 0,
+            SiteKind::NvLink => self.nvlink.len(),
+            SiteKind::Nic => self.nics.len(),
+            SiteKind::Node => self.nics.len() / (self.topology.cards_per_node().max(1) as usize),
+            SiteKind::Rack => self.leaves.len() / self.rails as usize,
+            SiteKind::Zone => self.spines.len(),
+            SiteKind::Core => usize::from(self.core.is_some()),
+        };
+        count as u32
+    }
+
+    /// The links of one of them, both ways.
+    pub fn links_of(&self, kind: SiteKind, site: u32) -> Vec<LinkId> {
+        let at = site as usize;
+        let group = |links: &[[LinkId; 2]], first: usize, count: usize| {
+            let links = links.iter().skip(first).take(count);
+            links.flatten().copied().collect()
+        };
+        let cards = self.topology.cards_per_node() as usize;
+        let rails = self.rails as usize;
+        match kind {
+            SiteKind::Worker => {
+                let first = self.topology.placement[at];
+                let gpus = first..first + self.gpus[at].max(1);
+                let mut cards: Vec<u32> = gpus.map(|gpu| self.topology.card_of(gpu)).collect();
+                cards.dedup();
+                let links = cards.iter().flat_map(|&card| self.nics[card as usize]);
+                links.collect()
+            }
+            SiteKind::NvLink => group(&self.nvlink, at, 1),
+            SiteKind::Nic => group(&self.nics, at, 1),
+            SiteKind::Node => group(&self.nics, at * cards, cards),
+            SiteKind::Rack => group(&self.leaves, at * rails, rails),
+            SiteKind::Zone => group(&self.spines, at, 1),
+            SiteKind::Core => self.core.into_iter().collect(),
         }
     }
 

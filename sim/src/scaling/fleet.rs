@@ -9,6 +9,7 @@
 
 use super::inventory::{Inventory, Taken};
 use super::lifecycle::{Count, Life, LifecycleSpec, Spares, Startup, State};
+use super::loading::Phase;
 use super::update::Rolling;
 use crate::event::WorkerId;
 use engine::{Span, Time};
@@ -30,6 +31,10 @@ pub(crate) struct Fleet {
     first: Vec<u32>,
     /// By place: its state and the number of the life that it holds or held.
     pub(super) places: Vec<(State, u32)>,
+    /// By place: how far the start of the worker there is.
+    pub(super) phases: Vec<Phase>,
+    /// Places that workers have left since somebody looked.
+    pub vacated: Vec<WorkerId>,
     /// By place: where its GPUs are.
     taken: Vec<Taken>,
     pub(super) lives: Vec<Life>,
@@ -63,6 +68,8 @@ impl Fleet {
         let mut fleet = Fleet {
             first: Vec::new(),
             places: Vec::new(),
+            phases: Vec::new(),
+            vacated: Vec::new(),
             taken: Vec::new(),
             lives: Vec::new(),
             waiting: Vec::new(),
@@ -89,6 +96,7 @@ impl Fleet {
             (0..initial).for_each(|_| fleet.wait(Time::ZERO, pool));
         }
         fleet.taken = vec![Taken::new(); fleet.places.len()];
+        fleet.phases = vec![Phase::Ending; fleet.places.len()];
         fleet.start_waiting(Time::ZERO);
         fleet.started.clear();
         for (state, life) in &mut fleet.places {
@@ -213,7 +221,9 @@ impl Fleet {
         };
         *state = State::Starting { until };
         self.lives[life as usize].called = now;
-        self.started.push((worker, until));
+        if until != Time::MAX {
+            self.started.push((worker, until));
+        }
         true
     }
 
@@ -285,7 +295,9 @@ impl Fleet {
         let Some(taken) = self.inventory.take(self.pools[pool].gpus_per_worker) else {
             return false;
         };
-        let until = now + self.time_to_start(now, pool, from);
+        let (phase, time) = self.first_phase(now, pool, from);
+        let until = now + time;
+        self.phases[place] = phase;
         self.places[place] = match is_spare {
             true => (State::Warming { until }, life),
             false => (State::Starting { until }, life),
@@ -298,15 +310,20 @@ impl Fleet {
         true
     }
 
-    fn time_to_start(&self, now: Time, pool: usize, from: Option<u32>) -> Span {
+    /// What a worker begins its start with, and how long that takes.
+    fn first_phase(&self, now: Time, pool: usize, from: Option<u32>) -> (Phase, Span) {
         let has_just_gone = |from: &u32| self.lives[*from as usize].gone == now;
         if let (Some(switch), Some(_)) = (self.switch, from.filter(has_just_gone)) {
-            return switch;
+            return (Phase::Ending, switch);
+        }
+        let startup = self.pools[pool].startup;
+        if startup.weights.is_some() {
+            return (Phase::BeforeLoad, startup.schedule + startup.pull);
         }
         let has_weights = |state: &State| matches!(state, State::Ready | State::Spare);
         let mut there = self.places[self.places_of(pool)].iter();
         let has_neighbour = there.any(|(state, _)| has_weights(state));
-        self.pools[pool].startup.total(has_neighbour)
+        (Phase::Ending, startup.total(has_neighbour))
     }
 
     /// A worker may have come to the end of its start; true if it serves from now on.
@@ -393,13 +410,15 @@ impl Fleet {
         }
     }
 
-    /// When whoever was ordered or called in now will serve; now if nobody begins to start.
+    /// When whoever was ordered or called in now will serve; now if nobody begins to start, `Time::MAX` if that is not known yet.
     pub fn replaced_by(&self, now: Time) -> Time {
-        let starts = self.places.iter().filter_map(|&(state, life)| {
+        let places = self.places.iter().zip(&self.phases);
+        let starts = places.filter_map(|(&(state, life), phase)| {
             let life = &self.lives[life as usize];
             match state {
                 State::Starting { until } if life.ordered == now || life.called == now => {
-                    Some(until)
+                    let is_known = *phase == Phase::Ending;
+                    Some(if is_known { until } else { Time::MAX })
                 }
                 _ => None,
             }
@@ -413,6 +432,7 @@ impl Fleet {
         assert!(*state != State::Vacant, "who leaves was there");
         self.draining -= u32::from(*state == State::Draining);
         *state = State::Vacant;
+        self.vacated.push(worker);
         let life = &mut self.lives[*life as usize];
         life.gone = now;
         let gpus = self.pools[life.pool as usize].gpus_per_worker;

@@ -26,6 +26,9 @@ pub struct Startup {
     pub load: Span,
     /// The same where a ready worker of the pool can send them; `None` if neighbours do not.
     pub load_from_neighbour: Option<Span>,
+    /// Bytes that a ready worker of the pool sends over the network between workers, however long that takes; `None` if neighbours
+    /// send nothing there. Without a source it is `load`.
+    pub weights: Option<u64>,
     /// Memory profile and first passes.
     pub warm_up: Span,
     /// Graphs and kernels for the batch sizes to come.
@@ -33,7 +36,7 @@ pub struct Startup {
 }
 
 impl Startup {
-    /// All parts; a neighbour may send the weights.
+    /// All parts; a neighbour may send the weights in a given time. What is sent over the network counts as if nobody did.
     #[must_use]
     pub fn total(&self, has_neighbour: bool) -> Span {
         let load = self.load_from_neighbour.filter(|_| has_neighbour);

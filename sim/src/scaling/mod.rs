@@ -7,12 +7,15 @@
 pub(crate) mod fleet;
 mod inventory;
 pub mod lifecycle;
+mod loading;
 pub(crate) mod record;
 mod series;
 pub(crate) mod summary;
 mod update;
 mod updates;
 pub(crate) mod watch;
+pub(crate) mod weights;
+mod weights_summary;
 
 pub use inventory::fit_at_once;
 pub use lifecycle::{Allowance, Count, Life, LifecycleSpec, Spares, Startup, Update};
@@ -21,13 +24,17 @@ pub use series::Replicas;
 pub use summary::{ChangeSummary, DecisionSummary, GpuHours, PoolSummary, ScalingSummary};
 pub use update::UpdateRecord;
 pub use updates::UpdateSummary;
+pub use weights::LoadRecord;
+pub use weights_summary::{LoadSummary, WeightsSummary};
 
 use crate::event::{Action, Event, WorkerId};
+use crate::links::{NetworkSpec, Topology};
 use engine::Time;
 use fleet::{Fleet, PoolPlaces};
 use lifecycle::State;
 use planner::{ForwardPass, Observations, PerRole, Planner, Pool, Role};
 use watch::{LastPass, Watch};
+use weights::Streams;
 
 /// A planner and what it may do.
 #[derive(Debug, Clone)]
@@ -42,6 +49,8 @@ pub struct ScalingSpec {
     pub keeps_latencies: bool,
     /// What else becomes of workers.
     pub lifecycle: LifecycleSpec,
+    /// Over which workers send each other weights, where they do and hand nothing else over; its topology has a place for each.
+    pub network: Option<(NetworkSpec, Option<Topology>)>,
 }
 
 /// How the workers of a pool come and go.
@@ -81,6 +90,8 @@ pub(crate) struct Scaling {
     pub record: ScalingRecord,
     /// When all workers are replaced.
     pub update: Option<Update>,
+    /// Weights on their way, where neighbours send them.
+    pub streams: Option<Streams>,
 }
 
 impl Scaling {
@@ -109,6 +120,7 @@ impl Scaling {
             keeps_latencies: spec.keeps_latencies,
             fleet: Fleet::new(places.collect(), spec.gpus, &spec.lifecycle),
             update: spec.lifecycle.update,
+            streams: None,
             pool_of,
             passes: vec![None; pools.iter().map(|pool| pool.0 as usize).sum()],
             open: 0,
@@ -193,6 +205,9 @@ impl Scaling {
     pub fn close(mut self) -> ScalingRecord {
         self.record.lives = self.fleet.lives().to_vec();
         self.record.updates = self.fleet.updates();
+        if let Some(streams) = self.streams {
+            self.record.loads = streams.records;
+        }
         self.record
     }
 

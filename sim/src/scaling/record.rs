@@ -2,6 +2,7 @@
 
 use super::lifecycle::{Count, Life};
 use super::update::UpdateRecord;
+use super::weights::LoadRecord;
 use engine::{Span, Time};
 use planner::{Decision, PerRole, Reason};
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ pub struct ScalingRecord {
     pub lives: Vec<Life>,
     /// By pool: its update, if there was one.
     pub updates: Vec<UpdateRecord>,
+    /// Starts whose weights neighbours were asked for, in the order in which they asked.
+    pub loads: Vec<LoadRecord>,
 }
 
 /// A decision that changed something.
@@ -51,6 +54,7 @@ impl ScalingRecord {
             decisions: Vec::new(),
             lives: Vec::new(),
             updates: Vec::new(),
+            loads: Vec::new(),
         }
     }
 

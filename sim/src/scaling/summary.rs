@@ -6,6 +6,7 @@
 use super::lifecycle::Life;
 use super::record::{DecisionRecord, ScalingRecord};
 use super::updates::UpdateSummary;
+use super::weights_summary::WeightsSummary;
 use crate::record::{RequestRecord, WorkerRecord};
 use engine::{Span, Time};
 use serde::Serialize;
@@ -43,6 +44,9 @@ pub struct ScalingSummary {
     /// By pool: its update.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub updates: Vec<UpdateSummary>,
+    /// Weights that neighbours were asked for over the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsSummary>,
 }
 
 /// GPU-hours by what the workers did.
@@ -258,6 +262,7 @@ impl ScalingRecord {
             peak_workers: at_once(placed, end).1,
             mean_ready: ready(&all).2,
             gpu_hours: GpuHours::of(&all, end, gpus),
+            weights: self.weights(),
             pools: pools.collect(),
             decisions: self.decisions.iter().map(DecisionRecord::summary).collect(),
             updates: (self.updates.iter())

@@ -65,9 +65,10 @@ fn admission(spec: &Shedding) -> Vec<String> {
 }
 
 fn faults(spec: &FaultSpec) -> Vec<String> {
-    let whose = |worker: u32, kind: FaultKind| match kind.is_of_a_worker() {
-        true => format!("{} of worker {worker}", kind.name()),
-        false => kind.name().to_owned(),
+    let whose = |number: u32, kind: FaultKind| match (kind.is_of_a_worker(), kind.site()) {
+        (true, _) => format!("{} of worker {number}", kind.name()),
+        (false, Some(site)) => format!("{} of {} {number}", kind.name(), site.name()),
+        (false, None) => kind.name().to_owned(),
     };
     let scripted = spec.timeline.iter().map(|fault| {
         let what = whose(fault.worker, fault.kind);
@@ -77,7 +78,10 @@ fn faults(spec: &FaultSpec) -> Vec<String> {
         let what = match rule.worker {
             Some(worker) => whose(worker, rule.kind),
             None if rule.kind.is_of_a_worker() => format!("{} of each worker", rule.kind.name()),
-            None => rule.kind.name().to_owned(),
+            None => match rule.kind.site() {
+                Some(site) => format!("{} of each {}", rule.kind.name(), site.name()),
+                None => rule.kind.name().to_owned(),
+            },
         };
         format!("{what} every {} s in the mean", rule.mtbf.as_s())
     });

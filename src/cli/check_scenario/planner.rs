@@ -38,6 +38,15 @@ pub fn startup(spec: &PlannerSpec) -> String {
     } else {
         format!(", {with} s where a neighbour sends the weights")
     };
+    let neighbour = match spec.weights.as_ref().and_then(|it| it.bytes.iter().max()) {
+        Some(&bytes) => {
+            let (gb, load) = (bytes as f64 / 1e9, spec.startup.load.as_s());
+            format!(
+                ", of it {load} s of loading, or what {gb:.1} GB from a neighbour take over the network"
+            )
+        }
+        None => neighbour,
+    };
     let gpus = spec
         .gpus
         .map_or(String::new(), |gpus| format!("; {gpus} GPUs in all"));
@@ -83,6 +92,7 @@ pub fn json(spec: &PlannerSpec, pools: &[Pool]) -> Value {
         "places": spec.places(pools),
         "startup_s": spec.startup.total(false).as_s(),
         "startup_with_neighbour_s": spec.startup.total(true).as_s(),
+        "weights_bytes": spec.weights.as_ref().map(|it| &it.bytes),
         "gpus": spec.gpus,
         "gpus_per_node": spec.lifecycle.gpus_per_node,
         "spares": spec.lifecycle.spares.count,

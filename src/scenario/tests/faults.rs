@@ -102,7 +102,7 @@ fn everything_that_is_wrong_is_said() {
         "clients.cancel_after_tokens: found a number of tokens beside a time",
         "clients.ttft_timeout_s: found 10, expected less than timeout_s, 10",
         "faults.timeline[0].worker: found `3`, expected a whole number from 0 to 2",
-        "faults.timeline[1].factor: found nothing, expected how many times as long its steps take",
+        "faults.timeline[1].factor: found nothing, expected how many times as long steps take, or transfers",
         "faults.timeline[2].for_s: found a duration, expected none",
         "faults.random[0].mtbf_s: found nothing, expected a time in seconds",
     ] {

@@ -1,14 +1,24 @@
 //! Links: hand-computed cases of max-min fair sharing, and random ones against a fluid simulation that knows no
 //! shortcuts and counts in floats.
 
+mod changing;
+mod fluid;
+
 use engine::{Span, Time};
+use fluid::{Fluid, naive};
 use proptest::prelude::*;
 use sim::links::{Fabric, FlowId, LinkId, NewFlow, Transport};
 
-const GB: u64 = 1_000_000_000;
-const S: u64 = 1_000_000_000_000;
+pub(crate) const GB: u64 = 1_000_000_000;
+pub(crate) const S: u64 = 1_000_000_000_000;
 
-fn start(fabric: &mut Fabric, now: Time, tag: u32, path: &[LinkId], bytes: u64) -> FlowId {
+pub(crate) fn start(
+    fabric: &mut Fabric,
+    now: Time,
+    tag: u32,
+    path: &[LinkId],
+    bytes: u64,
+) -> FlowId {
     fabric.start(
         now,
         NewFlow {
@@ -21,7 +31,7 @@ fn start(fabric: &mut Fabric, now: Time, tag: u32, path: &[LinkId], bytes: u64) 
 }
 
 /// Runs to the end: who ended when, in order.
-fn ends(fabric: &mut Fabric) -> Vec<(u32, u64)> {
+pub(crate) fn ends(fabric: &mut Fabric) -> Vec<(u32, u64)> {
     let mut all = Vec::new();
     let mut ended = Vec::new();
     while let Some(now) = fabric.next_event() {
@@ -138,76 +148,6 @@ fn presets_are_ordered_as_their_sources_say() {
     assert_eq!(names.len(), Transport::ALL.len());
 }
 
-/// A flow of the naive simulation.
-#[derive(Debug, Clone)]
-struct Fluid {
-    starts_s: f64,
-    path: Vec<usize>,
-    left: f64,
-    ended_s: Option<f64>,
-}
-
-/// Every flow's rate by raising all together in the smallest step that fills a link; from scratch.
-fn naive_rates(capacity: &[f64], paths: &[&[usize]]) -> Vec<f64> {
-    let mut rates = vec![0.0; paths.len()];
-    let mut grows = vec![true; paths.len()];
-    while grows.contains(&true) {
-        let crosses = |flow: usize, link: usize| paths[flow].contains(&link);
-        let room = |link: usize| {
-            let used: f64 = (0..paths.len())
-                .filter(|&flow| crosses(flow, link))
-                .map(|flow| rates[flow])
-                .sum();
-            let growing = (0..paths.len()).filter(|&flow| crosses(flow, link) && grows[flow]);
-            let growing = growing.count() as f64;
-            (growing > 0.0).then(|| (capacity[link] - used) / growing)
-        };
-        let step = (0..capacity.len())
-            .filter_map(room)
-            .fold(f64::INFINITY, f64::min);
-        let full: Vec<usize> = (0..capacity.len())
-            .filter(|&link| room(link).is_some_and(|room| room <= step * (1.0 + 1e-9)))
-            .collect();
-        for (flow, grows) in grows.iter_mut().enumerate() {
-            if *grows {
-                rates[flow] += step;
-            }
-            *grows &= !full.iter().any(|&link| paths[flow].contains(&link));
-        }
-    }
-    rates
-}
-
-fn naive(capacity: &[f64], flows: &mut [Fluid]) {
-    let mut now = 0.0;
-    loop {
-        let moving: Vec<usize> = (0..flows.len())
-            .filter(|&flow| flows[flow].ended_s.is_none() && flows[flow].starts_s <= now)
-            .collect();
-        let paths: Vec<&[usize]> = moving.iter().map(|&flow| &*flows[flow].path).collect();
-        let rates = naive_rates(capacity, &paths);
-        let ends = moving
-            .iter()
-            .zip(&rates)
-            .map(|(&flow, rate)| flows[flow].left / rate);
-        let starts = flows
-            .iter()
-            .map(|flow| flow.starts_s - now)
-            .filter(|wait| *wait > 0.0);
-        let step = ends.chain(starts).fold(f64::INFINITY, f64::min);
-        if step.is_infinite() {
-            return;
-        }
-        now += step;
-        for (&flow, rate) in moving.iter().zip(&rates) {
-            flows[flow].left -= rate * step;
-            if flows[flow].left <= 1e-6 * rate {
-                flows[flow].ended_s = Some(now);
-            }
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -226,9 +166,9 @@ proptest! {
             path.sort_unstable();
             path.dedup();
             news.push((*start_ms, tag as u32, path.iter().map(|&link| links[link]).collect::<Vec<_>>(), megabytes * 1_000_000));
-            fluids.push(Fluid { starts_s: *start_ms as f64 / 1e3, path, left: *megabytes as f64 * 1e6, ended_s: None });
+            fluids.push(Fluid { starts_s: *start_ms as f64 / 1e3, path, left: *megabytes as f64 * 1e6, ended_s: None, held_s: 0.0 });
         }
-        naive(&capacity.iter().map(|tenths| *tenths as f64 * 1e8).collect::<Vec<_>>(), &mut fluids);
+        naive(&capacity.iter().map(|tenths| *tenths as f64 * 1e8).collect::<Vec<_>>(), &[], &mut fluids);
         // Half of them are started in time, half ahead of it with a delay: both must end alike.
         news.sort();
         let mut found = vec![None; asked.len()];
