@@ -10,6 +10,7 @@ mod lifecycle;
 mod lockstep;
 mod scaling;
 mod severed;
+mod taken;
 mod tiers;
 mod what_if;
 

@@ -65,9 +65,10 @@ fn admission(spec: &Shedding) -> Vec<String> {
 }
 
 fn faults(spec: &FaultSpec) -> Vec<String> {
-    let whose = |worker: u32, kind: FaultKind| match kind.is_of_a_worker() {
-        true => format!("{} of worker {worker}", kind.name()),
-        false => kind.name().to_owned(),
+    let whose = |part: u32, kind: FaultKind| match kind {
+        FaultKind::NodeLoss => format!("{} of node {part}", kind.name()),
+        _ if kind.is_of_a_worker() => format!("{} of worker {part}", kind.name()),
+        _ => kind.name().to_owned(),
     };
     let scripted = spec.timeline.iter().map(|fault| {
         let what = whose(fault.worker, fault.kind);
@@ -77,13 +78,24 @@ fn faults(spec: &FaultSpec) -> Vec<String> {
         let what = match rule.worker {
             Some(worker) => whose(worker, rule.kind),
             None if rule.kind.is_of_a_worker() => format!("{} of each worker", rule.kind.name()),
+            None if rule.kind == FaultKind::NodeLoss => "node_loss of each node".to_owned(),
             None => rule.kind.name().to_owned(),
         };
         format!("{what} every {} s in the mean", rule.mtbf.as_s())
     });
+    let spot = spec.spot.iter().map(|rule| {
+        let last = rule.first + rule.workers - 1;
+        format!(
+            "interruption of each of workers {} to {last} every {} s in the mean, with {} s of notice",
+            rule.first,
+            rule.mtbf.as_s(),
+            rule.notice.as_s()
+        )
+    });
     let moves = (spec.migration_limit > 0)
         .then(|| format!("requests move up to {} times", spec.migration_limit));
-    scripted.chain(random).chain(moves).collect()
+    let rules = random.chain(spot);
+    scripted.chain(rules).chain(moves).collect()
 }
 
 /// The same for programs; null where nothing goes wrong.
