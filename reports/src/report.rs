@@ -163,7 +163,7 @@ mod tests {
     use serde_json::Value;
     use sim::Regret;
     use sim::ScalingSummary;
-    use sim::costs::{CostSummary, EnergySummary, PoolCost, PriceSummary};
+    use sim::costs::{CostSummary, EnergySummary, PoolCost, PriceSummary, SpotSummary};
     use sim::scaling::{
         ChangeSummary, DecisionSummary, GpuHours, LoadSummary, PoolSummary, UpdateSummary,
         WeightsSummary,
@@ -300,6 +300,18 @@ mod tests {
                 ready_usd: 1.0,
                 draining_usd: 0.0,
             }],
+            spot: Some(SpotSummary {
+                interruptions: 1,
+                requests: 3,
+                migrated: 1,
+                lost: 1,
+                recomputed_tokens: 100,
+                listed_saved_share: 0.7,
+                on_demand_usd: 3.0,
+                on_demand_usd_per_thousand_good_requests: Some(3.0),
+                on_demand_good_share: Some(1.0),
+                saved_share: 0.6,
+            }),
         }
     }
 

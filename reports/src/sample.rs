@@ -151,6 +151,8 @@ fn adversity_record() -> AdversityRecord {
     let fault = |kind, worker| FaultRecord {
         kind,
         worker: Some(worker),
+        node: None,
+        workers: 0,
         began: Time::from_ns(500_000_000),
         ended: Time::from_ns(700_000_000),
         requests: 2,
@@ -173,6 +175,12 @@ fn adversity_record() -> AdversityRecord {
                 lost: 1,
                 recomputed_tokens: 1_234,
                 ..fault(FaultKind::Crash, 0)
+            },
+            FaultRecord {
+                worker: None,
+                node: Some(1),
+                workers: 2,
+                ..fault(FaultKind::NodeLoss, 0)
             },
             FaultRecord {
                 missed_events: 5,

@@ -11,6 +11,7 @@ mod link_faults;
 mod lockstep;
 mod scaling;
 mod severed;
+mod taken;
 mod tiers;
 mod weights;
 mod what_if;
@@ -460,11 +461,11 @@ impl Cluster {
         self.watch_submission(request, worker, part);
         let scheduler = &mut self.workers[worker.0 as usize].scheduler;
         match &self.adversity {
-            Some(adversity) if part == Part::Whole => {
+            Some(adversity) => {
                 let generated = adversity.attempts.generated(request);
                 scheduler.submit_from(request, now, part, generated);
             }
-            _ => scheduler.submit_part(request, now, part),
+            None => scheduler.submit_part(request, now, part),
         }
         if self.prefetches(worker) {
             self.newcomers.push((worker, request));

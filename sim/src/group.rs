@@ -579,6 +579,13 @@ impl Group {
         !self.down.is_empty()
     }
 
+    /// Nothing is sent to this worker any more; what it has it keeps, and the router what it knows.
+    pub fn hold_back(&mut self, worker: WorkerId) {
+        let place = self.place_of[worker.0 as usize];
+        self.down.resize(self.workers.len(), false);
+        self.down[place.0 as usize] = true;
+    }
+
     /// This worker's KV events do not reach the router any more, or do again: then how many did not.
     pub fn set_deaf(&mut self, worker: WorkerId, is_deaf: bool) -> u64 {
         let place = self.place_of[worker.0 as usize].0 as usize;

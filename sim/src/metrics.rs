@@ -342,7 +342,8 @@ impl GpuUse {
             },
             None => GpuUse {
                 most: all,
-                time_ps: u128::from(all) * u128::from(end.0),
+                time_ps: u128::from(all) * u128::from(end.0)
+                    - crate::costs::away_gpu_ps(recording, end),
                 scales: false,
             },
         }
@@ -464,6 +465,8 @@ fn adversity(
         FaultSummary {
             kind: fault.kind.name(),
             worker: fault.worker,
+            node: fault.node,
+            workers: fault.node.map(|_| u64::from(fault.workers)),
             began_s: fault.began.as_s(),
             ended_s: fault.ended.as_s(),
             requests: u64::from(fault.requests),

@@ -313,6 +313,12 @@ pub struct FaultSummary {
     /// Which worker; absent for a router.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<u32>,
+    /// Which node; absent for what is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<u32>,
+    /// Workers that were lost with it; absent likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u64>,
     /// When.
     pub began_s: f64,
     /// Until when.

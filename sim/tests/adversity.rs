@@ -5,7 +5,7 @@ use engine::trtllm::TrtllmConfig;
 use engine::vllm::VllmConfig;
 use engine::{EngineConfig, NewRequest, Run, Span, StepTime, Time, Workload, WorkloadBuilder};
 use sim::adversity::clients::{CancelSpec, CancelWhen, ClientSpec};
-use sim::adversity::faults::{Fault, FaultKind, FaultSpec};
+use sim::adversity::faults::{Fault, FaultKind, FaultSpec, SpotRule};
 use sim::adversity::shedding::Shedding;
 use sim::router::KvRouterSpec;
 use sim::{
@@ -130,7 +130,7 @@ fn faults(all: &[(f64, FaultKind, f64)], migration_limit: u32) -> AdversitySpec 
             timeline: all.iter().map(fault).collect(),
             random: Vec::new(),
             migration_limit,
-            drain_limit: None,
+            ..FaultSpec::default()
         },
         ..AdversitySpec::default()
     }
@@ -328,6 +328,97 @@ fn a_worker_that_is_gone_gets_nothing_until_it_is_back() {
     let refused = Outcome::Rejected(Rejection::NoWorker);
     let expected = [refused, refused, refused, Outcome::Completed];
     assert_eq!(outcomes.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_worker_that_is_taken_back_finishes_what_its_notice_allows() {
+    let rule = SpotRule {
+        first: 0,
+        workers: 1,
+        mtbf: Span::from_ms(200.0),
+        notice: Span::from_ms(20.0),
+        away: Span::from_ms(50_000.0),
+        lasts: Span::from_ms(50_020.0),
+    };
+    let mut spot = faults(&[], 1);
+    spot.faults.spot = vec![rule];
+    let asked = [(0.0, 1, 20, 2_000)];
+    let alone = run(&two_workers(), &spot, &asked);
+    // When it is told depends on the seed alone.
+    let told = alone.adversity.as_ref().unwrap().faults[0].began;
+    let whole = ms(told).floor();
+    // The second goes to worker 1, the third to worker 0 and is over in time, the fourth comes during the notice.
+    let more = [
+        asked[0],
+        (whole - 9.0, 2, 20, 2),
+        (whole - 7.0, 3, 20, 15),
+        (whole + 5.0, 4, 20, 2),
+    ];
+    let recording = run(&two_workers(), &spot, &more);
+    let workers = recording.requests.iter().map(|request| request.worker);
+    assert_eq!(workers.collect::<Vec<_>>(), [1, 1, 0, 1]);
+    let fault = recording.adversity.as_ref().unwrap().faults[0];
+    assert_eq!((fault.worker, fault.began), (Some(0), told));
+    assert_eq!(fault.ended, told + Span::from_ms(50_020.0));
+    assert_eq!((fault.requests, fault.migrated, fault.lost), (2, 1, 0));
+    // A token a millisecond until it is gone; prompt and tokens are computed again, by a step that begins then.
+    let had = whole as u64 + 20;
+    assert_eq!(fault.recomputed_tokens, 20 + had);
+    let first = recording.requests[0];
+    assert_eq!(first.outcome, Outcome::Completed);
+    let gone = told + Span::from_ms(20.0);
+    let late = first.finish.since(gone).as_ms() - (2_000 - had) as f64;
+    assert!((0.0..1.0).contains(&late), "{late}");
+    assert_eq!(recording.requests[2].finish, Time::from_ms(whole + 8.0));
+    // A crash during the notice takes it at once.
+    let mut crash = spot.clone();
+    crash.faults.timeline = vec![Fault {
+        at: told + Span::from_ms(3.0),
+        kind: FaultKind::Crash,
+        worker: 0,
+        lasts: Span::from_ms(5.0),
+    }];
+    let recording = run(&two_workers(), &crash, &more);
+    let faults = &recording.adversity.as_ref().unwrap().faults;
+    let lost: Vec<_> = (faults.iter())
+        .map(|it| (it.requests, it.migrated))
+        .collect();
+    assert_eq!(lost, [(2, 0), (2, 2)]);
+    let workers = recording.requests.iter().map(|request| request.worker);
+    assert_eq!(workers.collect::<Vec<_>>(), [1, 1, 1, 1]);
+}
+
+#[test]
+fn workers_of_a_lost_node_go_at_once_and_leave_nothing_to_each_other() {
+    let four = Deployment {
+        workers: 4,
+        ..two_workers()
+    };
+    let mut loss = fault(3.5, FaultKind::NodeLoss, 10.0);
+    loss.faults.migration_limit = 1;
+    loss.faults.nodes = vec![vec![0, 1], vec![2, 3]];
+    let asked: Vec<Asked> = (0..5)
+        .map(|index| (f64::from(index) / 10.0, index + 1, 20, 20))
+        .chain([(9.0, 9, 20, 2), (9.1, 10, 20, 2), (14.0, 11, 20, 2)])
+        .collect();
+    let recording = run(&four, &loss, &asked);
+    let fault = recording.adversity.as_ref().unwrap().faults[0];
+    assert_eq!(
+        (fault.node, fault.worker, fault.workers),
+        (Some(0), None, 2)
+    );
+    assert_eq!((fault.requests, fault.migrated, fault.lost), (3, 3, 0));
+    let workers: Vec<u32> = recording.requests.iter().map(|it| it.worker).collect();
+    assert!(
+        workers[..7].iter().all(|&worker| worker >= 2),
+        "{workers:?}"
+    );
+    // The node is back at 13.5.
+    assert!(workers[7] < 2, "{workers:?}");
+    assert!(
+        (recording.requests.iter()).all(|it| it.outcome == Outcome::Completed),
+        "others go on"
+    );
 }
 
 fn under_a_kv_router() -> Deployment {

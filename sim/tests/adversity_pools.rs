@@ -114,7 +114,7 @@ fn crash(worker: u32, at_ms: f64, migration_limit: u32) -> AdversitySpec {
             }],
             random: Vec::new(),
             migration_limit,
-            drain_limit: None,
+            ..FaultSpec::default()
         },
         ..AdversitySpec::default()
     }

@@ -2,7 +2,8 @@
 //!
 //! Fixed fleets of one worker and more, planners of every kind and an oracle replay the same workload. The smallest fixed fleet
 //! that keeps the bound is what autoscaling has to beat; the oracle, a calendar that knows every request to come, is tried at
-//! several utilisations and says how much there is to be had.
+//! several utilisations and says how much there is to be had. Below all of them is a bound: what the tokens take in the best of
+//! batches.
 
 mod fleets;
 mod runs;
@@ -56,6 +57,8 @@ pub struct Comparison {
     workload: String,
     /// Whether fleets have two sizes.
     is_apart: bool,
+    /// GPU-hours below which no schedule serves the workload; none where requests may go unserved.
+    bound: Option<f64>,
     runs: Vec<Run>,
     /// What the numbers stand on.
     guesses: Vec<String>,
@@ -98,6 +101,7 @@ pub fn run(args: AutoscaleArgs) -> Result<ExitCode, Failure> {
         .unwrap_or(0.0);
     let (runs, guesses) = runs::run_all(&candidates, &loaded, &keep)?;
     let comparison = Comparison {
+        bound: runs::bound(&base, &loaded, &runs)?,
         startup_s,
         workload: base.workload.in_words(),
         keep,

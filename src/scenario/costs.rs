@@ -1,6 +1,7 @@
 //! `costs`: prices of GPU time, and `energy`: what GPUs draw. Both are counted after a run and change nothing in it.
 
 use super::section::Section;
+use super::spot;
 use sim::costs::{CostSpec, EnergySpec, PoolPower, Price};
 use sweeps::scenario::Pool;
 
@@ -53,6 +54,7 @@ fn price(section: &Section<'_>, pools: &[Pool]) -> Option<Price> {
         section.mistake("gpus", "nothing", "how many are reserved", hint);
     }
     let of = of_pools(section, pools);
+    let spot = spot::read(section);
     let source = section.text("source").map(|(text, _)| text);
     section.finish();
     Some(Price {
@@ -61,6 +63,7 @@ fn price(section: &Section<'_>, pools: &[Pool]) -> Option<Price> {
         gpus,
         is_reserved,
         pools: of?,
+        spot: spot?,
         source,
     })
 }
@@ -119,7 +122,7 @@ fn has_end(section: &Section<'_>, pool: &Pool, index: u32, prices: &[Price]) -> 
             );
             false
         }
-        Some(_) => true,
+        Some(_) => spot::is_alone(section, name, &of_pool),
     }
 }
 

@@ -5,7 +5,10 @@ use super::section::Section;
 use super::tree::{Node, Value};
 use ::engine::vllm::Eviction;
 use ::engine::{EngineConfig, Span, Time};
+use sim::adversity::faults::SpotRule;
 use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
+use sim::links::Topology;
+use sim::links::placement::{Nodes, Placement};
 use sim::router::Retention;
 use sim::{AdversitySpec, RouterSpec};
 use sweeps::planner::{PlannerSpec, Policy};
@@ -23,6 +26,10 @@ const MAX_FACTOR: f64 = 1_000.0;
 pub struct Deployment<'a> {
     pub pools: &'a [Pool],
     pub router: Option<&'a RouterSpec>,
+    /// Where workers are, if the network says it.
+    pub topology: Option<&'a Topology>,
+    /// Workers that a provider takes back.
+    pub spot: Vec<SpotRule>,
     pub has_planner: bool,
     pub planner: Option<&'a PlannerSpec>,
     /// Workers, or places for them.
@@ -34,28 +41,86 @@ pub struct Deployment<'a> {
 /// The section `faults`.
 pub fn read(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> FaultSpec {
     let migrations = section.whole32("migration_limit", 0..=MAX_MIGRATIONS);
-    let timeline = items(section, "timeline", |item| scripted(item, deployment));
-    let random = items(section, "random", |item| at_random(item, deployment));
+    let nodes = nodes(section, deployment);
+    let count = nodes.as_ref().map(Vec::len);
+    let timeline = items(section, "timeline", |item| {
+        scripted(item, deployment, count)
+    });
+    let random = items(section, "random", |item| at_random(item, deployment, count));
+    let spot = deployment.map(|it| it.spot.clone()).unwrap_or_default();
     let spec = FaultSpec {
         timeline,
         random,
         migration_limit: migrations.unwrap_or(0),
         drain_limit: deployment.and_then(|it| it.planner?.drain_limit),
+        spot,
+        nodes: Vec::new(),
     };
-    let crashes = |kind: FaultKind| kind == FaultKind::Crash;
+    let crashes = |kind: FaultKind| matches!(kind, FaultKind::Crash | FaultKind::NodeLoss);
     let some_crash = spec.timeline.iter().any(|fault| crashes(fault.kind))
         || spec.random.iter().any(|rule| crashes(rule.kind))
-        || spec.drain_limit.is_some();
+        || spec.drain_limit.is_some()
+        || !spec.spot.is_empty();
     if migrations.is_some_and(|limit| limit > 0) && !some_crash && !section.log().has_problems() {
         section.conflict(
             "migration_limit",
             "a limit on moves that nothing brings about",
-            "a fault of kind crash beside it, or lifecycle.drain_limit_s",
+            "a fault of kind crash or node_loss beside it, a spot price, or lifecycle.drain_limit_s",
             "remove it, or add a crash to timeline or random",
         );
     }
     section.finish();
-    spec
+    let loses_nodes = |kind: FaultKind| kind == FaultKind::NodeLoss;
+    let some_loss = spec.timeline.iter().any(|fault| loses_nodes(fault.kind))
+        || spec.random.iter().any(|rule| loses_nodes(rule.kind));
+    FaultSpec {
+        nodes: nodes.filter(|_| some_loss).unwrap_or_default(),
+        ..spec
+    }
+}
+
+/// By node, the workers with GPUs there; without workers beside a planner. `None` where nobody says what a node is.
+fn nodes(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Vec<Vec<u32>>> {
+    let per_node = section.whole32("gpus_per_node", 1..=1 << 16);
+    let deployment = deployment?;
+    let elsewhere = match (deployment.has_planner, deployment.topology) {
+        (true, _) => Some("lifecycle.gpus_per_node: beside a planner workers come and go"),
+        (false, Some(_)) => Some("network.topology alone, which says it already"),
+        (false, None) => None,
+    };
+    if let (Some(place), true) = (elsewhere, section.has("gpus_per_node")) {
+        section.conflict("gpus_per_node", "GPUs of a node", place, "remove it");
+        return None;
+    }
+    if deployment.has_planner {
+        let planner = deployment.planner?;
+        let nodes = planner.gpus? / planner.lifecycle.gpus_per_node?;
+        return Some(vec![Vec::new(); nodes as usize]);
+    }
+    let gpus: Vec<u32> = (deployment.pools.iter())
+        .flat_map(|pool| std::iter::repeat_n(pool.gpus_per_worker(), pool.workers as usize))
+        .collect();
+    let (per_node, first) = match deployment.topology {
+        Some(topology) => (topology.gpus_per_node, topology.placement.clone()),
+        None => {
+            let gpus_per_node = per_node?;
+            let room = Nodes {
+                gpus: gpus_per_node,
+                count: None,
+            };
+            let placed = Placement::Packed.place(&gpus, room);
+            (gpus_per_node, placed.expect("there are nodes enough"))
+        }
+    };
+    let mut nodes: Vec<Vec<u32>> = Vec::new();
+    for (worker, (&first, &gpus)) in (0..).zip(first.iter().zip(&gpus)) {
+        let last = first + gpus.max(1) - 1;
+        nodes.resize(nodes.len().max((last / per_node) as usize + 1), Vec::new());
+        for node in first / per_node..=last / per_node {
+            nodes[node as usize].push(worker);
+        }
+    }
+    Some(nodes)
 }
 
 fn items<T>(
@@ -85,13 +150,26 @@ fn items<T>(
     nodes.iter().enumerate().filter_map(item).collect()
 }
 
-fn scripted(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fault> {
+fn scripted(
+    section: &Section<'_>,
+    deployment: Option<&Deployment<'_>>,
+    nodes: Option<usize>,
+) -> Option<Fault> {
     let at = needed(section, "at_s", 0.0, "for example `at_s: 60`");
     let kind = kind(section, deployment);
     let worker = worker(section, kind, deployment);
     let link = number(section, kind, deployment, true);
+    let node = node(section, kind, nodes);
     let lasts = lasts(section, kind, deployment);
     check_link(section, kind, lasts, deployment);
+    if kind == Some(FaultKind::NodeLoss) && !section.has("node") {
+        section.mistake(
+            "node",
+            "nothing",
+            "the number of a node, from 0",
+            "for example `node: 0`",
+        );
+    }
     if let Some(kind) = kind
         && kind.is_of_a_worker()
         && !section.has("worker")
@@ -106,22 +184,27 @@ fn scripted(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Optio
     Some(Fault {
         at: Time::ZERO + at?,
         kind: kind?,
-        worker: worker.or(link).unwrap_or(0),
+        worker: worker.or(link).or(node).unwrap_or(0),
         lasts: lasts?,
     })
 }
 
-fn at_random(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<RandomFault> {
+fn at_random(
+    section: &Section<'_>,
+    deployment: Option<&Deployment<'_>>,
+    nodes: Option<usize>,
+) -> Option<RandomFault> {
     let mtbf = needed(section, "mtbf_s", MIN_MTBF_S, "for example `mtbf_s: 3600`");
     let kind = kind(section, deployment);
     let worker = worker(section, kind, deployment);
     let link = number(section, kind, deployment, false);
+    let node = node(section, kind, nodes);
     let lasts = lasts(section, kind, deployment);
     check_link(section, kind, lasts, deployment);
     Some(RandomFault {
         mtbf: mtbf?,
         kind: kind?,
-        worker: worker.or(link),
+        worker: worker.or(link).or(node),
         lasts: lasts?,
     })
 }
@@ -142,6 +225,7 @@ enum Name {
     EventLoss,
     RouterRestart,
     PlannerRestart,
+    NodeLoss,
     LinkSlow,
     LinkDown,
 }
@@ -169,13 +253,36 @@ fn check_link(
     }
 }
 
+/// The node that is lost; said of nothing else.
+fn node(section: &Section<'_>, kind: Option<FaultKind>, nodes: Option<usize>) -> Option<u32> {
+    let is_lost = kind == Some(FaultKind::NodeLoss);
+    if section.has("node") && kind.is_some() && !is_lost {
+        section.conflict(
+            "node",
+            "a node",
+            "none: only node_loss has one",
+            "remove it",
+        );
+    }
+    if is_lost && nodes.is_none() && !section.log().has_problems() {
+        section.conflict(
+            "kind",
+            "a loss of a node, where nobody says what a node is",
+            "faults.gpus_per_node; beside a planner lifecycle.gpus and lifecycle.gpus_per_node",
+            "",
+        );
+    }
+    let most = nodes.map_or(u32::MAX >> 1, |nodes| (nodes as u32).saturating_sub(1));
+    section.whole32("node", 0..=most).filter(|_| is_lost)
+}
+
 fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<FaultKind> {
     if !section.has("kind") {
         section.mistake(
             "kind",
             "nothing",
             "what breaks",
-            "one of crash, hang, straggler, event_loss, router_restart, planner_restart, link_slow, link_down",
+            "one of crash, node_loss, hang, straggler, event_loss, router_restart, planner_restart, link_slow, link_down",
         );
     }
     let name = section.choice(
@@ -189,6 +296,7 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
             ("planner_restart", Name::PlannerRestart),
             ("link_slow", Name::LinkSlow),
             ("link_down", Name::LinkDown),
+            ("node_loss", Name::NodeLoss),
         ],
     );
     let percent = factor(section, name);
@@ -207,6 +315,7 @@ fn kind(section: &Section<'_>, deployment: Option<&Deployment<'_>>) -> Option<Fa
             site: site?,
             how: link_faults::how(is_slow, percent)?,
         },
+        Name::NodeLoss => FaultKind::NodeLoss,
     };
     if let Some(deployment) = deployment {
         check_deployment(section, kind, deployment);
@@ -335,7 +444,7 @@ fn check_deployment(section: &Section<'_>, kind: FaultKind, deployment: &Deploym
         );
     }
     let has_tiers = deployment.pools.iter().any(|pool| pool.kvbm.is_some());
-    if kind == FaultKind::Crash && has_tiers {
+    if matches!(kind, FaultKind::Crash | FaultKind::NodeLoss) && has_tiers {
         section.conflict(
             "kind",
             "a crash of a worker with tiers below its KV cache",
@@ -350,7 +459,7 @@ pub fn check_together(root: &Section<'_>, adversity: &AdversitySpec, deployment:
     if adversity.is_nothing() {
         return;
     }
-    let name = ["faults", "clients", "admission", "lifecycle"]
+    let name = ["faults", "clients", "admission", "lifecycle", "costs"]
         .into_iter()
         .find(|name| root.has(name))
         .unwrap_or("faults");
@@ -368,6 +477,12 @@ pub fn check_together(root: &Section<'_>, adversity: &AdversitySpec, deployment:
         refuse(
             "a router that imagines the workers' caches".to_owned(),
             "one that hears events or forgets after a time: what it imagines of lost answers is not modelled yet",
+        );
+    }
+    if !adversity.faults.spot.is_empty() && deployment.pools.iter().any(|it| it.kvbm.is_some()) {
+        refuse(
+            "a spot price of workers with tiers below their KV caches".to_owned(),
+            "pools without kvbm: what is left of tiers is not modelled yet",
         );
     }
     for pool in deployment.pools {

@@ -101,6 +101,9 @@ pub fn read(section: &Section<'_>) -> Lifecycle {
             .map(Span::from_s),
         update: update(section),
         gpus_per_node: nodes(section, gpus),
+        shadow: section
+            .number("shadow_failover_s", 0.0..=MAX_S)
+            .map(Span::from_s),
     };
     section.finish();
     let says_anything = preset.is_some() || total.is_some() || parts.iter().any(Option::is_some);

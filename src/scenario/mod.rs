@@ -24,6 +24,7 @@ mod pools;
 mod problem;
 mod router;
 mod section;
+mod spot;
 mod sweep;
 mod synth;
 #[cfg(test)]
@@ -166,9 +167,16 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         planner.as_ref(),
     );
     let is_complete = planner.is_some() || !section.has("planner");
+    let costs_section = section.section("costs");
+    let known = pools.as_deref();
+    let costs = known.map(|pools| costs::costs(&costs_section, pools));
+    let priced = costs.as_ref().and_then(Option::as_ref);
+    let spot = spot::rules(&costs_section, priced, known, planner.as_ref());
     let deployment = pools.as_deref().map(|pools| Deployment {
         pools,
         router: router.as_ref(),
+        topology: disaggregation.as_ref().and_then(|it| it.topology.as_ref()),
+        spot,
         has_planner: section.has("planner"),
         planner: planner.as_ref(),
         workers: match &planner {
@@ -187,10 +195,7 @@ fn read(root: &Node, folder: &Path, log: &Log) -> Option<Scenario> {
         },
     });
     let adversity = adversity(&section, deployment.as_ref());
-    let costs_section = section.section("costs");
     let energy_section = section.section("energy");
-    let known = pools.as_deref();
-    let costs = known.map(|pools| costs::costs(&costs_section, pools));
     let energy = known.map(|pools| costs::energy(&energy_section, pools));
     let is_priced = costs
         .iter()

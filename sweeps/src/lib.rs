@@ -11,6 +11,7 @@
 //! * [`run`], [`sweep`], [`journal`], [`digest`]: points in parallel, results in order, nothing lost when killed.
 //! * [`row`], [`rows`], [`metric`]: a summary as a flat row of named numbers; which way is better.
 //! * [`constraint`], [`criteria`], [`frontier`], [`explain`]: SLA and other bounds, Pareto frontier, winner and why.
+//! * [`bound`]: GPU-hours below which no fleet of such workers serves a workload.
 //! * [`find`]: fewest workers or highest rate under the SLA by bisection over full simulations.
 //! * [`replicates`], [`compare`], [`paired`], [`records`]: confidence intervals over seeds; which difference between two results is real.
 //! * [`table`], [`chart`], [`curves`], [`report`]: a sweep as CSV and Parquet, as pictures, as JSON, through the crate `reports`.
@@ -20,6 +21,7 @@
 //! What a point *is* and how it is simulated is given by the caller as closures; everything here is independent of it.
 
 mod annotations;
+pub mod bound;
 pub mod chart;
 pub mod compare;
 pub mod constraint;

@@ -165,7 +165,9 @@ pub fn better(name: &str) -> Option<Direction> {
         return None;
     }
     match name {
-        "requests.completed" => return Some(Direction::Max),
+        "requests.completed" | "costs.spot.saved_share" | "costs.spot.listed_saved_share" => {
+            return Some(Direction::Max);
+        }
         "requests.total" | "requests.warmup" => return None,
         "throughput.duration_s" | "throughput.gpus" | "throughput.gpu_hours" => {
             return Some(Direction::Min);

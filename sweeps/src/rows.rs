@@ -6,7 +6,7 @@
 
 use crate::row::{Name, Row, Value};
 use sim::ahead::SpeculativePrefill;
-use sim::costs::{CostSummary, EnergySummary};
+use sim::costs::{CostSummary, EnergySummary, SpotSummary};
 use sim::links::LinkKind;
 use sim::summary::{
     AdversitySummary, KvUse, KvbmUse, Latency, LinksUse, PrefixReuse, RequestCounts, Throughput,
@@ -256,6 +256,23 @@ impl Row {
             it.usd_per_thousand_good_requests
         });
         number("costs.unused_usd", |it| Some(it.unused_usd));
+        let mut spot = |name: &'static str, of: fn(&SpotSummary) -> Option<f64>| {
+            let value = costs.and_then(|it| of(it.spot.as_ref()?));
+            self.push(name, value.map_or(Value::Missing, Value::from));
+        };
+        spot("costs.spot.interruptions", |it| {
+            Some(it.interruptions as f64)
+        });
+        spot("costs.spot.lost", |it| Some(it.lost as f64));
+        spot("costs.spot.on_demand_usd", |it| Some(it.on_demand_usd));
+        spot(
+            "costs.spot.on_demand_usd_per_thousand_good_requests",
+            |it| it.on_demand_usd_per_thousand_good_requests,
+        );
+        spot("costs.spot.listed_saved_share", |it| {
+            Some(it.listed_saved_share)
+        });
+        spot("costs.spot.saved_share", |it| Some(it.saved_share));
     }
 
     /// Missing unless asked for.

@@ -6,7 +6,7 @@ use crate::scenario::{Pool, Scenario};
 use crate::workloads::Loaded;
 use calibration::{CalibrationError, Drafting, Staged};
 use engine::{Basis, Executor, Span, StepTime, TimingSource, Workload};
-use sim::costs::{CostSpec, EnergySpec};
+use sim::costs::{CostSpec, EnergySpec, SpotSummary};
 use sim::live::{self, LiveRun, StopSignal};
 use sim::virtual_clock::Sample;
 use sim::{
@@ -245,11 +245,16 @@ impl Simulation {
     /// The deployment before the first request.
     #[must_use]
     pub fn fresh_cluster(&self) -> Cluster {
+        self.cluster_with(&self.adversity)
+    }
+
+    /// The same where other things go wrong.
+    fn cluster_with(&self, adversity: &AdversitySpec) -> Cluster {
         let workload = self.workload.clone();
-        let cluster = if self.adversity.is_nothing() {
+        let cluster = if adversity.is_nothing() {
             Cluster::with_tiers(&self.cluster, &self.kvbm, &self.hosts, workload)
         } else {
-            Cluster::with_adversity(&self.cluster, &self.kvbm, &self.adversity, workload)
+            Cluster::with_adversity(&self.cluster, &self.kvbm, adversity, workload)
         };
         let cluster = cluster.tainted(&self.taints).timed(&self.timing);
         match &self.scaling {
@@ -266,9 +271,29 @@ impl Simulation {
         let good = summary.goodput.as_ref().map(|it| it.requests);
         let costs = self.costs.as_ref();
         summary.costs = costs.map(|spec| sim::costs::costs(recording, spec, &names, good));
+        self.compare_with_on_demand(recording, &mut summary);
         let energy = self.energy.as_ref();
         summary.energy = energy.map(|spec| sim::costs::energy(recording, spec));
         summary
+    }
+
+    /// Says what spot GPUs saved: runs the same deployment on demand.
+    fn compare_with_on_demand(&self, recording: &Recording, summary: &mut Summary) {
+        let (Some(spec), Some(costs)) = (&self.costs, &mut summary.costs) else {
+            return;
+        };
+        if !spec.has_spot() {
+            return;
+        }
+        let mut adversity = self.adversity.clone();
+        adversity.faults.spot.clear();
+        let recording_on_demand = virtual_clock::run(self.cluster_with(&adversity), &self.timing);
+        let names = self.pool_names();
+        let judged = summarize(&recording_on_demand, &names, self.sla).goodput;
+        let good = judged.as_ref().map(|it| it.requests);
+        let on_demand = sim::costs::costs(&recording_on_demand, &spec.on_demand(), &names, good);
+        let share = judged.map(|it| it.share);
+        costs.spot = Some(SpotSummary::of(recording, spec, costs, &on_demand, share));
     }
 
     /// Timing models by pool.
@@ -341,9 +366,10 @@ fn front_end(scenario: &Scenario) -> FrontendSpec {
 
 /// Settings that came later and say nothing do not change the digests of points that were there before.
 fn without_defaults(identity: &str) -> String {
-    const LATER: [&str; 12] = [
+    const LATER: [&str; 15] = [
         // First, for what it stands in: of starts and of planners.
         ", weights: None",
+        ", shadow: None",
         ", eviction: Lru",
         ", prefetch: false",
         ", pp_size: 1, pp_max_micro_batch_size: None, dp_size: 1",
@@ -354,6 +380,8 @@ fn without_defaults(identity: &str) -> String {
         ", pipeline_parallel_size: 1, data_parallel_size: 1, speculation: None",
         ", lifecycle: LifecycleSpec { spares: Spares { count: 0, activate: Span(0) }, switch: None, update: None, gpus_per_node: None }, drain_limit: None",
         ", drain_limit: None",
+        ", spot: [], nodes: []",
+        ", spot: None",
         // SGLang's and TensorRT-LLM's.
         ", speculation: None",
     ];

@@ -112,6 +112,120 @@ fn a_sweep_finds_how_many_gpus_to_reserve() {
     }
 }
 
+const SPOT: &str = "costs.prices=[{name: spot, usd_per_gpu_hour: 1, \
+    spot: {mtbf_s: 40, notice_s: 2, away_s: 10, on_demand_usd: 4}}]";
+
+#[test]
+fn spot_gpus_are_judged_against_the_same_deployment_on_demand() {
+    let folder = Folder::with_scenario_and_trace();
+    let fields = ["sla.ttft_ms=500", "faults.migration_limit=1"];
+    let spot = [&fields[..], &[SPOT]].concat();
+    let report = json(&folder, &spot);
+    let told = &report["costs"]["spot"];
+    let interruptions = told["interruptions"].as_u64().unwrap();
+    assert!(interruptions > 0, "{told}");
+    let faults = report["adversity"]["faults"].as_array().unwrap();
+    assert_eq!(faults.len() as u64, interruptions);
+    assert!(faults.iter().all(|fault| fault["kind"] == "interruption"));
+    let sum = |name: &str| {
+        faults
+            .iter()
+            .map(|it| it[name].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    for name in ["requests", "migrated", "lost", "recomputed_tokens"] {
+        assert_eq!(told[name], sum(name), "{name}");
+    }
+    // Nobody pays for what is taken back, from the end of the notice to the end of the interruption.
+    let end = number(&report["costs"]["usd"]) / number(&report["costs"]["usd_per_hour"]);
+    let away = |fault: &Value| {
+        let from = number(&fault["began_s"]) + 2.0;
+        (number(&fault["ended_s"]).min(3600.0 * end) - from).max(0.0)
+    };
+    let away: f64 = faults.iter().map(away).sum();
+    let hours = number(&report["throughput"]["gpu_hours"]);
+    assert!(
+        (hours - (2.0 * end - away / 3600.0)).abs() < 1e-9,
+        "{hours}"
+    );
+    assert!((number(&report["costs"]["usd"]) - hours).abs() < 1e-9);
+    assert!((number(&told["listed_saved_share"]) - 0.75).abs() < 1e-9);
+    // The same on demand, where nothing happens.
+    let on_demand = "costs.prices=[{name: on-demand, usd_per_gpu_hour: 4}]";
+    let plain = json(&folder, &["sla.ttft_ms=500", on_demand]);
+    assert_eq!(told["on_demand_usd"], plain["costs"]["usd"]);
+    let good = "usd_per_thousand_good_requests";
+    assert_eq!(told[format!("on_demand_{good}")], plain["costs"][good]);
+    assert_eq!(told["on_demand_good_share"], plain["goodput"]["share"]);
+    let saved = 1.0 - number(&report["costs"][good]) / number(&plain["costs"][good]);
+    assert!((number(&told["saved_share"]) - saved).abs() < 1e-12);
+    let mut stepping = replay(&spot);
+    stepping.extend(["--json", "--stepping"]);
+    assert_eq!(folder.json(&stepping), report);
+    assert_contains(
+        &folder.good(&replay(&spot)),
+        &["spot: ", " interruptions met ", "spot saves "],
+    );
+    // With a planner the GPUs that are taken back are missing from those there are.
+    let scaled = [
+        "planner={policy: static}",
+        "lifecycle={startup_s: 3, gpus: 2}",
+    ];
+    let spot = ["sla.ttft_ms=500", "faults.migration_limit=10", SPOT];
+    let report = json(&folder, &[&spot[..], &scaled].concat());
+    let outcomes = &report["requests"];
+    assert_eq!(outcomes["completed"].as_u64(), Some(40), "{outcomes}");
+    let told = &report["costs"]["spot"];
+    assert!(told["interruptions"].as_u64().unwrap() > 0, "{told}");
+    let started = report["scaling"]["workers_started"].as_u64().unwrap();
+    assert!(started > 0, "those that are gone are replaced");
+    let hours = number(&report["throughput"]["gpu_hours"]);
+    assert!((number(&report["costs"]["usd"]) - hours).abs() < 1e-9);
+    let end = number(&report["costs"]["usd"]) / number(&report["costs"]["usd_per_hour"]);
+    assert!(hours < 1.95 * end, "nobody pays for what is taken back");
+}
+
+#[test]
+fn spot_prices_that_cannot_be_are_refused() {
+    let folder = Folder::with_scenario_and_trace();
+    let spot = "spot: {mtbf_s: 40, notice_s: 2, away_s: 10, on_demand_usd: 4}";
+    let priced = |more: &str| format!("costs.prices=[{{name: a, usd_per_gpu_hour: 1, {more}}}]");
+    for (fields, part) in [
+        (
+            vec![priced("spot: {}")],
+            "costs.prices[0].spot.on_demand_usd: found nothing",
+        ),
+        (
+            vec![priced(&format!("gpus: 3, {spot}"))],
+            "costs.prices[0].gpus: found a number of GPUs beside spot",
+        ),
+        (
+            vec![
+                priced(spot),
+                "costs.prices.1={name: b, gpus: 2, usd_per_gpu_hour: 2}".to_owned(),
+            ],
+            "costs.prices",
+        ),
+        (
+            vec![priced(spot), "planner={policy: static}".to_owned()],
+            "found spot beside a planner with as many GPUs as it asks for",
+        ),
+        (
+            vec![priced(spot), "router.mode=clairvoyant".to_owned()],
+            "found an oracle that routes",
+        ),
+    ] {
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        assert_contains(&folder.refused(&replay(&fields)), &[part]);
+    }
+    let beside = "costs.prices=[{name: b, gpus: 2, usd_per_gpu_hour: 2}, {name: a, usd_per_gpu_hour: 1, \
+        spot: {mtbf_s: 40, notice_s: 2, away_s: 10, on_demand_usd: 4}}]";
+    let told = folder.refused(&replay(&[beside]));
+    assert_contains(&told, &["found a spot price beside another for pool agg"]);
+    let told = folder.refused(&[&replay(&[SPOT])[..], &["--live"]].concat());
+    assert_contains(&told, &["--live"]);
+}
+
 #[test]
 fn prices_that_do_not_cover_the_pools_are_refused_all_at_once() {
     let folder = Folder::with_scenario_and_trace();

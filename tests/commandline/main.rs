@@ -14,6 +14,7 @@ mod costs;
 mod cuda;
 mod documents;
 mod engines;
+mod faults;
 mod files;
 mod fits;
 mod init;

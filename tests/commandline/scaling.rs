@@ -211,6 +211,27 @@ fn the_savings_of_autoscaling_are_one_command() {
         told["fixed"]["gpu_hours"].as_f64().unwrap(),
         cheapest("fixed")
     );
+    let bound = told["bound_gpu_hours"].as_f64().unwrap();
+    assert!(bound > 0.0);
+    for run in runs {
+        let over = run["gpu_hours"].as_f64().unwrap() / bound - 1.0;
+        assert!(over > 0.0, "{run}");
+        assert!((run["over_bound_share"].as_f64().unwrap() - over).abs() < 1e-9);
+    }
+    // A worker that has everything at once to do is not far from it.
+    let busy = [
+        "--set",
+        "workload.load.arrival_speedup_ratio=1000",
+        "--json",
+    ];
+    let busy = folder.json(&[&base[..], &busy].concat());
+    let over = busy["runs"][0]["over_bound_share"].as_f64().unwrap();
+    assert_eq!(busy["runs"][0]["name"], "fixed, 1");
+    assert!((0.0..1.0).contains(&over), "{over}");
+    // Where requests may go unserved there is none.
+    let some = ["--set", "clients.timeout_s=50", "--json"];
+    let some = folder.json(&[&base[..], &some].concat());
+    assert!(some["bound_gpu_hours"].is_null() && some["runs"][0]["over_bound_share"].is_null());
     let share = 1.0 - cheapest("planner") / cheapest("fixed");
     assert!((told["planner_saves_share"].as_f64().unwrap() - share).abs() < 1e-12);
     for name in [
@@ -224,7 +245,13 @@ fn the_savings_of_autoscaling_are_one_command() {
     let text = folder.good(&[&base[..], &keep].concat());
     assert_contains(
         &text,
-        &["the smallest fixed fleet has", "fixed, 3", "keda on TTFT"],
+        &[
+            "the smallest fixed fleet has",
+            "No schedule on such workers takes less than ",
+            "over bound",
+            "fixed, 3",
+            "keda on TTFT",
+        ],
     );
     let pools = "pools=[{name: a, workers: 1}, {name: b, workers: 1}]";
     let wrong = folder.refused(&[&base[..], &["--set", pools, "--keep", "ttft<=3"]].concat());

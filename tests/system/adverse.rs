@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use engine::{Span, Time};
 use sim::adversity::clients::{CancelSpec, CancelWhen, ClientSpec};
-use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
+use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault, SpotRule};
 use sim::adversity::shedding::Shedding;
 use sim::router::{EventChannel, KvRouterSpec};
 use sim::{AdversitySpec, Outcome, Recording, RouterSpec};
@@ -128,8 +128,12 @@ fn adverse(seed: u64) -> Case {
             random: random.into_iter().collect(),
             migration_limit: dice.pick(&[0, 1, 3]),
             drain_limit,
+            ..FaultSpec::default()
         },
     };
+    if !has_tiers {
+        add_capacity_losses(&mut dice, &mut case, span, workers);
+    }
     case
 }
 
@@ -138,6 +142,66 @@ fn stepping_alone(seed: u64) -> Case {
     let can = |case: &Case| (case.spec.pools.iter()).all(|pool| pool.engine.ranks() == 1);
     let mut candidates = (0..).map(|more| parallel(seed + more * 1_000_003));
     candidates.find(can).expect("there is no end of them")
+}
+
+/// Workers that a provider takes back, and nodes that are lost.
+fn add_capacity_losses(dice: &mut Dice, case: &mut Case, span: u64, workers: u32) {
+    let part = |dice: &mut Dice, most: usize| Span(span / 1_000 * dice.between(1, most) as u64);
+    if dice.chance(25) {
+        let (notice, away) = (part(dice, 40), part(dice, 60));
+        let lasts = match case.scaling {
+            Some(_) => notice,
+            None => notice + away,
+        };
+        case.adversity.faults.spot = vec![SpotRule {
+            first: 0,
+            workers: dice.between(1, workers as usize) as u32,
+            mtbf: Span(part(dice, 500).0.max(span / 100).max(100_000_000)),
+            notice: if dice.chance(20) { Span(0) } else { notice },
+            away,
+            lasts,
+        }];
+    }
+    if let Some(scaling) = &mut case.scaling
+        && scaling.gpus.is_none()
+        && dice.chance(50)
+    {
+        // A node for each worker that there may be.
+        let pools = case.spec.pools.iter();
+        let per_node = pools
+            .map(|pool| pool.gpus_per_worker)
+            .max()
+            .unwrap_or(0)
+            .max(1);
+        scaling.gpus = Some(per_node * workers);
+        scaling.lifecycle.gpus_per_node = Some(per_node);
+    }
+    let nodes = match &case.scaling {
+        None => (0..workers)
+            .collect::<Vec<u32>>()
+            .chunks(2)
+            .map(<[u32]>::to_vec)
+            .collect(),
+        Some(scaling) => {
+            let per_node = scaling.lifecycle.gpus_per_node;
+            let nodes = scaling
+                .gpus
+                .zip(per_node)
+                .map_or(0, |(all, each)| all / each);
+            vec![Vec::new(); nodes as usize]
+        }
+    };
+    let nodes: Vec<Vec<u32>> = nodes;
+    let share = if case.scaling.is_some() { 70 } else { 25 };
+    if !nodes.is_empty() && dice.chance(share) {
+        case.adversity.faults.timeline.push(Fault {
+            at: Time::ZERO + part(dice, 1_000),
+            kind: FaultKind::NodeLoss,
+            worker: dice.between(0, nodes.len() - 1) as u32,
+            lasts: part(dice, 60),
+        });
+        case.adversity.faults.nodes = nodes;
+    }
 }
 
 /// When the case is over if nothing goes wrong, in picoseconds.
@@ -246,7 +310,7 @@ fn stays_unfinished(case: &Case) -> bool {
     })
 }
 
-const MARKS: [&str; 16] = [
+const MARKS: [&str; 21] = [
     "cancelled",
     "failed by time-out",
     "failed with its worker",
@@ -263,12 +327,19 @@ const MARKS: [&str; 16] = [
     "lost its prefill worker, decoded alone",
     "lost its decode worker, moved",
     "pools of a planner lost a worker",
+    "taken back with requests left",
+    "taken back with none left",
+    "taken back beside a planner",
+    "lost a node of several workers",
+    "lost a node beside a planner",
 ];
 
 fn marks(recording: &Recording) -> [bool; MARKS.len()] {
     use sim::{Failure, Rejection};
     let record = recording.adversity.clone().unwrap_or_default();
     let ended = |outcome: Outcome| recording.requests.iter().any(|it| it.outcome == outcome);
+    let is_interruption = |kind| matches!(kind, FaultKind::Interruption { .. });
+    let scales = recording.scaling.is_some();
     let times_out = [Failure::TtftTimeout, Failure::Timeout];
     let hands_over = !recording.transfers.is_empty();
     let moved = |of_pool: &mut dyn FnMut(u32) -> bool| {
@@ -295,5 +366,11 @@ fn marks(recording: &Recording) -> [bool; MARKS.len()] {
         hands_over && moved(&mut |pool| pool == 0),
         hands_over && moved(&mut |pool| pool == 1),
         hands_over && recording.scaling.is_some() && moved(&mut |_| true),
+        (record.faults.iter()).any(|it| is_interruption(it.kind) && it.migrated + it.lost > 0),
+        (record.faults.iter())
+            .any(|it| is_interruption(it.kind) && it.requests > 0 && it.migrated + it.lost == 0),
+        scales && (record.faults.iter()).any(|it| is_interruption(it.kind) && it.requests > 0),
+        (record.faults.iter()).any(|it| it.workers > 1 && it.requests > 0),
+        scales && (record.faults.iter()).any(|it| it.workers > 0 && it.requests > 0),
     ]
 }

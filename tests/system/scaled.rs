@@ -188,6 +188,7 @@ fn lifecycle(dice: &mut Dice, pools: &[PoolScaling], length: u64) -> LifecycleSp
         switch,
         update: (switch.is_none() && dice.chance(45)).then_some(update),
         gpus_per_node: None,
+        shadow: dice.chance(20).then_some(Span(length / 400)),
     }
 }
 

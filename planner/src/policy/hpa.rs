@@ -20,8 +20,9 @@ mod controller;
 
 pub(super) use controller::Controller;
 
+use super::by_role::{Scaler, decide_each};
 use super::metric::{Metric, MetricTarget};
-use crate::decision::{Decision, Planner};
+use crate::decision::{Decision, Planner, Reason};
 use crate::observe::{Observations, PerRole, Role};
 use crate::problem::{ConfigProblem, Problems};
 use engine::{Span, Time};
@@ -210,6 +211,12 @@ impl HpaSpec {
     }
 }
 
+impl Scaler for Controller {
+    fn decide(&mut self, now: Time, role: Role, seen: &Observations) -> (Option<u32>, Reason) {
+        self.sync(now, role, seen)
+    }
+}
+
 impl Planner for Hpa {
     fn name(&self) -> &'static str {
         "hpa"
@@ -220,21 +227,7 @@ impl Planner for Hpa {
     }
 
     fn tick(&mut self, now: Time, seen: &Observations) -> Decision {
-        let mut decision = Decision {
-            next_tick: Some(now + self.sync_period),
-            ..Decision::default()
-        };
-        for role in Role::BOTH {
-            if let Some(controller) = self.roles.get_mut(role) {
-                let (target, reason) = controller.sync(now, role, seen);
-                *decision.targets.get_mut(role) = target;
-                // Of two roles the one that moves says why.
-                if decision.reason.is_none() || target.is_some() {
-                    decision.reason = Some(reason);
-                }
-            }
-        }
-        decision
+        decide_each(&mut self.roles, now, self.sync_period, seen)
     }
 
     fn boxed(&self) -> Box<dyn Planner> {

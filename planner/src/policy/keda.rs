@@ -9,6 +9,7 @@
 //! Model: one clock for KEDA's polling and the autoscaler's sync, the polling interval; in a cluster the two run apart by up to
 //! 15 s.
 
+use super::by_role::{Scaler, decide_each};
 use super::hpa::{Controller, HpaSpec, check_interval, check_replicas};
 use super::metric::{Measured, Metric, MetricTarget};
 use crate::decision::{Decision, Planner, Reason};
@@ -55,7 +56,7 @@ impl KedaSpec {
 #[derive(Debug, Clone)]
 pub struct Keda {
     polling_interval: Span,
-    roles: PerRole<Option<Scaler>>,
+    roles: PerRole<Option<ScaledObject>>,
 }
 
 impl Keda {
@@ -84,13 +85,13 @@ impl Keda {
         }
         found.none_or(Keda {
             polling_interval,
-            roles: roles.map(|spec| spec.map(Scaler::new)),
+            roles: roles.map(|spec| spec.map(ScaledObject::new)),
         })
     }
 }
 
 #[derive(Debug, Clone)]
-struct Scaler {
+struct ScaledObject {
     controller: Controller,
     /// KEDA's own lower bound; the autoscaler below it has one of at least one.
     min_replicas: u32,
@@ -109,20 +110,7 @@ impl Planner for Keda {
     }
 
     fn tick(&mut self, now: Time, seen: &Observations) -> Decision {
-        let mut decision = Decision {
-            next_tick: Some(now + self.polling_interval),
-            ..Decision::default()
-        };
-        for role in Role::BOTH {
-            if let Some(scaler) = self.roles.get_mut(role) {
-                let (target, reason) = scaler.poll(now, role, seen);
-                *decision.targets.get_mut(role) = target;
-                if decision.reason.is_none() || target.is_some() {
-                    decision.reason = Some(reason);
-                }
-            }
-        }
-        decision
+        decide_each(&mut self.roles, now, self.polling_interval, seen)
     }
 
     fn boxed(&self) -> Box<dyn Planner> {
@@ -130,14 +118,14 @@ impl Planner for Keda {
     }
 }
 
-impl Scaler {
+impl ScaledObject {
     fn new(spec: KedaSpec) -> Self {
         let min_replicas = spec.hpa.min_replicas;
         let hpa = HpaSpec {
             min_replicas: min_replicas.max(1),
             ..spec.hpa
         };
-        Scaler {
+        ScaledObject {
             controller: Controller::new(hpa),
             min_replicas,
             activation_threshold: spec.activation_threshold,
@@ -145,8 +133,10 @@ impl Scaler {
             last_active: Time::ZERO,
         }
     }
+}
 
-    fn poll(&mut self, now: Time, role: Role, seen: &Observations) -> (Option<u32>, Reason) {
+impl Scaler for ScaledObject {
+    fn decide(&mut self, now: Time, role: Role, seen: &Observations) -> (Option<u32>, Reason) {
         let current = seen.pools.get(role).staying();
         let is_active = match self.controller.measure(role, seen) {
             Some(Measured::Whole(value)) => value > self.activation_threshold,
@@ -210,30 +200,30 @@ mod tests {
 
     #[test]
     fn latency_over_threshold_is_the_number_of_replicas() {
-        let mut scaler = Scaler::new(KedaSpec::on_ttft(0.5, 1..=10));
+        let mut scaler = ScaledObject::new(KedaSpec::on_ttft(0.5, 1..=10));
         // 1.2 s over 0.5 s, rounded up.
         assert_eq!(
-            scaler.poll(at(15), Role::Decode, &seen(1, Some(1200.0), 5.0)),
+            scaler.decide(at(15), Role::Decode, &seen(1, Some(1200.0), 5.0)),
             (Some(3), Reason::ScaleUp)
         );
     }
 
     #[test]
     fn the_last_worker_goes_after_the_cool_down_and_comes_back_with_traffic() {
-        let mut scaler = Scaler::new(KedaSpec::on_ttft(0.5, 0..=10));
-        scaler.poll(at(15), Role::Decode, &seen(1, Some(400.0), 5.0));
+        let mut scaler = ScaledObject::new(KedaSpec::on_ttft(0.5, 0..=10));
+        scaler.decide(at(15), Role::Decode, &seen(1, Some(400.0), 5.0));
         let idle = seen(1, Some(50.0), 0.0);
-        assert_eq!(scaler.poll(at(60), Role::Decode, &idle).0, None);
+        assert_eq!(scaler.decide(at(60), Role::Decode, &idle).0, None);
         assert_eq!(
-            scaler.poll(at(75), Role::Decode, &idle),
+            scaler.decide(at(75), Role::Decode, &idle),
             (Some(0), Reason::ScaleDown)
         );
         assert_eq!(
-            scaler.poll(at(90), Role::Decode, &seen(0, None, 0.0)).0,
+            scaler.decide(at(90), Role::Decode, &seen(0, None, 0.0)).0,
             None
         );
         assert_eq!(
-            scaler.poll(at(105), Role::Decode, &seen(0, None, 1.0)),
+            scaler.decide(at(105), Role::Decode, &seen(0, None, 1.0)),
             (Some(1), Reason::ScaleUp)
         );
     }

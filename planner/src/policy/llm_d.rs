@@ -9,6 +9,7 @@
 //! Model: utilisation is the share of the KV cache in use. The sources say GPU utilisation, which is near one for any busy
 //! engine and tells little; how far a step goes is our reading of the three numbers.
 
+use super::by_role::{Scaler, decide_each};
 use super::hpa::{check_interval, check_replicas};
 use super::metric::{Measured, Metric};
 use crate::decision::{Decision, Planner, Reason};
@@ -71,11 +72,11 @@ impl LlmDSpec {
 #[derive(Debug, Clone)]
 pub struct LlmD {
     interval: Span,
-    roles: PerRole<Option<Scaler>>,
+    roles: PerRole<Option<Thresholds>>,
 }
 
 #[derive(Debug, Clone)]
-struct Scaler {
+struct Thresholds {
     spec: LlmDSpec,
     known: Vec<ForwardPass>,
     grew: Option<Time>,
@@ -96,7 +97,7 @@ impl LlmD {
         for spec in [roles.prefill, roles.decode].into_iter().flatten() {
             spec.check(&mut found);
         }
-        let scaler = |spec| Scaler {
+        let scaler = |spec| Thresholds {
             spec,
             known: Vec::new(),
             grew: None,
@@ -154,20 +155,7 @@ impl Planner for LlmD {
     }
 
     fn tick(&mut self, now: Time, seen: &Observations) -> Decision {
-        let mut decision = Decision {
-            next_tick: Some(now + self.interval),
-            ..Decision::default()
-        };
-        for role in Role::BOTH {
-            if let Some(scaler) = self.roles.get_mut(role) {
-                let (target, reason) = scaler.decide(now, role, seen);
-                *decision.targets.get_mut(role) = target;
-                if decision.reason.is_none() || target.is_some() {
-                    decision.reason = Some(reason);
-                }
-            }
-        }
-        decision
+        decide_each(&mut self.roles, now, self.interval, seen)
     }
 
     fn boxed(&self) -> Box<dyn Planner> {
@@ -175,7 +163,7 @@ impl Planner for LlmD {
     }
 }
 
-impl Scaler {
+impl Scaler for Thresholds {
     fn decide(&mut self, now: Time, role: Role, seen: &Observations) -> (Option<u32>, Reason) {
         let pool = seen.pools.get(role);
         pool.update(&mut self.known);

@@ -1,5 +1,6 @@
 //! Planners other than Dynamo's, one file each; every one opens with its rule and where it is from.
 
+mod by_role;
 mod fixed;
 mod hpa;
 mod keda;

@@ -1,7 +1,7 @@
 //! What a run costs, in words: dollars by price and state, energy.
 
 use crate::numbers::{separated, short};
-use sim::costs::{CostSummary, EnergySummary};
+use sim::costs::{CostSummary, EnergySummary, SpotSummary};
 use sim::{Summary, summary::Goodput};
 
 /// Topics and what is said about them.
@@ -62,7 +62,32 @@ fn costs(costs: &CostSummary, goodput: Option<&Goodput>) -> String {
             usd(pool.draining_usd),
         );
     }
+    if let Some(spot) = &costs.spot {
+        text += &format!("\n{}", on_spot(spot));
+    }
     text
+}
+
+/// What spot GPUs saved, and what their interruptions did.
+fn on_spot(spot: &SpotSummary) -> String {
+    let whole = |value: u64| separated(value as f64, 0);
+    let saved = |share: f64| format!("{} %", separated(100.0 * share, 1));
+    let of_good = spot.on_demand_usd_per_thousand_good_requests;
+    let of_good = of_good.map_or(String::new(), |good| {
+        format!(", {} per thousand requests within the SLA", rate(good))
+    });
+    format!(
+        "spot: {} interruptions met {} requests: {} moved, {} lost, {} tokens to compute again\n\
+         on demand: {}{of_good} · spot saves {} (by the price list {})",
+        whole(spot.interruptions),
+        whole(spot.requests),
+        whole(spot.migrated),
+        whole(spot.lost),
+        whole(spot.recomputed_tokens),
+        usd(spot.on_demand_usd),
+        saved(spot.saved_share),
+        saved(spot.listed_saved_share),
+    )
 }
 
 fn energy(energy: &EnergySummary) -> String {

@@ -9,13 +9,19 @@
 //! begins meanwhile. *Lost events*: what a worker does to its KV cache does not reach the router. A *router restart* takes
 //! the router's bookings, its bindings and its turn; its index of KV is empty, and grows again with the events to come, or
 //! it is read anew from the workers. A *planner restart* takes all that the planner has seen; it counts time from its own
-//! beginning. A *link* is slow or down: what crosses it takes longer, or waits. A *drain limit* makes an end of a worker that drains: what it still has is lost or moves like after a crash.
+//! beginning. A *link* is slow or down: what crosses it takes longer, or waits. A *drain limit* makes an end of a worker
+//! that drains: what it still has is lost or moves like after a crash. A *node loss* is a crash of all workers with a GPU in a
+//! node, at one instant.
+//!
+//! *Spot*: a provider that takes back what it gave. A worker is told so, gets no more requests, and crashes when the notice is
+//! over ([`SpotRule`]).
 
 use super::clients::exponential;
 use crate::event::WorkerId;
 use crate::links::{Impairment, SiteKind};
 use crate::random::{Purpose, unit};
 use engine::{Span, Time};
+use std::ops::Range;
 
 /// What breaks.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,6 +34,36 @@ pub struct FaultSpec {
     pub migration_limit: u32,
     /// How long a worker that drains may take over what it has; then it is lost.
     pub drain_limit: Option<Span>,
+    /// Workers that a provider takes back.
+    pub spot: Vec<SpotRule>,
+    /// By node: the workers with GPUs there, or nothing where workers come and go. Empty where nobody says where workers are.
+    pub nodes: Vec<Vec<u32>>,
+}
+
+/// Workers that a provider takes back, each by itself, again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpotRule {
+    /// The first of them.
+    pub first: u32,
+    /// How many.
+    pub workers: u32,
+    /// Mean time until the next interruption of a worker.
+    pub mtbf: Span,
+    /// From the interruption until the worker is gone.
+    pub notice: Span,
+    /// From then until there is another in its place; with a planner, until its GPUs can be had again.
+    pub away: Span,
+    /// How long after an interruption the time to the next begins to count: until there is another worker in its place, or with a
+    /// planner, which puts others there, until it is gone.
+    pub lasts: Span,
+}
+
+impl SpotRule {
+    /// True if it is for this worker.
+    #[must_use]
+    pub const fn is_for(&self, worker: u32) -> bool {
+        self.first <= worker && worker < self.first + self.workers
+    }
 }
 
 impl FaultSpec {
@@ -58,7 +94,7 @@ impl FaultSpec {
     /// True if something breaks.
     #[must_use]
     pub fn breaks(&self) -> bool {
-        !self.timeline.is_empty() || !self.random.is_empty()
+        !self.timeline.is_empty() || !self.random.is_empty() || !self.spot.is_empty()
     }
 }
 
@@ -69,7 +105,7 @@ pub struct Fault {
     pub at: Time,
     /// What.
     pub kind: FaultKind,
-    /// Where: a worker, or the number of a link's site; nothing to say for a router.
+    /// Where: a worker, a node, or the number of a link's site; nothing to say for a router.
     pub worker: u32,
     /// How long; a restarted router is back at once.
     pub lasts: Span,
@@ -82,7 +118,7 @@ pub struct RandomFault {
     pub mtbf: Span,
     /// What.
     pub kind: FaultKind,
-    /// Where; `None` for each worker or site by itself, and for a router.
+    /// Where; `None` for each worker, node or site by itself, and for a router.
     pub worker: Option<u32>,
     /// How long.
     pub lasts: Span,
@@ -118,6 +154,20 @@ pub enum FaultKind {
     },
     /// A worker has drained for too long; nobody asks for it.
     DrainLimit,
+    /// All workers with a GPU in a node are gone.
+    NodeLoss,
+    /// A provider takes a worker back.
+    Interruption {
+        /// From the interruption until the worker is gone.
+        notice: Span,
+        /// From then until there is another.
+        away: Span,
+    },
+    /// The notice of the interruption of this number is over.
+    Reclaim {
+        /// Its number.
+        of: u32,
+    },
 }
 
 impl FaultKind {
@@ -140,6 +190,9 @@ impl FaultKind {
                 ..
             } => "link_down",
             FaultKind::DrainLimit => "drain_limit",
+            FaultKind::NodeLoss => "node_loss",
+            FaultKind::Interruption { .. } => "interruption",
+            FaultKind::Reclaim { .. } => "reclaim",
         }
     }
 
@@ -148,7 +201,10 @@ impl FaultKind {
     pub const fn is_of_a_worker(self) -> bool {
         !matches!(
             self,
-            FaultKind::RouterRestart { .. } | FaultKind::PlannerRestart | FaultKind::Link { .. }
+            FaultKind::RouterRestart { .. }
+                | FaultKind::PlannerRestart
+                | FaultKind::NodeLoss
+                | FaultKind::Link { .. }
         )
     }
 
@@ -166,9 +222,9 @@ impl FaultKind {
 #[derive(Debug, Clone, Copy)]
 enum Origin {
     Script,
-    /// A worker that began to drain.
+    /// A worker that began to drain, or was told that it will be taken back.
     Drain,
-    /// The rule, and how many it has brought that worker before.
+    /// The rule, spot rules behind the others, and how many it has brought that worker before.
     Rule(u32, u32),
 }
 
@@ -190,6 +246,8 @@ pub(crate) struct Faults {
     /// By worker: faults that keep it away or keep its events back.
     pub away: Vec<u32>,
     pub deaf: Vec<u32>,
+    /// By worker: the interruption that will take it, while it still serves what it has.
+    pub warned: Vec<Option<u32>>,
 }
 
 impl Faults {
@@ -207,6 +265,7 @@ impl Faults {
             slowed_by: vec![None; workers as usize],
             away: vec![0; workers as usize],
             deaf: vec![0; workers as usize],
+            warned: vec![None; workers as usize],
         }
     }
 
@@ -217,19 +276,49 @@ impl Faults {
     /// The first faults: number and time of each.
     pub fn first(&mut self) -> Vec<(u32, Time)> {
         let mut first: Vec<(u32, Time)> = self.next_scripted().into_iter().collect();
-        for rule in 0..self.spec.random.len() as u32 {
-            let RandomFault { kind, worker, .. } = self.spec.random[rule as usize];
-            let workers = match (worker, kind.site()) {
-                (Some(worker), _) => worker..worker + 1,
-                (None, Some(site)) => 0..self.sites[site as usize],
-                (None, None) if kind.is_of_a_worker() => 0..self.workers,
-                (None, None) => 0..1,
-            };
-            for worker in workers {
-                first.push(self.draw(rule, worker, 0, Time::ZERO));
+        for rule in 0..(self.spec.random.len() + self.spec.spot.len()) as u32 {
+            for part in self.parts_of(rule) {
+                first.push(self.draw(rule, part, 0, Time::ZERO));
             }
         }
         first
+    }
+
+    /// The workers or nodes that a rule breaks.
+    fn parts_of(&self, rule: u32) -> Range<u32> {
+        let Some(RandomFault { kind, worker, .. }) = self.spec.random.get(rule as usize) else {
+            let spot = &self.spec.spot[rule as usize - self.spec.random.len()];
+            return spot.first..spot.first + spot.workers;
+        };
+        match (worker, kind.site()) {
+            (Some(part), _) => *part..part + 1,
+            (None, Some(site)) => 0..self.sites[site as usize],
+            (None, None) if *kind == FaultKind::NodeLoss => 0..self.spec.nodes.len() as u32,
+            (None, None) if kind.is_of_a_worker() => 0..self.workers,
+            (None, None) => 0..1,
+        }
+    }
+
+    /// What a rule does, and how often.
+    fn rule(&self, rule: u32) -> (Span, FaultKind, Span) {
+        match self.spec.random.get(rule as usize) {
+            Some(random) => (random.mtbf, random.kind, random.lasts),
+            None => {
+                let SpotRule {
+                    mtbf,
+                    notice,
+                    away,
+                    lasts,
+                    ..
+                } = self.spec.spot[rule as usize - self.spec.random.len()];
+                (mtbf, FaultKind::Interruption { notice, away }, lasts)
+            }
+        }
+    }
+
+    /// The workers with GPUs in a node, where they stay.
+    pub fn workers_on(&self, node: u32) -> &[u32] {
+        &self.spec.nodes[node as usize]
     }
 
     /// The fault that follows this one.
@@ -256,6 +345,17 @@ impl Faults {
         Some(self.enter(fault, Origin::Drain))
     }
 
+    /// A worker is told that it will be taken back: when its notice is over.
+    pub fn reclaim(&mut self, number: u32, at: Time) -> (u32, Time) {
+        let fault = Fault {
+            at,
+            kind: FaultKind::Reclaim { of: number },
+            lasts: Span::ZERO,
+            ..self.get(number)
+        };
+        self.enter(fault, Origin::Drain)
+    }
+
     fn next_scripted(&mut self) -> Option<(u32, Time)> {
         let fault = *self.spec.timeline.get(self.scripted)?;
         self.scripted += 1;
@@ -263,9 +363,7 @@ impl Faults {
     }
 
     fn draw(&mut self, rule: u32, worker: u32, count: u32, from: Time) -> (u32, Time) {
-        let RandomFault {
-            mtbf, kind, lasts, ..
-        } = self.spec.random[rule as usize];
+        let (mtbf, kind, lasts) = self.rule(rule);
         let entity = (u64::from(rule) << 56) ^ (u64::from(worker) << 28) ^ u64::from(count);
         let draw = unit(self.seed, Purpose::Fault, entity);
         let fault = Fault {

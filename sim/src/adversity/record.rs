@@ -28,8 +28,12 @@ pub struct AdversityRecord {
 pub struct FaultRecord {
     /// What broke.
     pub kind: FaultKind,
-    /// Which worker; `None` for a router.
+    /// Which worker; `None` for a router or a node.
     pub worker: Option<u32>,
+    /// Which node; `None` for what is none.
+    pub node: Option<u32>,
+    /// Workers that were lost with a node.
+    pub workers: u32,
     /// When.
     pub began: Time,
     /// Until when.

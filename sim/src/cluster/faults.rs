@@ -19,7 +19,7 @@ use engine::{RequestId, Time};
 const BREAKS: &str = "only where something breaks";
 
 impl Cluster {
-    fn breaks(&mut self) -> &mut Adversity {
+    pub(super) fn breaks(&mut self) -> &mut Adversity {
         self.adversity.as_mut().expect(BREAKS)
     }
 
@@ -61,7 +61,13 @@ impl Cluster {
         if fault.kind == FaultKind::DrainLimit && !self.has_drained_since(&fault) {
             return;
         }
+        if let FaultKind::Reclaim { of } = fault.kind {
+            self.reclaim(now, of, actions);
+            self.submit_placed(now, actions);
+            return self.ask_for_links(actions);
+        }
         let ends = match fault.kind {
+            FaultKind::Interruption { notice, away } => now + notice + away,
             FaultKind::RouterRestart { .. } | FaultKind::DrainLimit => now,
             // Another takes its part.
             FaultKind::Crash if self.scaling.is_some() => now,
@@ -73,6 +79,8 @@ impl Cluster {
         adversity.record.faults.push(FaultRecord {
             kind: fault.kind,
             worker,
+            node: (fault.kind == FaultKind::NodeLoss).then_some(fault.worker),
+            workers: 0,
             began: now,
             ended: ends,
             requests: 0,
@@ -107,7 +115,9 @@ impl Cluster {
             self.record_of(number).requests = there as u32;
         }
         match fault.kind {
-            FaultKind::Crash | FaultKind::DrainLimit => self.crash(now, number, worker, actions),
+            FaultKind::Crash | FaultKind::DrainLimit => {
+                self.crash(now, number, &[worker], actions);
+            }
             FaultKind::Hang => actions.push(disturb(Disturbance::HangUntil(ends))),
             FaultKind::Straggler { percent } => {
                 self.breaks().faults.slowed_by[worker.0 as usize] = Some(number);
@@ -124,6 +134,11 @@ impl Cluster {
             FaultKind::Link { site, how } => {
                 self.impair_links(now, number, (site, fault.worker), how, actions);
             }
+            FaultKind::NodeLoss => self.lose_node(now, number, fault.worker, actions),
+            FaultKind::Interruption { notice, .. } => {
+                self.interrupt(now, number, worker, notice, actions);
+            }
+            FaultKind::Reclaim { .. } => unreachable!("the end of a notice is no fault"),
         }
     }
 
@@ -132,18 +147,13 @@ impl Cluster {
         let worker = worker_of(&fault);
         let index = worker.0 as usize;
         match fault.kind {
-            FaultKind::Crash => {
-                let away = &mut self.breaks().faults.away[index];
-                *away -= 1;
-                let is_back = *away == 0;
-                if is_back {
-                    self.group_of(worker).set_down(worker, false);
-                    self.wake(now, worker, actions);
-                }
-            }
+            FaultKind::Crash => self.comes_back(now, worker, actions),
+            FaultKind::NodeLoss => self.regain_node(now, fault.worker, actions),
+            FaultKind::Interruption { .. } => self.end_interruption(now, number, actions),
             FaultKind::Hang
             | FaultKind::RouterRestart { .. }
             | FaultKind::PlannerRestart
+            | FaultKind::Reclaim { .. }
             | FaultKind::DrainLimit => {}
             FaultKind::Link { .. } => self.repair_links(now, number, actions),
             FaultKind::Straggler { .. } => {
@@ -192,21 +202,67 @@ impl Cluster {
         if self.scaling.is_some() {
             return self.leaves_its_place(now, number, worker, actions);
         }
-        let away = &mut self.breaks().faults.away[worker.0 as usize];
+        let faults = &mut self.breaks().faults;
+        let away = &mut faults.away[worker.0 as usize];
         *away += 1;
-        let was_there = *away == 1;
+        let was_there = *away == 1 || faults.warned[worker.0 as usize].take().is_some();
         if was_there {
             self.group_of(worker).set_down(worker, true);
         }
         was_there
     }
 
-    /// A worker is gone, with all that was there. Others go on with its requests, or they are lost.
-    fn crash(&mut self, now: Time, number: u32, worker: WorkerId, actions: &mut Vec<Action>) {
-        let index = worker.0 as usize;
-        if !self.goes_away(now, number, worker, actions) {
-            return;
+    /// A worker that crashed is there again, unless another fault keeps it away.
+    pub(super) fn comes_back(&mut self, now: Time, worker: WorkerId, actions: &mut Vec<Action>) {
+        let away = &mut self.breaks().faults.away[worker.0 as usize];
+        *away -= 1;
+        let is_back = *away == 0;
+        if is_back {
+            self.group_of(worker).set_down(worker, false);
+            self.wake(now, worker, actions);
         }
+    }
+
+    /// Workers are gone at one instant, with all that was there. Others go on with their requests, or they are lost.
+    pub(super) fn crash(
+        &mut self,
+        now: Time,
+        number: u32,
+        workers: &[WorkerId],
+        actions: &mut Vec<Action>,
+    ) {
+        let mut gone = workers.to_vec();
+        gone.retain(|&worker| self.goes_away(now, number, worker, actions));
+        // What a decode worker had is no prefill worker's any more.
+        gone.sort_by_key(|&worker| !self.is_decode_worker(worker));
+        let mut lost = Vec::new();
+        for &worker in &gone {
+            let there = self.empty(now, worker, actions);
+            lost.extend(there.into_iter().map(|(id, outputs)| (worker, id, outputs)));
+        }
+        self.record_of(number).requests += lost.len() as u32;
+        if self.scaling.is_some() {
+            self.replace(now, number, &gone, actions);
+        }
+        for (worker, id, outputs) in lost {
+            let had_begun = self.recording.requests[id.0 as usize].first_scheduled != Time::MAX;
+            let is_prefill_worker = self.workers[worker.0 as usize].only_prefills();
+            if is_prefill_worker && self.lose_prompt(now, id, worker, actions) {
+                self.note_migrated(number, id, had_begun);
+            } else {
+                self.lose(now, number, id, outputs, actions);
+            }
+        }
+    }
+
+    /// Takes everything from a worker that crashed: its requests, and how many tokens each had there.
+    fn empty(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        actions: &mut Vec<Action>,
+    ) -> Vec<(RequestId, u32)> {
+        let index = worker.0 as usize;
         actions.push(Action::Disturb {
             worker,
             how: Disturbance::Stop,
@@ -216,7 +272,6 @@ impl Cluster {
         let there: Vec<(RequestId, u32)> = there.iter().map(|id| (*id, outputs(id))).collect();
         let workload = self.workload.clone();
         self.workers[index].restart(workload.clone());
-        self.record_of(number).requests = there.len() as u32;
         self.break_off_pulls(now, worker, actions);
         let is_prefill_worker = self.workers[index].only_prefills();
         for &(id, _) in there.iter().filter(|_| !is_prefill_worker) {
@@ -226,21 +281,11 @@ impl Cluster {
             // It may wait in a router for its other worker.
             self.recording.requests[id.0 as usize].outcome = Outcome::Cancelled;
         }
-        if self.scaling.is_some() {
-            self.replace(now, number, worker, actions);
-        }
-        for (id, outputs) in there {
-            let had_begun = self.recording.requests[id.0 as usize].first_scheduled != Time::MAX;
-            if is_prefill_worker && self.lose_prompt(now, id, worker, actions) {
-                self.note_migrated(number, id, had_begun);
-            } else {
-                self.lose(now, number, id, outputs, actions);
-            }
-        }
+        there
     }
 
     /// Unfinished requests on a worker, in their order.
-    fn requests_on(&self, worker: WorkerId) -> Vec<RequestId> {
+    pub(super) fn requests_on(&self, worker: WorkerId) -> Vec<RequestId> {
         if self.disaggregated.is_some() {
             return self.parts_of(worker);
         }
@@ -348,7 +393,7 @@ impl Cluster {
     }
 }
 
-fn at(time: Time, end: u32) -> Action {
+pub(super) fn at(time: Time, end: u32) -> Action {
     Action::At {
         time,
         event: Event::Fault { end },

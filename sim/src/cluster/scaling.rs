@@ -2,7 +2,7 @@
 
 use super::Cluster;
 use crate::adversity::Adversity;
-use crate::adversity::faults::{Fault, worker_of};
+use crate::adversity::faults::{Fault, FaultKind, worker_of};
 use crate::event::{Action, Event, Ran, WorkerId};
 use crate::router::RouterSpec;
 use crate::scaling::fleet::Dismissed;
@@ -252,25 +252,31 @@ impl Cluster {
             }
             State::Spare | State::Warming { .. } | State::Starting { .. } => {}
         }
-        self.replace(now, number, id, actions);
+        self.replace(now, number, &[id], actions);
         false
     }
 
-    /// What a worker that crashed had is gone: another takes its part.
+    /// What workers that crashed had is gone: others take their part.
     pub(super) fn replace(
         &mut self,
         now: Time,
         number: u32,
-        id: WorkerId,
+        gone: &[WorkerId],
         actions: &mut Vec<Action>,
     ) {
-        self.group_of(id).forget(id);
-        let scaling = self.scales();
-        scaling.passes[id.0 as usize] = None;
-        scaling.fleet.crash(now, id);
+        let keeps_gpus = self.breaks().faults.get(number).kind == FaultKind::Crash;
+        for &id in gone {
+            self.group_of(id).forget(id);
+            let scaling = self.scales();
+            scaling.passes[id.0 as usize] = None;
+            if !keeps_gpus || !scaling.fleet.fail_over(now, id) {
+                scaling.fleet.crash(now, id);
+            }
+        }
         self.go_on(now, actions);
         let until = self.scales().fleet.replaced_by(now);
-        self.record_of(number).ended = until;
+        let ended = &mut self.record_of(number).ended;
+        *ended = until.max(*ended);
     }
 
     /// Takes note of what is not a tick, and of workers that may have come to their end with it.

@@ -14,7 +14,7 @@
 // Model: a state has one power, whatever the batch. Mean of a whole request against the 220 measured rows with prompts up to
 // 2,048 tokens: 10 % off on average, 45 % at most; other GPUs than the A100 were not measured, nor was one that idles.
 
-use super::{end_of, per, tokens};
+use super::{away_of, end_of, per, tokens};
 use crate::record::Recording;
 use serde::Serialize;
 
@@ -90,10 +90,13 @@ const PS_W_PER_KWH: f64 = 3.6e18;
 pub fn energy(recording: &Recording, spec: &EnergySpec) -> EnergySummary {
     let end = end_of(recording);
     let places = recording.workers.len();
-    let placed = match &recording.scaling {
+    let mut placed = match &recording.scaling {
         Some(scaling) => scaling.placed(end, places),
         None => vec![end.since(engine::Time::ZERO); places],
     };
+    for (worker, from, until) in away_of(recording, end) {
+        placed[worker as usize].0 -= until.since(from).0;
+    }
     let (mut prefill, mut decode, mut idle) = (0.0, 0.0, 0.0);
     for (worker, placed) in recording.workers.iter().zip(placed) {
         let power = &spec.pools[worker.pool as usize];

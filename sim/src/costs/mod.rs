@@ -6,12 +6,15 @@
 //! start of the run to its end, taken or not; any other only while they are taken. Everything is an integral over integers;
 //! prices come in at the end.
 //!
-//! *Energy* has a file of its own: [`energy`].
+//! *Energy* and *spot* GPUs have files of their own: [`energy`], `spot`.
 
 mod energy;
+mod spot;
 mod usage;
 
 pub use energy::{EnergySpec, EnergySummary, PoolPower, energy};
+pub use spot::{Spot, SpotSummary};
+pub(crate) use spot::{away_gpu_ps, away_of};
 
 use crate::record::{Outcome, Recording};
 use engine::Time;
@@ -31,6 +34,8 @@ pub struct Price {
     pub is_reserved: bool,
     /// Indices of the pools whose GPUs it is for, in order.
     pub pools: Vec<u32>,
+    /// How its GPUs are taken back; `None` for those that are not.
+    pub spot: Option<Spot>,
     /// Who says so.
     pub source: Option<String>,
 }
@@ -62,6 +67,9 @@ pub struct CostSummary {
     pub prices: Vec<PriceSummary>,
     /// By pool and what its workers did; together with `unused_usd` they make `usd`.
     pub pools: Vec<PoolCost>,
+    /// What spot GPUs saved; absent without a spot price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spot: Option<SpotSummary>,
 }
 
 /// GPU time at one price.
@@ -156,6 +164,7 @@ pub fn costs(
             .sum(),
         prices,
         pools: pools.collect(),
+        spot: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which GPU was had at which price for how long: one pass over the moments at which workers take, leave or use their GPUs
 //! otherwise.
 
-use super::CostSpec;
+use super::{CostSpec, away_of};
 use crate::record::Recording;
 use engine::Time;
 use std::collections::BTreeMap;
@@ -89,27 +89,36 @@ impl Usage {
 /// By moment, from 0 to before `end`: which GPUs came to a state and pool, or left it.
 fn changes(recording: &Recording, end: Time, pools: usize) -> BTreeMap<Time, Vec<(usize, i64)>> {
     let mut changes = BTreeMap::from([(Time::ZERO, Vec::new())]);
-    let mut stays = |state: usize, pool: u32, gpus: u32, (from, until): (Time, Time)| {
+    let mut stays = |state: usize, pool: u32, gpus: i64, (from, until): (Time, Time)| {
         if from >= until {
             return;
         }
         let slot = state * pools + pool as usize;
         let mut step = |time, step| changes.entry(time).or_default().push((slot, step));
-        step(from, i64::from(gpus));
+        step(from, gpus);
         if until < end {
-            step(until, -i64::from(gpus));
+            step(until, -gpus);
         }
     };
     match &recording.scaling {
         None => {
             for worker in &recording.workers {
-                stays(READY, worker.pool, worker.gpus, (Time::ZERO, end));
+                stays(
+                    READY,
+                    worker.pool,
+                    i64::from(worker.gpus),
+                    (Time::ZERO, end),
+                );
+            }
+            for (worker, from, until) in away_of(recording, end) {
+                let worker = &recording.workers[worker as usize];
+                stays(READY, worker.pool, -i64::from(worker.gpus), (from, until));
             }
         }
         Some(scaling) => {
             let placed = scaling.lives.iter().filter(|life| life.worker != u32::MAX);
             for life in placed {
-                let gpus = recording.workers[life.worker as usize].gpus;
+                let gpus = i64::from(recording.workers[life.worker as usize].gpus);
                 let stay = life.stay(end);
                 stays(READY, life.pool, gpus, stay.ready);
                 stays(DRAINING, life.pool, gpus, stay.draining);
@@ -138,6 +147,7 @@ mod tests {
             gpus,
             is_reserved,
             pools: vec![0],
+            spot: None,
             source: None,
         }
     }

@@ -36,15 +36,20 @@ pub(crate) struct Fleet {
     /// Places that workers have left since somebody looked.
     pub vacated: Vec<WorkerId>,
     /// By place: where its GPUs are.
-    taken: Vec<Taken>,
+    pub(super) taken: Vec<Taken>,
     pub(super) lives: Vec<Life>,
     /// Lives without GPUs, oldest first: workers that are wanted, and spares.
     pub(super) waiting: Vec<u32>,
     pub(super) waiting_spares: Vec<u32>,
-    inventory: Inventory,
+    pub(super) inventory: Inventory,
+    /// By place: the interruption that will keep its GPUs.
+    pub(super) claimed: Vec<Option<u32>>,
+    /// GPUs that a provider has taken back: by which interruption, how many and where.
+    pub(super) taken_back: Vec<(u32, u32, Taken)>,
     draining: u32,
     spares: Spares,
     switch: Option<Span>,
+    pub(super) shadow: Option<Span>,
     /// By pool: its update.
     pub(super) rolling: Vec<Option<Rolling>>,
     /// Updates so far.
@@ -75,9 +80,12 @@ impl Fleet {
             waiting: Vec::new(),
             waiting_spares: Vec::new(),
             inventory: Inventory::new(gpus, spec.gpus_per_node),
+            claimed: Vec::new(),
+            taken_back: Vec::new(),
             draining: 0,
             spares: spec.spares,
             switch: spec.switch,
+            shadow: spec.shadow,
             rolling: vec![None; pools.len()],
             generation: 0,
             started: Vec::new(),
@@ -97,6 +105,7 @@ impl Fleet {
         }
         fleet.taken = vec![Taken::new(); fleet.places.len()];
         fleet.phases = vec![Phase::Ending; fleet.places.len()];
+        fleet.claimed = vec![None; fleet.places.len()];
         fleet.start_waiting(Time::ZERO);
         fleet.started.clear();
         for (state, life) in &mut fleet.places {
@@ -437,7 +446,10 @@ impl Fleet {
         life.gone = now;
         let gpus = self.pools[life.pool as usize].gpus_per_worker;
         let taken = std::mem::take(&mut self.taken[worker.0 as usize]);
-        self.inventory.give_back(gpus, &taken);
+        match self.claimed[worker.0 as usize].take() {
+            Some(by) => self.taken_back.push((by, gpus, taken)),
+            None => self.inventory.give_back(gpus, &taken),
+        }
     }
 }
 

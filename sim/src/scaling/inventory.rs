@@ -9,6 +9,8 @@ pub(crate) struct Inventory {
     /// By node; `None` without a bound.
     free: Option<Vec<u32>>,
     per_node: u32,
+    /// Nodes that are lost, as often as they are.
+    lost: Vec<u32>,
 }
 
 /// The nodes in which a worker has its GPUs.
@@ -22,6 +24,7 @@ impl Inventory {
         Inventory {
             free: gpus.map(nodes),
             per_node,
+            lost: Vec::new(),
         }
     }
 
@@ -38,7 +41,7 @@ impl Inventory {
         };
         let each = if nodes == 1 { gpus } else { self.per_node };
         let mut fitting: Vec<u32> = (0..free.len() as u32)
-            .filter(|&node| free[node as usize] >= each)
+            .filter(|&node| free[node as usize] >= each && !self.lost.contains(&node))
             .collect();
         fitting.sort_by_key(|&node| free[node as usize]);
         fitting.truncate(nodes);
@@ -49,6 +52,18 @@ impl Inventory {
             free[node as usize] -= each;
         }
         Some(fitting)
+    }
+
+    /// Nobody gets GPUs of this node before it is there again.
+    pub fn lose(&mut self, node: u32) {
+        self.lost.push(node);
+    }
+
+    /// A node that was lost is there again, unless it was lost twice.
+    pub fn regain(&mut self, node: u32) {
+        let mut lost = self.lost.iter();
+        let at = lost.position(|&lost| lost == node);
+        self.lost.swap_remove(at.expect("what comes back was lost"));
     }
 
     /// Gives a worker's GPUs back.
@@ -93,6 +108,22 @@ mod tests {
         assert_eq!(inventory.take(1), None);
         inventory.give_back(8, &eight);
         assert!(inventory.take(4).is_some());
+    }
+
+    #[test]
+    fn a_lost_node_has_nothing_to_give_until_it_is_back() {
+        let mut inventory = Inventory::new(Some(8), Some(4));
+        let first = inventory.take(2).unwrap();
+        assert_eq!(first, [0]);
+        inventory.lose(0);
+        inventory.lose(0);
+        inventory.give_back(2, &first);
+        assert_eq!(inventory.take(2).unwrap(), [1]);
+        assert_eq!(inventory.take(3), None);
+        inventory.regain(0);
+        assert_eq!(inventory.take(3), None);
+        inventory.regain(0);
+        assert_eq!(inventory.take(3).unwrap(), [0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! Besides, a deployment may
 //! * keep *spares*: workers that have started, hold their GPUs and serve nothing until they are called in ([`Spares`]);
+//! * keep *shadows*: processes beside each worker on its GPUs, with its weights and no KV cache, that serve when it crashes;
 //! * let a drained worker of one role *switch* to the other, with its weights, instead of starting a new one;
 //! * be *updated*: every worker is replaced by one of a new generation, a few at a time ([`Update`]);
 //! * have its GPUs in *nodes*: a worker starts when all its GPUs are there, in one node, or in whole nodes if it spans several.
@@ -55,6 +56,9 @@ pub struct LifecycleSpec {
     pub update: Option<Update>,
     /// GPUs of a node; `None` if it does not matter where GPUs are.
     pub gpus_per_node: Option<u32>,
+    /// How long a shadow takes to serve in place of a worker whose process crashed, on its GPUs and with its weights; `None`
+    /// without shadows.
+    pub shadow: Option<Span>,
 }
 
 /// Workers that have started and wait to be called in. They get GPUs after all workers that are wanted; a new one is ordered

@@ -59,6 +59,8 @@ pub struct Run {
     pub most_workers: u64,
     /// Workers that were started.
     pub started: u64,
+    /// Requests that were refused.
+    pub rejected: u64,
 }
 
 /// Utilisations at which the oracle is tried.
@@ -209,6 +211,20 @@ pub fn run_all(
     ))
 }
 
+/// GPU-hours that the workload takes at the least, whoever schedules it; `None` where requests may go unserved.
+pub fn bound(base: &Scenario, loaded: &Loaded, runs: &[Run]) -> Result<Option<f64>, Failure> {
+    if !base.adversity.is_nothing() || base.workload.load.duration.is_some() {
+        return Ok(None);
+    }
+    let models = TimingModels::default();
+    let simulation = Simulation::sharing(&models, base, loaded, Steps::Coasting)
+        .map_err(|error| Failure::input([error.to_string()]))?;
+    let workload = &loaded.workload;
+    let bound = sweeps::bound::bound(&base.pools, simulation.timing(), workload);
+    let served = |run: &Run| run.rejected <= bound.left_out;
+    Ok(runs.iter().all(served).then_some(bound.gpu_hours))
+}
+
 fn simulate(candidate: &Candidate, simulation: &Simulation, keep: &Constraint) -> Run {
     let recording = simulation.run();
     let scenario = &candidate.scenario;
@@ -230,5 +246,6 @@ fn simulate(candidate: &Candidate, simulation: &Simulation, keep: &Constraint) -
         mean_workers: scaling.map_or(fixed as f64, |scaling| scaling.mean_ready),
         most_workers: scaling.map_or(fixed, |scaling| scaling.peak_workers),
         started: scaling.map_or(0, |scaling| scaling.workers_started),
+        rejected: summary.requests.rejected,
     }
 }

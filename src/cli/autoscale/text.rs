@@ -15,7 +15,7 @@ impl Comparison {
         let metric = label(&self.keep.metric);
         let is_priced = self.runs.iter().any(|run| run.usd.is_some());
         let head = [metric.as_str(), "SLA share", "workers", "started"];
-        let mut row = |name: &str, mark: &str, [hours, usd]: [&str; 2], cells: [&str; 4]| {
+        let mut row = |name: &str, mark: &str, [hours, over, usd]: [&str; 3], cells: [&str; 4]| {
             let [value, share, workers, started] = cells;
             let usd = if is_priced {
                 format!("{usd:>9}")
@@ -23,11 +23,16 @@ impl Comparison {
                 String::new()
             };
             let line = format!(
-                "{name:<34}{mark:<6}{hours:>10}{usd}  {value:>22}  {share:>10}  {workers:>14}  {started:>8}"
+                "{name:<34}{mark:<6}{hours:>10}{over:>12}{usd}  {value:>22}  {share:>10}  {workers:>14}  {started:>8}"
             );
             writeln!(text, "{}", line.trim_end()).expect("writing to a string cannot fail");
         };
-        row("Deployment", "", ["GPU-hours", "$"], head);
+        let over = if self.bound.is_some() {
+            "over bound"
+        } else {
+            ""
+        };
+        row("Deployment", "", ["GPU-hours", over, "$"], head);
         for run in self.shown() {
             let value = run.metric.map_or("-".to_owned(), short);
             let share = run
@@ -44,7 +49,7 @@ impl Comparison {
             row(
                 &run.name,
                 mark,
-                [&hours, &usd],
+                [&hours, &self.in_per_cent(run), &usd],
                 [&value, &share, &workers, &run.started.to_string()],
             );
         }
@@ -54,6 +59,17 @@ impl Comparison {
             writeln!(text, "Stands on       {guess}").expect("writing to a string cannot fail");
         }
         text
+    }
+
+    /// How much a run is above the bound.
+    fn over_bound(&self, run: &Run) -> Option<f64> {
+        let bound = self.bound.filter(|&bound| bound > 0.0)?;
+        Some(run.gpu_hours / bound - 1.0)
+    }
+
+    fn in_per_cent(&self, run: &Run) -> String {
+        let over = self.over_bound(run);
+        over.map_or(String::new(), |over| format!("{:.0} %", 100.0 * over))
     }
 
     /// All runs, but of the oracle only the one that counts.
@@ -122,7 +138,15 @@ impl Comparison {
                     .to_owned()
             }
         });
+        lines.extend(self.bound_in_words());
         lines.join("\n")
+    }
+
+    fn bound_in_words(&self) -> Option<String> {
+        let hours = self.bound?;
+        Some(format!(
+            "No schedule on such workers takes less than {hours:.2}, at whatever latency."
+        ))
     }
 
     /// By role, where there are two.
@@ -141,6 +165,7 @@ impl Comparison {
                 "name": run.name, "kind": run.kind.name(), "gpu_hours": run.gpu_hours, "usd": run.usd, "value": run.metric,
                 "keeps": run.keeps, "sla_share": run.sla_share, "mean_workers": run.mean_workers,
                 "peak_workers": run.most_workers, "workers_started": run.started,
+                "over_bound_share": self.over_bound(run),
             })
         };
         let share = |kind| {
@@ -154,6 +179,7 @@ impl Comparison {
             "fixed": self.fixed().map(of),
             "planner": self.cheapest(Kind::Planner).map(of),
             "oracle": self.cheapest(Kind::Oracle).map(of),
+            "bound_gpu_hours": self.bound,
             "planner_saves_share": share(Kind::Planner),
             "oracle_saves_share": share(Kind::Oracle),
             "runs": self.runs.iter().map(of).collect::<Vec<_>>(),
@@ -185,6 +211,7 @@ pub fn table(comparison: &Comparison) -> Table {
         "mean_workers",
         "peak_workers",
         "workers_started",
+        "over_bound_share",
     ];
     let mut table = Table::new(columns.map(str::to_owned).to_vec());
     for run in &comparison.runs {
@@ -199,6 +226,7 @@ pub fn table(comparison: &Comparison) -> Table {
             run.mean_workers.into(),
             run.most_workers.into(),
             run.started.into(),
+            comparison.over_bound(run).into(),
         ]);
     }
     table
@@ -275,11 +303,22 @@ pub fn chart(comparison: &Comparison) -> Chart {
                 Hue::Green,
             ),
         ],
-        limits: vec![Limit {
-            across: Direction::Y,
-            at: comparison.keep.limit(),
-            label: comparison.keep.to_string(),
-        }],
+        limits: limits(comparison),
         notes: notes.flatten().collect(),
     }
+}
+
+/// What is to be kept, and what no schedule falls below.
+fn limits(comparison: &Comparison) -> Vec<Limit> {
+    let keep = Limit {
+        across: Direction::Y,
+        at: comparison.keep.limit(),
+        label: comparison.keep.to_string(),
+    };
+    let bound = comparison.bound.map(|at| Limit {
+        across: Direction::X,
+        at,
+        label: format!("bound: {at:.2} GPU-hours"),
+    });
+    std::iter::once(keep).chain(bound).collect()
 }

@@ -65,10 +65,11 @@ fn admission(spec: &Shedding) -> Vec<String> {
 }
 
 fn faults(spec: &FaultSpec) -> Vec<String> {
-    let whose = |number: u32, kind: FaultKind| match (kind.is_of_a_worker(), kind.site()) {
-        (true, _) => format!("{} of worker {number}", kind.name()),
-        (false, Some(site)) => format!("{} of {} {number}", kind.name(), site.name()),
-        (false, None) => kind.name().to_owned(),
+    let whose = |part: u32, kind: FaultKind| match (kind, kind.site()) {
+        (FaultKind::NodeLoss, _) => format!("{} of node {part}", kind.name()),
+        (_, Some(site)) => format!("{} of {} {part}", kind.name(), site.name()),
+        _ if kind.is_of_a_worker() => format!("{} of worker {part}", kind.name()),
+        _ => kind.name().to_owned(),
     };
     let scripted = spec.timeline.iter().map(|fault| {
         let what = whose(fault.worker, fault.kind);
@@ -78,6 +79,7 @@ fn faults(spec: &FaultSpec) -> Vec<String> {
         let what = match rule.worker {
             Some(worker) => whose(worker, rule.kind),
             None if rule.kind.is_of_a_worker() => format!("{} of each worker", rule.kind.name()),
+            None if rule.kind == FaultKind::NodeLoss => "node_loss of each node".to_owned(),
             None => match rule.kind.site() {
                 Some(site) => format!("{} of each {}", rule.kind.name(), site.name()),
                 None => rule.kind.name().to_owned(),
@@ -85,9 +87,19 @@ fn faults(spec: &FaultSpec) -> Vec<String> {
         };
         format!("{what} every {} s in the mean", rule.mtbf.as_s())
     });
+    let spot = spec.spot.iter().map(|rule| {
+        let last = rule.first + rule.workers - 1;
+        format!(
+            "interruption of each of workers {} to {last} every {} s in the mean, with {} s of notice",
+            rule.first,
+            rule.mtbf.as_s(),
+            rule.notice.as_s()
+        )
+    });
     let moves = (spec.migration_limit > 0)
         .then(|| format!("requests move up to {} times", spec.migration_limit));
-    scripted.chain(random).chain(moves).collect()
+    let rules = random.chain(spot);
+    scripted.chain(rules).chain(moves).collect()
 }
 
 /// The same for programs; null where nothing goes wrong.

@@ -11,8 +11,11 @@ pub fn in_words(spec: &CostSpec) -> String {
             (Some(gpus), false) => format!(", at most {gpus} GPUs"),
             (None, _) => String::new(),
         };
+        let spot = price.spot.map_or(String::new(), |spot| {
+            format!(", spot (${} on demand)", spot.on_demand_usd)
+        });
         format!(
-            "{} ${} per GPU-hour{gpus}",
+            "{} ${} per GPU-hour{gpus}{spot}",
             price.name, price.usd_per_gpu_hour
         )
     };
@@ -33,10 +36,17 @@ pub fn power(spec: &EnergySpec, names: &[&str]) -> String {
 }
 
 pub fn json(spec: &CostSpec) -> Value {
+    let spot = |spot: sim::costs::Spot| {
+        json!({
+            "mtbf_s": spot.mtbf.as_s(), "notice_s": spot.notice.as_s(), "away_s": spot.away.as_s(),
+            "on_demand_usd": spot.on_demand_usd,
+        })
+    };
     let price = |price: &sim::costs::Price| {
         json!({
             "name": price.name, "usd_per_gpu_hour": price.usd_per_gpu_hour, "gpus": price.gpus,
             "reserved": price.is_reserved, "pools": price.pools, "source": price.source,
+            "spot": price.spot.map(spot),
         })
     };
     spec.prices.iter().map(price).collect()

@@ -65,6 +65,9 @@ fn besides(spec: &PlannerSpec) -> String {
         let (count, seconds) = (spares.count, spares.activate.as_s());
         text += &format!("; {count} kept warm in each pool, serving {seconds} s after the call");
     }
+    if let Some(shadow) = lifecycle.shadow {
+        text += &format!("; a shadow serves {} s after a crash", shadow.as_s());
+    }
     if let Some(switch) = lifecycle.switch {
         text += &format!("; from one role to the other in {} s", switch.as_s());
     }
@@ -97,6 +100,7 @@ pub fn json(spec: &PlannerSpec, pools: &[Pool]) -> Value {
         "gpus_per_node": spec.lifecycle.gpus_per_node,
         "spares": spec.lifecycle.spares.count,
         "activate_s": spec.lifecycle.spares.activate.as_s(),
+        "shadow_failover_s": spec.lifecycle.shadow.map(engine::Span::as_s),
         "role_switch_s": spec.lifecycle.switch.map(engine::Span::as_s),
         "update": spec.lifecycle.update.map(|update| json!({
             "at_s": update.at.as_s(),

@@ -64,7 +64,7 @@ fn adversities_are_read() {
                 lasts: s(1.0),
             }],
             migration_limit: 3,
-            drain_limit: None,
+            ..FaultSpec::default()
         },
     };
     assert_eq!(good(TEXT, &[]).adversity, expected);
