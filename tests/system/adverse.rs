@@ -297,7 +297,7 @@ fn waits_for_gpus(case: &Case) -> bool {
 }
 
 /// True if the engine can preempt in circles even if nothing goes wrong.
-fn stays_unfinished(case: &Case) -> bool {
+pub fn stays_unfinished(case: &Case) -> bool {
     let mut pools = case.spec.pools.iter();
     pools.any(|pool| {
         let vllm = pool.engine.as_vllm();

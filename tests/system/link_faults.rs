@@ -9,6 +9,7 @@ use sim::adversity::faults::{Fault, FaultKind, FaultSpec, RandomFault};
 use sim::links::{Impairment, Network, SiteKind};
 use sim::{AdversitySpec, Outcome, Recording};
 
+use crate::adverse::stays_unfinished;
 use crate::cases::disaggregated;
 use crate::differential::compare;
 use crate::fast::Case;
@@ -139,7 +140,7 @@ fn check(case: &Case, recording: &Recording) -> Result<(), String> {
     ] {
         let (with, without) = (ended(recording, outcome), ended(&sound, outcome));
         // What can preempt in circles may do so with one timing and not with another.
-        if with != without && ended(&sound, |it| *it == Outcome::Unfinished) == 0 {
+        if with != without && !stays_unfinished(case) {
             return Err(format!("{with} and without faults {without} of an outcome"));
         }
     }

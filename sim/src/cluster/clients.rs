@@ -393,21 +393,30 @@ impl Cluster {
         adversity.in_router.remove(&request);
         let workload = self.workload.clone();
         self.group_of(worker).ended(now, worker, request, &workload);
-        if !is_over && self.enters_router(now, request, actions) {
+        if !is_over {
             self.choose_again(now, request, actions);
         }
         false
     }
 
-    /// A request comes again to the router in whose queue it was.
+    /// A request comes again to the router in whose queue it was. Meanwhile the last worker that could take it may be gone.
     pub(super) fn choose_again(&mut self, now: Time, id: RequestId, actions: &mut Vec<Action>) {
+        if let Some(adversity) = &mut self.adversity {
+            adversity.in_router.remove(&id);
+        }
+        let parts = self.disaggregated.as_ref();
+        if let Some(parts) = parts.filter(|parts| parts.handoffs.has_prefill_worker(id)) {
+            let (from, _) = parts.handoffs.ends_of(id);
+            return self.choose_decode_worker(now, id, Some(from), actions);
+        }
+        if !self.enters_router(now, id, actions) {
+            return;
+        }
         let Some(parts) = &self.disaggregated else {
             return self.choose_worker(now, id);
         };
-        let (from, to) = parts.handoffs.ends_of(id);
-        if parts.handoffs.has_prefill_worker(id) {
-            self.choose_decode_worker(now, id, Some(from), actions);
-        } else if !parts.handoffs.has_decode_worker(id) {
+        let (_, to) = parts.handoffs.ends_of(id);
+        if !parts.handoffs.has_decode_worker(id) {
             self.choose_first_worker(now, id);
         } else {
             let near = parts.near(to, Role::Prefill);
