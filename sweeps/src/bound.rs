@@ -234,8 +234,8 @@ impl<'a> Steps<'a> {
                     point[axis] = moved + u32::from(ratio > 1.0 && moved == point[axis]);
                     points.push(point);
                     // As many prompts as fit with it.
-                    if point[1] > 0 {
-                        point[0] = self.budget / point[1];
+                    if let Some(most) = self.budget.checked_div(point[1]) {
+                        point[0] = most;
                         points.push(point);
                     }
                 }

@@ -368,7 +368,9 @@ impl Cluster {
         }
         let queued: Vec<RequestId> = self.breaks().in_router.iter().copied().collect();
         for request in queued {
-            if !self.is_over(request) {
+            self.breaks().in_router.remove(&request);
+            // Meanwhile the last worker that could take it may be gone.
+            if !self.is_over(request) && self.enters_router(now, request, actions) {
                 self.choose_again(now, request, actions);
             }
         }
