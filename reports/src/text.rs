@@ -579,6 +579,10 @@ mod tests {
                 "Fault",
                 "1 x event_loss: 2 requests there · 5 KV events missed · 1 minutes beyond the SLA",
             ),
+            (
+                "Fault",
+                "1 x node_loss: 2 requests there · 1 minutes beyond the SLA",
+            ),
         ];
         assert_eq!(
             lines,
