@@ -592,6 +592,10 @@ mod tests {
                 "Fault",
                 "1 x link_down: 1 transfers held up · 12 seconds of delay · 1 minutes beyond the SLA",
             ),
+            (
+                "Fault",
+                "1 x node_loss: 2 requests there · 1 minutes beyond the SLA",
+            ),
         ];
         assert_eq!(
             lines,

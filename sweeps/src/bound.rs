@@ -234,8 +234,8 @@ impl<'a> Steps<'a> {
                     point[axis] = moved + u32::from(ratio > 1.0 && moved == point[axis]);
                     points.push(point);
                     // As many prompts as fit with it.
-                    if let Some(prompts) = self.budget.checked_div(point[1]) {
-                        point[0] = prompts;
+                    if let Some(most) = self.budget.checked_div(point[1]) {
+                        point[0] = most;
                         points.push(point);
                     }
                 }
