@@ -139,8 +139,10 @@ fn check(case: &Case, recording: &Recording) -> Result<(), String> {
         |it: &Outcome| *it == Outcome::Unfinished,
     ] {
         let (with, without) = (ended(recording, outcome), ended(&sound, outcome));
-        // What can preempt in circles may do so with one timing and not with another.
-        if with != without && !stays_unfinished(case) {
+        // What can preempt in circles may do so with one timing and not with another; who stops sending after a while sends less
+        // where answers come later.
+        let sends_all = case.spec.load.duration.is_none();
+        if with != without && sends_all && !stays_unfinished(case) {
             return Err(format!("{with} and without faults {without} of an outcome"));
         }
     }
