@@ -164,7 +164,6 @@ fn add_capacity_losses(dice: &mut Dice, case: &mut Case, span: u64, workers: u32
     }
     if let Some(scaling) = &mut case.scaling
         && scaling.gpus.is_none()
-        && dice.chance(50)
     {
         // A node for each worker that there may be.
         let pools = case.spec.pools.iter();
@@ -192,7 +191,7 @@ fn add_capacity_losses(dice: &mut Dice, case: &mut Case, span: u64, workers: u32
         }
     };
     let nodes: Vec<Vec<u32>> = nodes;
-    let share = if case.scaling.is_some() { 70 } else { 25 };
+    let share = if case.scaling.is_some() { 100 } else { 25 };
     if !nodes.is_empty() && dice.chance(share) {
         case.adversity.faults.timeline.push(Fault {
             at: Time::ZERO + part(dice, 1_000),
