@@ -34,6 +34,8 @@ impl Fleet {
         };
         self.places[place] = (State::Starting { until }, self.lives.len() as u32);
         self.lives.push(successor);
+        // Who was sent weights by the process that is gone asks for another.
+        self.vacated.push(worker);
         self.started.push((worker, until));
         true
     }
