@@ -1,6 +1,6 @@
 //! Prices and energy: what a run says of them, that they change nothing in it, what is refused.
 
-use crate::program::{Folder, assert_contains};
+use crate::program::{Folder, assert_contains, json, replay};
 use serde_json::Value;
 
 const PRICES: &str = "costs={prices: [{name: reserved, usd_per_gpu_hour: 2, gpus: 1, reserved: true}, \
@@ -8,20 +8,6 @@ const PRICES: &str = "costs={prices: [{name: reserved, usd_per_gpu_hour: 2, gpus
 const ENERGY: &str = "energy={gpu_power_w: 700, usd_per_kwh: 0.2}";
 const SCHEDULE: &str =
     "planner={policy: schedule, schedule: [{at_s: 10, workers: 3}, {at_s: 30, workers: 1}]}";
-
-fn replay<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec!["replay", "scenario.yaml", "--trace", "trace.jsonl"];
-    for field in more {
-        args.extend(["--set", field]);
-    }
-    args
-}
-
-fn json(folder: &Folder, fields: &[&str]) -> Value {
-    let mut args = replay(fields);
-    args.push("--json");
-    folder.json(&args)
-}
 
 fn number(value: &Value) -> f64 {
     value.as_f64().expect("it is a number")

@@ -1,21 +1,7 @@
 //! Faults: what a report says of them, what is refused.
 
-use crate::program::{Folder, assert_contains};
+use crate::program::{Folder, assert_contains, json, replay};
 use serde_json::Value;
-
-fn replay<'a>(fields: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec!["replay", "scenario.yaml", "--trace", "trace.jsonl"];
-    for field in fields {
-        args.extend(["--set", field]);
-    }
-    args
-}
-
-fn json(folder: &Folder, fields: &[&str]) -> Value {
-    let mut args = replay(fields);
-    args.push("--json");
-    folder.json(&args)
-}
 
 #[test]
 fn a_lost_node_is_one_fault_with_all_its_workers() {

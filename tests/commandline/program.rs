@@ -29,6 +29,22 @@ pub struct Answer {
     pub stderr: String,
 }
 
+/// A replay of the folder's scenario and trace with these fields.
+pub fn replay<'a>(fields: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["replay", "scenario.yaml", "--trace", "trace.jsonl"];
+    for field in fields {
+        args.extend(["--set", field]);
+    }
+    args
+}
+
+/// Its report.
+pub fn json(folder: &Folder, fields: &[&str]) -> Value {
+    let mut args = replay(fields);
+    args.push("--json");
+    folder.json(&args)
+}
+
 impl Folder {
     /// An empty folder.
     pub fn new() -> Folder {
