@@ -350,10 +350,12 @@ impl FittedProfile {
             }
         }
         let is_timed = |one: &Coefficient| {
-            one.us > 0.0 && matches!(one.term.as_str(), "base" | "decode_sequence")
+            let takes_time = ["base", "decode_sequence", "decode_context_token"];
+            one.us > 0.0 && takes_time.contains(&one.term.as_str())
         };
         if !self.coefficients.iter().any(is_timed) {
-            let expected = "a positive base or decode_sequence: every step takes time";
+            let expected =
+                "a positive base, decode_sequence or decode_context_token: a step takes time";
             findings.add(0, "coefficients", "neither", expected, "");
         }
         for (field, range) in [
